@@ -1,0 +1,166 @@
+"""Every error that subllm raises on purpose.
+
+Each message says what happened and what to do next, in one line. The CLI prints
+it and exits with `exit_code`; the server turns it into an OpenAI error object.
+
+    SubllmError
+    |-- UsageError                  the request itself is wrong (exit 2)
+    |   |-- UnknownNameError        no such base, sub-model, set or method
+    |   |-- PatternError            a sparsity pattern that cannot be applied
+    |   |-- CatalogError            a catalog file that does not validate
+    |   |-- SettingsError           a configuration value that does not validate
+    |   `-- CalibrationError        calibration data missing, empty or malformed
+    |-- AcquireError                a model or data set could not be fetched (exit 3)
+    |   |-- NetworkError            no source answered
+    |   |-- OfflineError            the network is needed but switched off
+    |   |-- GatedError              the source wants a token or an accepted licence
+    |   `-- DigestError             the bytes are not the expected ones
+    |-- StoreError                  the store cannot do what was asked (exit 4)
+    |   |-- StoreVersionError       made by another, incompatible version
+    |   |-- CorruptError            stored bytes do not match their digest
+    |   |-- LockedError             another process holds the lock
+    |   `-- DiskFullError           not enough free disk
+    |-- WeightsError                a weights or packed file is malformed (exit 5)
+    |   `-- LayoutError             a packed layout that this version cannot read
+    |-- ExtractionError             pruning could not be carried out (exit 6)
+    |-- EngineError                 generation could not be carried out (exit 7)
+    |   |-- ContextLengthError      prompt plus max_tokens do not fit
+    |   |-- EngineBusyError         the queue is full
+    |   `-- BackendError            a backend is missing or does not fit the machine
+    `-- ServerError                 the daemon is missing or unreachable (exit 8)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SubllmError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is one line for a person."""
+
+    exit_code = 1
+
+
+class UsageError(SubllmError):
+    """The request itself is wrong: an option, a value or a combination."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not known; carries the nearest known names.
+
+    `kind` is what was looked for ("model", "base", "method", ...).
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.nearest = tuple(difflib.get_close_matches(name, list(known), n=3, cutoff=0.5))
+        message = f"unknown {kind} {name!r}"
+        if self.nearest:
+            message += "; did you mean " + " or ".join(self.nearest) + "?"
+        if hint:
+            message += ("" if self.nearest else ";") + f" {hint}"
+        super().__init__(message)
+
+
+class PatternError(UsageError):
+    """A sparsity pattern that is malformed or does not fit the tensor's shape."""
+
+
+class CatalogError(UsageError):
+    """A catalog file that does not validate; the message names file and line."""
+
+
+class SettingsError(UsageError):
+    """A configuration value that does not validate; the message names its source."""
+
+
+class CalibrationError(UsageError):
+    """Calibration data that is missing, empty or malformed."""
+
+
+class AcquireError(SubllmError):
+    """A model or data set could not be fetched."""
+
+    exit_code = 3
+
+
+class NetworkError(AcquireError):
+    """No source answered in time."""
+
+
+class OfflineError(AcquireError):
+    """The network is needed but `SUBLLM_OFFLINE` forbids it."""
+
+
+class GatedError(AcquireError):
+    """The source wants a token, or its licence accepted first."""
+
+
+class DigestError(AcquireError):
+    """The fetched bytes are not the expected ones; nothing was stored."""
+
+
+class StoreError(SubllmError):
+    """The store cannot do what was asked."""
+
+    exit_code = 4
+
+
+class StoreVersionError(StoreError):
+    """The store was written by an incompatible version."""
+
+
+class CorruptError(StoreError):
+    """Stored bytes do not match their digest."""
+
+
+class LockedError(StoreError):
+    """Another process holds the lock and waiting was not wanted."""
+
+
+class DiskFullError(StoreError):
+    """Not enough free disk space, found out before or while writing."""
+
+
+class WeightsError(SubllmError):
+    """A weights file or a packed file is malformed."""
+
+    exit_code = 5
+
+
+class LayoutError(WeightsError):
+    """A packed file whose layout version or planes this version cannot read."""
+
+
+class ExtractionError(SubllmError):
+    """Pruning could not be carried out."""
+
+    exit_code = 6
+
+
+class EngineError(SubllmError):
+    """Generation could not be carried out."""
+
+    exit_code = 7
+
+
+class ContextLengthError(EngineError):
+    """Prompt plus completion do not fit the model's context."""
+
+
+class EngineBusyError(EngineError):
+    """The queue of waiting requests is full."""
+
+
+class BackendError(EngineError):
+    """A backend is missing, or does not fit this machine."""
+
+
+class ServerError(SubllmError):
+    """The daemon is missing, unreachable or refused to start."""
+
+    exit_code = 8

