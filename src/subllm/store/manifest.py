@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from subllm.catalog.prompt import PromptSpec
 from subllm.errors import StoreError, StoreVersionError
 
 FORMAT_VERSION = 1
@@ -38,25 +39,6 @@ class FileEntry(_Frozen):
 class Licence(_Frozen):
     id: str  # SPDX where there is one
     text: str = ""
-
-
-class FimSpec(_Frozen):
-    """Fill-in-the-middle markers. `order` is the order of the parts in the prompt."""
-
-    prefix: str
-    suffix: str
-    middle: str
-    order: Literal["psm", "spm"] = "psm"
-    file_separator: str | None = None  # precedes a path: "<|file_sep|>"
-    repo_name: str | None = None
-
-
-class PromptSpec(_Frozen):
-    """What a server must know to prompt the model and to stop it."""
-
-    fim: FimSpec | None = None
-    stop_tokens: tuple[str, ...] = ()
-    context_length: int
 
 
 class BaseManifest(_Frozen):

@@ -1,0 +1,39 @@
+"""How long work reports itself, without knowing who watches.
+
+The CLI draws bars, tests collect calls, a server ignores them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+Unit = Literal["bytes", "blocks", "tokens", "items"]
+
+
+class Progress(Protocol):
+    """One task per `key`; `total` None means that the end is not known."""
+
+    def start(self, key: str, title: str, total: float | None, unit: Unit) -> None: ...
+
+    def advance(self, key: str, amount: float = 1) -> None: ...
+
+    def finish(self, key: str) -> None: ...
+
+    def note(self, message: str) -> None:
+        """One line that a person should see: a source skipped, a resume, a wait."""
+
+
+class NullProgress:
+    """Reports to nobody."""
+
+    def start(self, key: str, title: str, total: float | None, unit: Unit) -> None:
+        pass
+
+    def advance(self, key: str, amount: float = 1) -> None:
+        pass
+
+    def finish(self, key: str) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
