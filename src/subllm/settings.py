@@ -1,0 +1,155 @@
+"""One schema for everything that a person may configure.
+
+A value comes from the first of: a command-line option (`load_settings(port=1)`), the
+environment (`SUBLLM_PORT`), the file `config.toml`, the default below. The file lies in the
+user's configuration directory, or where `SUBLLM_CONFIG` points.
+
+Importing this module costs about 0.2 s (pydantic-settings), so commands import it lazily.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from subllm.errors import SettingsError
+
+ENV_PREFIX = "SUBLLM_"
+CONFIG_VARIABLE = "SUBLLM_CONFIG"
+
+
+def default_home() -> Path:
+    """The store's default place, e.g. ~/.local/share/subllm."""
+    return Path(platformdirs.user_data_dir("subllm", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """Effective settings. Every field can be set as `SUBLLM_<FIELD>` or in config.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    home: Path = Field(default_factory=default_home, description="Where models are stored.")
+    catalog: Path | None = Field(None, description="Your own catalog file, added to ours.")
+    offline: bool = Field(False, description="Never open a network connection to fetch models.")
+    hub_probe_seconds: float = Field(
+        3.0, gt=0, le=60, description="How long to wait for the model hub to answer at all."
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="Threads for computing. Default: the cores this process may use."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="Where to compute: auto, cpu, cuda or cuda:N.",
+    )
+    context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
+        None, description="Longest prompt plus completion, in tokens. Default: the model's."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address that the server listens on.")
+    port: int = Field(11435, ge=1, le=65535, description="Port that the server listens on.")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="Key that clients of the server must send."
+    )
+    max_loaded_models: int = Field(
+        4, ge=1, le=64, description="Models that the server keeps in memory at once."
+    )
+    max_queue: int = Field(
+        64, ge=1, le=10_000, description="Requests that may wait in the server before it says 429."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much the server logs."
+    )
+
+    @field_validator("home", "catalog")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """`~` expanded, and absolute, so that a later change of directory changes nothing."""
+        return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())
+
+
+def config_path() -> Path:
+    """The configuration file, whether it exists or not."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    return Path(platformdirs.user_config_dir("subllm", appauthor=False)) / "config.toml"
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings with `options` on top; an option that is None counts as not given.
+
+    Raises SettingsError naming the option, variable or file that holds the bad value.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    in_file = _read_config(config_path())
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, given, in_file)) from error
+
+
+def help_for(field: str) -> str:
+    """One line of help for a command-line option that sets `field`."""
+    info = Settings.model_fields[field]
+    text = info.description or ""
+    shown = "" if info.default is None or info.default_factory else f", default {info.default}"
+    return f"{text} [{ENV_PREFIX}{field.upper()}{shown}]"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The file's keys; {} when it is absent and nobody named it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if os.environ.get(CONFIG_VARIABLE):
+            raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {path}") from error
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{path}: cannot be read as TOML ({reason}); correct it") from error
+
+
+def _explain(error: ValidationError, given: dict[str, Any], in_file: dict[str, Any]) -> str:
+    """One line for the first thing wrong, led by where the value came from."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else ""
+    variable = f"{ENV_PREFIX}{field.upper()}"
+    if field in given:
+        source = f"--{field.replace('_', '-')}"
+    elif os.environ.get(variable):
+        source = variable
+    elif field in in_file:
+        source = f"{config_path()}: {field}"
+    else:
+        source = field
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(Settings.model_fields))
+        return f"{source} is not a setting; known are {known}"
+    shown = "" if field == "api_key" else f" (got {str(first['input'])!r:.60})"
+    meaning = Settings.model_fields[field].description if field in Settings.model_fields else ""
+    reason = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{source}: {reason}{shown}; it means: {meaning}"

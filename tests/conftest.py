@@ -1,0 +1,25 @@
+"""What all tests share: they touch neither the user's home nor the user's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from subllm.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings
+
+_VARIABLES = [CONFIG_VARIABLE, *(f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields)]
+
+
+@pytest.fixture(autouse=True)
+def _own_home(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store and a configuration of the test's own; end-to-end tests choose their store."""
+    end_to_end = request.node.get_closest_marker("e2e") is not None
+    for name in _VARIABLES:
+        if not (end_to_end and name == "SUBLLM_HOME"):
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
+    if not end_to_end:
+        monkeypatch.setenv("SUBLLM_HOME", str(tmp_path / "subllm-home"))

@@ -1,0 +1,108 @@
+"""Where settings come from, and how a bad one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from subllm.errors import SettingsError
+from subllm.settings import Settings, config_path, help_for, load_settings
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text("")
+    monkeypatch.setenv("SUBLLM_CONFIG", str(path))
+    return path
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUBLLM_HOME")
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.offline) == ("127.0.0.1", 11435, False)
+    assert settings.home.name == "subllm"
+    assert settings.threads is None
+
+
+def test_option_beats_environment_beats_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("port = 1001\nmax_loaded_models = 2\nthreads = 3\n")
+    monkeypatch.setenv("SUBLLM_PORT", "1002")
+    monkeypatch.setenv("SUBLLM_THREADS", "5")
+    settings = load_settings(port=1003, threads=None)
+    assert settings.port == 1003
+    assert settings.threads == 5
+    assert settings.max_loaded_models == 2
+
+
+def test_paths_are_absolute_and_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SUBLLM_HOME", "~/models")
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(catalog=Path("mine.yaml"))
+    assert settings.home == tmp_path / "models"
+    assert settings.catalog == tmp_path / "mine.yaml"
+
+
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBLLM_OFFLINE", "")
+    assert load_settings().offline is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PORT", "none"), ("PORT", "70000"), ("DEVICE", "gpu0"), ("OFFLINE", "perhaps")],
+)
+def test_bad_variable_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SUBLLM_{variable}", value)
+    with pytest.raises(SettingsError, match=rf"^SUBLLM_{variable}: .*{value}") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_option_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^--max-loaded-models: .*greater than or equal to 1"):
+        load_settings(max_loaded_models=0)
+
+
+def test_bad_file_value_names_the_file(config: Path) -> None:
+    config.write_text("port = 'x'\n")
+    with pytest.raises(SettingsError, match=r"config\.toml: port: .*integer"):
+        load_settings()
+
+
+def test_unknown_key_names_the_file_and_what_is_known(config: Path) -> None:
+    config.write_text("prot = 1\n")
+    with pytest.raises(SettingsError, match=r"config\.toml: prot is not a setting; .*port"):
+        load_settings()
+
+
+def test_malformed_file(config: Path) -> None:
+    config.write_text("port = = 1\n")
+    with pytest.raises(SettingsError, match=r"config\.toml: cannot be read as TOML .*line 1"):
+        load_settings()
+
+
+def test_named_file_must_exist(config: Path) -> None:
+    config.unlink()
+    with pytest.raises(SettingsError, match=r"^SUBLLM_CONFIG: there is no file"):
+        load_settings()
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBLLM_API_KEY", "hunter2")
+    settings = load_settings()
+    assert "hunter2" not in repr(settings)
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "hunter2"
+
+
+def test_config_path_honours_the_variable(config: Path) -> None:
+    assert config_path() == config
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_setting_has_help(field: str) -> None:
+    assert help_for(field).startswith(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    assert f"SUBLLM_{field.upper()}" in help_for(field)
