@@ -1,1 +1,1 @@
-
+"""Pruning methods: tensors in, masks out."""

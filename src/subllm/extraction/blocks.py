@@ -1,0 +1,175 @@
+"""A transformers model on empty weights, of which one block at a time is real.
+
+The model's own forward runs once per batch shape with recorders in place of its
+blocks. That yields the first block's inputs and, for every block, exactly the
+arguments the model passes to it (masks, rotary tables, whatever a release adds), so
+no block signature is written down here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from subllm.errors import ExtractionError
+from subllm.weights.reader import WeightReader
+
+BatchShape = tuple[int, int]  # sequences, tokens
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Arguments of one block beside the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class _Recorder(nn.Module):
+    """Stands in for a block: notes its arguments and passes the hidden states on."""
+
+    def __init__(self, block: nn.Module, calls: list[_Call], inputs: list[torch.Tensor]) -> None:
+        super().__init__()
+        # Not a submodule: attributes of the block stay readable, its weights untouched.
+        self.__dict__["_block"] = block
+        self.__dict__["_calls"] = calls
+        self.__dict__["_inputs"] = inputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_block"], name)
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.__dict__["_calls"]:
+            self.__dict__["_inputs"].append(hidden)
+        self.__dict__["_calls"].append(_Call(args, kwargs))
+        return hidden
+
+
+class BlockStack:
+    """The blocks of one model, loaded one at a time onto `device` in `dtype`.
+
+    Memory: one block, plus the embedding rows in use while `embed` runs. Raises
+    ExtractionError where transformers does not know the architecture.
+    """
+
+    def __init__(self, reader: WeightReader, device: torch.device, dtype: torch.dtype) -> None:
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self.reader = reader
+        self.spec = reader.spec
+        self.device = device
+        self.dtype = dtype
+        try:
+            config = AutoConfig.for_model(**reader.config)
+            with init_empty_weights(include_buffers=False):
+                model = AutoModelForCausalLM.from_config(
+                    config, dtype=dtype, attn_implementation="sdpa"
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ExtractionError(
+                f"transformers cannot build this architecture: {error}; "
+                "update transformers or choose another base"
+            ) from error
+        model.eval().requires_grad_(False)
+        self._decoder = model.get_decoder()
+        for module in self._decoder.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer.to(device), persistent=False)
+        self._blocks = list(self._decoder.layers)
+        if len(self._blocks) != self.spec.num_layers:
+            raise ExtractionError(
+                f"transformers builds {len(self._blocks)} blocks, the weights hold "
+                f"{self.spec.num_layers}; the model's config is inconsistent"
+            )
+        self._calls: dict[BatchShape, list[_Call]] = {}
+
+    def embed(self, tokens: npt.NDArray[np.int32], batch: int) -> torch.Tensor:
+        """The first block's inputs for int32 tokens [samples, length], taken `batch`
+        sequences at a time: [samples, length, hidden] in `dtype`, on the CPU."""
+        used, inverse = np.unique(tokens, return_inverse=True)
+        if used[0] < 0 or used[-1] >= self.spec.vocab_size:
+            raise ExtractionError(
+                "calibration tokens lie outside the model's vocabulary; "
+                "tokenizer and weights do not belong together"
+            )
+        rows = self.reader.rows(self.spec.embedding_name, used.astype(np.int64))
+        table = torch.from_numpy(rows).to(self.device, self.dtype)
+        compact = torch.from_numpy(inverse.reshape(tokens.shape).astype(np.int64))
+        samples, length = tokens.shape
+        out = torch.empty(samples, length, self.spec.hidden_size, dtype=self.dtype)
+        with self._recording(table) as run:
+            for start in range(0, samples, batch):
+                chunk = compact[start : start + batch].to(self.device)
+                first, calls = run(chunk)
+                out[start : start + len(chunk)] = first
+                self._calls.setdefault((len(chunk), length), calls)
+        return out
+
+    @contextmanager
+    def _recording(
+        self, table: torch.Tensor
+    ) -> Iterator[Callable[[torch.Tensor], tuple[torch.Tensor, list[_Call]]]]:
+        """The decoder with `table` as its embedding and recorders for blocks."""
+        decoder, embedding = self._decoder, self._decoder.embed_tokens
+        final_norm = decoder.norm
+        before = embedding.weight, embedding.padding_idx
+        embedding.weight = nn.Parameter(table, requires_grad=False)
+        embedding.padding_idx = None  # ids are compacted, it would point elsewhere
+        decoder.norm = nn.Identity()
+
+        def run(ids: torch.Tensor) -> tuple[torch.Tensor, list[_Call]]:
+            calls: list[_Call] = []
+            inputs: list[torch.Tensor] = []
+            decoder.layers = nn.ModuleList(_Recorder(b, calls, inputs) for b in self._blocks)
+            with torch.inference_mode():
+                decoder(input_ids=ids, use_cache=False)
+            return inputs[0], calls
+
+        try:
+            yield run
+        finally:
+            decoder.layers = nn.ModuleList(self._blocks)
+            decoder.norm = final_norm
+            embedding.weight, embedding.padding_idx = before
+
+    def load(self, layer: int) -> nn.Module:
+        """Block `layer` with its weights on the device; `unload` it before the next."""
+        block = self._blocks[layer]
+        prefix = self.spec.block_prefix(layer)
+        state = {
+            name: torch.from_numpy(self.reader.read(prefix + name)).to(self.device, self.dtype)
+            for name, _ in block.named_parameters()
+        }
+        block.load_state_dict(state, strict=False, assign=True)
+        return block.requires_grad_(False)
+
+    def unload(self, layer: int) -> None:
+        """Free the block's weights and the file pages that they were read from."""
+        self._blocks[layer].to("meta")
+        self.reader.release()
+
+    def run(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """One block on hidden states [batch, length, hidden_size]; the shape must be
+        one that `embed` has seen. Result on the device."""
+        call = self._calls[(hidden.shape[0], hidden.shape[1])][layer]
+        out = self._blocks[layer](hidden.to(self.device), *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def final_norm(self) -> nn.Module:
+        """The norm before the head, with its weights."""
+        norm = self._decoder.norm
+        stem = self.spec.final_norm_name.removesuffix("weight")
+        state = {
+            name: torch.from_numpy(self.reader.read(stem + name)).to(self.device, self.dtype)
+            for name, _ in norm.named_parameters()
+        }
+        norm.load_state_dict(state, strict=False, assign=True)
+        return norm.requires_grad_(False)

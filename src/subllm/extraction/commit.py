@@ -1,0 +1,131 @@
+"""From finished parts to a named model in the store: all of it, or nothing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from subllm.catalog.prompt import PromptSpec
+from subllm.extraction.plan import ExtractionPlan
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.packed_file import PackedReader, concat
+from subllm.store.manifest import (
+    BaseManifest,
+    BaseRef,
+    ModelBlobs,
+    ModelManifest,
+    Perplexity,
+    RunRecord,
+    TensorEntry,
+)
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Packed files of one model, not in the store yet. shared is a file, or the digest
+    of a blob that the store holds already."""
+
+    blocks: Sequence[Path]
+    shared: Path | str
+    shared_entries: Sequence[TensorEntry]
+    tokenizer: bytes
+
+
+def commit_model(
+    store: Store,
+    name: str,
+    tag: str,
+    plan: ExtractionPlan,
+    base: BaseManifest,
+    reader: WeightReader,
+    prompt: PromptSpec,
+    parts: Parts,
+    perplexity: dict[str, Perplexity],
+    workspace: Path,
+) -> tuple[str, ModelManifest]:
+    """Store blobs and manifest and point `name` at it; returns the manifest's digest.
+
+    The name moves last, so that a crash leaves either the old model or the new one.
+    """
+    own_file = workspace / "own.packed"
+    concat(list(parts.blocks), own_file)
+    own_entries = block_entries(own_file)
+    own = store.blobs.adopt(own_file)
+    if isinstance(parts.shared, Path):
+        shared = store.blobs.adopt(parts.shared)
+    else:
+        shared = parts.shared
+    with store.blobs.writer() as blob:
+        blob.write(parts.tokenizer)
+        tokenizer = blob.commit()
+    total = reader.spec.block_params() * reader.spec.num_layers
+    manifest = ModelManifest(
+        layout=LAYOUT_VERSION,
+        name=name,
+        language=plan.language,
+        tag=tag,
+        base=BaseRef(
+            name=base.name,
+            manifest=plan.base,
+            source=base.source,
+            revision=base.revision,
+            licence=base.licence,
+        ),
+        plan=plan.digest,
+        method=plan.method,
+        pattern=str(plan.pattern),
+        values=plan.values,
+        head=plan.head,
+        calibration=plan.calibration,
+        arch=reader.spec.to_dict(),
+        prompt=prompt,
+        tensors=(*own_entries, *parts.shared_entries),
+        blobs=ModelBlobs(own=own, shared=shared, tokenizer=tokenizer),
+        perplexity=perplexity,
+        density=float(f"{sum(e.kept for e in own_entries) / total:.6g}"),
+    )
+    digest = store.put_manifest(manifest)
+    store.set_ref(name, digest)
+    return digest, manifest
+
+
+def block_entries(packed: Path) -> list[TensorEntry]:
+    """Tensor-table rows of a packed file of block matrices."""
+    reader = PackedReader(packed)
+    try:
+        entries = []
+        for name in reader.names():
+            tensor = reader.tensor(name)
+            entries.append(
+                TensorEntry(
+                    name=name,
+                    shape=tensor.shape,
+                    blob="own",
+                    pattern=tensor.pattern,
+                    values=tensor.values,
+                    kept=tensor.kept(),
+                )
+            )
+        return entries
+    finally:
+        reader.close()
+
+
+def run_record(seconds: float, peak_memory_bytes: int, threads: int) -> RunRecord:
+    return RunRecord(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        peak_memory_bytes=peak_memory_bytes,
+        host=platform.node(),
+        threads=threads,
+        versions={
+            package: version(package)
+            for package in ("subllm", "torch", "transformers", "numpy")
+        },
+    )

@@ -1,0 +1,113 @@
+"""`subllm add`: a dense base packed as it is, servable beside its sub-models."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from subllm.errors import UsageError
+from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.memory import peak_memory_bytes
+from subllm.extraction.plan import VALUES, ExtractionPlan
+from subllm.extraction.prepare import open_base
+from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
+from subllm.progress import Progress
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.packed_file import PackedWriter
+from subllm.sparsity.packing import pack
+from subllm.store.manifest import MethodRecord, ModelManifest
+from subllm.store.names import model_name
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+
+@dataclass(frozen=True)
+class DenseReport:
+    """What `subllm add` shows; sizes in bytes."""
+
+    name: str
+    digest: str
+    manifest: ModelManifest
+    cached: bool
+    own_bytes: int
+    shared_bytes: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+def add_dense(
+    store: Store, base: str, progress: Progress, *, values: str = "int8", head: str = "int8"
+) -> DenseReport:
+    """Pack every block of `base` without pruning. Same store rules as `extract`."""
+    if values not in VALUES or head not in VALUES:
+        raise UsageError(f"values are {', '.join(VALUES)}; got {values}/{head}")
+    started = time.monotonic()
+    base_digest, manifest, reader, tokenizer = open_base(store, base)
+    plan = ExtractionPlan(
+        base=base_digest,
+        language="dense",
+        method=MethodRecord(name="none"),
+        pattern=DENSE,
+        values=values,
+        head=head,
+        calibration=None,
+        compute="float32",
+    )
+    name = model_name(base, "dense")
+    with store.lock(f"extract-{plan.digest}", on_wait=progress.note):
+        found = store.find_plan(plan.digest)
+        if found is not None:
+            digest = store.put_manifest(found[1])
+            store.set_ref(name, digest)
+            model, cached = found[1], True
+        else:
+            workspace = store.partial(f"extract-{plan.digest}")
+            known = find_shared(store, base_digest, head, LAYOUT_VERSION)
+            if known is not None:
+                shared: Path | str = known.blobs.shared
+                entries = shared_entries(known)
+            else:
+                shared = workspace / "shared.packed"
+                entries = write_shared(reader, head, shared, progress)
+            blocks = workspace / "blocks.packed"
+            _write_blocks(reader, values, blocks, progress)
+            digest, model = commit_model(
+                store, name, "", plan, manifest, reader, manifest.prompt,
+                Parts([blocks], shared, entries, tokenizer.to_bundle()), {}, workspace,
+            )  # fmt: skip
+            shutil.rmtree(workspace, ignore_errors=True)
+            cached = False
+        report = DenseReport(
+            name=name,
+            digest=digest,
+            manifest=model,
+            cached=cached,
+            own_bytes=store.blobs.size(model.blobs.own),
+            shared_bytes=store.blobs.size(model.blobs.shared),
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+        if not cached:
+            store.put_run_record(
+                digest,
+                run_record(report.seconds, report.peak_memory_bytes, torch.get_num_threads()),
+            )
+        return report
+
+
+def _write_blocks(reader: WeightReader, values: str, path: Path, progress: Progress) -> None:
+    spec = reader.spec
+    progress.start("blocks", "packing", spec.num_layers, "blocks")
+    writer = PackedWriter(path)
+    for layer in range(spec.num_layers):
+        for linear in spec.linears:
+            name = f"{spec.block_prefix(layer)}{linear.name}.weight"
+            writer.add_packed(name, pack(reader.read(name), None, DENSE, values))
+        reader.release()
+        progress.advance("blocks")
+    writer.close()
+    progress.finish("blocks")

@@ -1,0 +1,221 @@
+"""Carry out a prepared extraction and report what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from subllm.extraction.blocks import BlockStack
+from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
+from subllm.extraction.checkpoint import Checkpoint
+from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.heldout import HeadRows, HeldoutStream, compare
+from subllm.extraction.memory import peak_memory_bytes
+from subllm.extraction.prepare import Prepared
+from subllm.extraction.shared import find_shared, shared_entries, write_shared
+from subllm.progress import Progress
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.packed_file import PackedReader
+from subllm.sparsity.packing import unpack_rows
+from subllm.store.manifest import ModelManifest, Perplexity
+from subllm.store.store import Store
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What `subllm extract` shows. Sizes in bytes; dense_bytes is the base in bf16."""
+
+    name: str
+    digest: str
+    manifest: ModelManifest
+    cached: bool
+    resumed_at: int
+    dense_bytes: int
+    own_bytes: int
+    shared_bytes: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+def extract(
+    store: Store,
+    prepared: Prepared,
+    progress: Progress,
+    threads: int | None = None,
+    on_block: OnBlock | None = None,
+) -> ExtractionReport:
+    """Prune, pack and commit; resumes a killed run of the same plan and serves an equal
+    plan from the cache. Raises ExtractionError, StoreError, WeightsError."""
+    started = time.monotonic()
+    plan = prepared.plan.digest
+    with _threads(threads), store.lock(f"extract-{plan}", on_wait=progress.note):
+        # Looked up under the lock: another process may just have finished the same plan.
+        cached = store.find_plan(plan)
+        if cached is not None:
+            manifest = cached[1]
+            if manifest.name != prepared.name:
+                manifest = manifest.model_copy(
+                    update={"name": prepared.name, "tag": prepared.options.tag}
+                )
+            digest = store.put_manifest(manifest)
+            store.set_ref(prepared.name, digest)
+            return _report(store, prepared, digest, manifest, started, cached=True)
+        workspace = store.partial(f"extract-{plan}")
+        resumed_at, digest, manifest = _Run(store, prepared, progress, workspace).run(on_block)
+        shutil.rmtree(workspace, ignore_errors=True)
+        report = _report(store, prepared, digest, manifest, started, resumed_at=resumed_at)
+        store.put_run_record(
+            digest,
+            run_record(report.seconds, report.peak_memory_bytes, torch.get_num_threads()),
+        )
+        return report
+
+
+class _Run:
+    """One extraction that was not in the cache."""
+
+    def __init__(
+        self, store: Store, prepared: Prepared, progress: Progress, workspace: Path
+    ) -> None:
+        self._store = store
+        self._prepared = prepared
+        self._progress = progress
+        self._workspace = workspace
+
+    def run(self, on_block: OnBlock | None) -> tuple[int, str, ModelManifest]:
+        """Returns the block resumed at, the manifest's digest and the manifest."""
+        prepared, options = self._prepared, self._prepared.options
+        stack = BlockStack(prepared.reader, prepared.device, prepared.dtype)
+        calibration = None
+        if prepared.tokens is not None:
+            calibration = stack.embed(prepared.tokens, options.batch)
+        heldout = []
+        for domain, tokens in prepared.heldout.items():
+            states = stack.embed(tokens, options.batch)
+            heldout.append(HeldoutStream(domain, tokens, states, states.clone()))
+        prepared.reader.release()
+        loop = BlockwiseExtraction(
+            stack,
+            BlockRecipe(prepared.method, prepared.plan.pattern, prepared.plan.values),
+            calibration,
+            heldout,
+            options.batch,
+            Checkpoint(self._workspace),
+            on_block,
+        )
+        blocks = loop.run(self._progress)
+        del calibration
+        parts = self._parts(blocks)
+        perplexity = self._perplexity(stack, heldout, parts.shared)
+        digest, manifest = commit_model(
+            self._store,
+            prepared.name,
+            options.tag,
+            prepared.plan,
+            prepared.base,
+            prepared.reader,
+            prepared.base.prompt,
+            parts,
+            perplexity,
+            self._workspace,
+        )
+        return loop.resumed_at, digest, manifest
+
+    def _parts(self, blocks: list[Path]) -> Parts:
+        prepared = self._prepared
+        tokenizer = prepared.tokenizer.to_bundle()
+        plan = prepared.plan
+        known = find_shared(self._store, plan.base, plan.head, LAYOUT_VERSION)
+        if known is not None:
+            return Parts(blocks, known.blobs.shared, shared_entries(known), tokenizer)
+        path = self._workspace / "shared.packed"
+        entries = write_shared(prepared.reader, plan.head, path, self._progress)
+        return Parts(blocks, path, entries, tokenizer)
+
+    def _perplexity(
+        self, stack: BlockStack, heldout: list[HeldoutStream], shared: Path | str
+    ) -> dict[str, Perplexity]:
+        """Of every held-out stream; the packed side uses the packed head."""
+        spec = stack.spec
+        packed_file = PackedReader(
+            shared if isinstance(shared, Path) else self._store.blobs.path(shared)
+        )
+        try:
+            dense_head, packed_head = _heads(self._prepared, packed_file)
+            norm = stack.final_norm()
+            result = {}
+            self._progress.start("perplexity", "measuring the loss", len(heldout), "items")
+            for stream in heldout:
+                result[stream.domain] = compare(
+                    stream,
+                    norm,
+                    dense_head,
+                    packed_head,
+                    spec.vocab_size,
+                    spec.final_softcap,
+                    stack.device,
+                )
+                self._progress.advance("perplexity")
+            self._progress.finish("perplexity")
+            self._prepared.reader.release()
+            return result
+        finally:
+            packed_file.close()
+
+
+def _heads(prepared: Prepared, packed_file: PackedReader) -> tuple[HeadRows, HeadRows]:
+    name = prepared.reader.spec.head_name
+
+    def dense(start: int, stop: int) -> torch.Tensor:
+        rows = prepared.reader.rows(name, np.arange(start, stop, dtype=np.int64))
+        return torch.from_numpy(rows)
+
+    def packed(start: int, stop: int) -> torch.Tensor:
+        rows = unpack_rows(packed_file.tensor(name), np.arange(start, stop, dtype=np.int64))
+        return torch.from_numpy(rows)
+
+    return dense, packed
+
+
+def _report(
+    store: Store,
+    prepared: Prepared,
+    digest: str,
+    manifest: ModelManifest,
+    started: float,
+    *,
+    cached: bool = False,
+    resumed_at: int = 0,
+) -> ExtractionReport:
+    reader = prepared.reader
+    return ExtractionReport(
+        name=prepared.name,
+        digest=digest,
+        manifest=manifest,
+        cached=cached,
+        resumed_at=resumed_at,
+        dense_bytes=sum(2 * int(np.prod(reader.shape(name))) for name in reader.names()),
+        own_bytes=store.blobs.size(manifest.blobs.own),
+        shared_bytes=store.blobs.size(manifest.blobs.shared),
+        seconds=time.monotonic() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """torch's thread count, put back afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,53 @@
+"""What an extraction will do, frozen and hashable.
+
+Two plans with the same digest give the same sub-model; the digest is the key of the
+cache and of the resumable state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import CalibrationRecord, MethodRecord, canonical_json, sha256_of
+
+VALUES = ("bf16", "int8", "int4")
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """base is the digest of the base's manifest; evaluate maps a domain to the digest
+    of its held-out tokens; compute is the dtype that blocks run in."""
+
+    base: str
+    language: str
+    method: MethodRecord
+    pattern: Pattern
+    values: str
+    head: str
+    calibration: CalibrationRecord | None
+    evaluate: dict[str, str] = field(default_factory=dict)
+    compute: str = "bfloat16"
+    device: str = "cpu"
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result, JSON-ready."""
+        return {
+            "layout": LAYOUT_VERSION,
+            "base": self.base,
+            "language": self.language,
+            "method": self.method.model_dump(mode="json"),
+            "pattern": str(self.pattern),
+            "values": self.values,
+            "head": self.head,
+            "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,
+            "evaluate": self.evaluate,
+            "compute": self.compute,
+            "device": self.device,
+        }
+
+    @property
+    def digest(self) -> str:
+        return sha256_of(canonical_json(self.identity()))

@@ -1,0 +1,204 @@
+"""From options to a plan: opens the base, reads calibration, looks into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subllm.acquire.pull import base_files
+from subllm.calibration.load import load_calibration, load_heldout
+from subllm.catalog.schema import Catalog
+from subllm.errors import ExtractionError, UsageError
+from subllm.extraction.estimate import Estimate, estimate
+from subllm.extraction.plan import VALUES, ExtractionPlan
+from subllm.pruning.method import Method
+from subllm.pruning.registry import get_method
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import (
+    BaseManifest,
+    CalibrationRecord,
+    MethodRecord,
+    ModelManifest,
+    sha256_of,
+)
+from subllm.store.names import model_name
+from subllm.store.store import Store
+from subllm.text.tokenizer import Tokenizer
+from subllm.weights.open import open_weights
+from subllm.weights.reader import WeightReader
+
+HELDOUT_SEQUENCES = 8
+HELDOUT_LENGTH = 512
+_COMPUTE = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What a user may choose. seq_len in tokens; evaluate: further held-out domains;
+    heldout: own held-out tokens by domain, int32 [sequences, length], instead of packs."""
+
+    language: str
+    method: str = "wanda"
+    pattern: str = "8:16"
+    values: str = "int8"
+    head: str = "int8"
+    calibration: str = ""  # empty: the language's own pack
+    samples: int = 128
+    seq_len: int = 512
+    seed: int = 0
+    device: str = "auto"
+    compute: str = "bfloat16"
+    batch: int = 4
+    evaluate: tuple[str, ...] = ()
+    heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
+    tag: str = ""
+    name: str = ""
+
+
+@dataclass
+class Prepared:
+    """Everything `extract` needs. `cached` is an equal plan's result, if stored."""
+
+    name: str
+    plan: ExtractionPlan
+    base: BaseManifest
+    reader: WeightReader
+    tokenizer: Tokenizer
+    method: Method
+    tokens: npt.NDArray[np.int32] | None
+    heldout: dict[str, npt.NDArray[np.int32]]
+    options: ExtractOptions
+    device: torch.device
+    dtype: torch.dtype
+    estimate: Estimate
+    cached: tuple[str, ModelManifest] | None = None
+    replaces: ModelManifest | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one. Raises UsageError for an absent device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device on this machine; use --device cpu")
+    return device
+
+
+def open_base(store: Store, name: str) -> tuple[str, BaseManifest, WeightReader, Tokenizer]:
+    """The stored base `name`: manifest digest, manifest, weights, tokenizer."""
+    digest = store.resolve(name)
+    manifest = store.manifest(digest)
+    if not isinstance(manifest, BaseManifest):
+        raise UsageError(f"{name} is a sub-model, not a base; name its base instead")
+    reader = open_weights(base_files(manifest, store))
+    return digest, manifest, reader, Tokenizer.from_files(reader.tokenizer_files())
+
+
+def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) -> Prepared:
+    """Validate, tokenize and plan. Writes nothing.
+
+    Raises UsageError and its kin for bad options, ExtractionError for a base that the
+    chosen pattern does not fit.
+    """
+    if options.values not in VALUES or options.head not in VALUES:
+        raise UsageError(f"values are {', '.join(VALUES)}; got {options.values}/{options.head}")
+    if options.samples < 1 or options.seq_len < 8 or options.batch < 1:
+        raise UsageError("--samples must be at least 1 and --seq-len at least 8")
+    pattern = Pattern.parse(options.pattern)
+    if pattern.kind == "dense":
+        raise UsageError("a dense model is not extracted; use 'subllm add'")
+    method = get_method(options.method)
+    device = choose_device(options.device)
+    digest, manifest, reader, tokenizer = open_base(store, base)
+    for linear in reader.spec.linears:
+        pattern.check(linear.out_features, linear.in_features)
+    if options.seq_len > reader.spec.context_length:
+        raise UsageError(
+            f"--seq-len {options.seq_len} is longer than the model's context, "
+            f"{reader.spec.context_length} tokens"
+        )
+    tokens, record = None, None
+    if method.needs:
+        data = load_calibration(
+            options.calibration or f"pack:{options.language}",
+            language=options.language,
+            tokenizer=tokenizer,
+            prompt=manifest.prompt,
+            samples=options.samples,
+            seq_len=options.seq_len,
+            seed=options.seed,
+            catalog=catalog,
+        )
+        tokens = data.tokens
+        record = CalibrationRecord(
+            source=data.source,
+            digest=data.digest,
+            samples=len(data.tokens),
+            seq_len=options.seq_len,
+            seed=data.seed,
+            unique_tokens=data.unique_tokens,
+        )
+    heldout = _heldout(options, tokenizer, manifest)
+    plan = ExtractionPlan(
+        base=digest,
+        language=options.language,
+        method=MethodRecord(name=method.name, params=dict(method.params)),
+        pattern=pattern,
+        values=options.values,
+        head=options.head,
+        calibration=record,
+        evaluate={d: sha256_of(np.ascontiguousarray(t).tobytes()) for d, t in heldout.items()},
+        compute=options.compute,
+        device=device.type,
+    )
+    name = options.name or model_name(base, options.language, options.tag)
+    old = store.names().get(name)
+    replaced = store.manifest(old) if old else None
+    dtype = _COMPUTE[options.compute]
+    held_tokens = sum(t.size for t in heldout.values())
+    return Prepared(
+        name=name,
+        plan=plan,
+        base=manifest,
+        reader=reader,
+        tokenizer=tokenizer,
+        method=method,
+        tokens=tokens,
+        heldout=heldout,
+        options=options,
+        device=device,
+        dtype=dtype,
+        estimate=estimate(
+            reader.spec, options.samples, options.seq_len, held_tokens,
+            bool(method.needs), device, dtype,
+        ),
+        cached=store.find_plan(plan.digest),
+        replaces=replaced if isinstance(replaced, ModelManifest) else None,
+    )  # fmt: skip
+
+
+def _heldout(
+    options: ExtractOptions, tokenizer: Tokenizer, base: BaseManifest
+) -> dict[str, npt.NDArray[np.int32]]:
+    if options.heldout is not None:
+        return dict(options.heldout)
+    domains = dict.fromkeys((options.language, *options.evaluate))
+    try:
+        return {
+            domain: load_heldout(
+                domain,
+                tokenizer=tokenizer,
+                prompt=base.prompt,
+                sequences=HELDOUT_SEQUENCES,
+                seq_len=HELDOUT_LENGTH,
+            )
+            for domain in domains
+        }
+    except LookupError as error:
+        raise ExtractionError(f"no held-out text for {error}") from error

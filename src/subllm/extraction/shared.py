@@ -1,0 +1,90 @@
+"""The blob that all models of one base share: embedding, head, norms and biases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from subllm.progress import Progress
+from subllm.sparsity.packed_file import PackedWriter
+from subllm.sparsity.packing import PackedTensor, concatenate_rows, pack
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import ModelManifest, TensorEntry
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+DENSE = Pattern.parse("dense")
+# Rows read and packed at a time; a multiple of 32 keeps every plane's parts aligned.
+_ROWS = 8192
+
+
+def find_shared(store: Store, base: str, head: str, layout: int) -> ModelManifest | None:
+    """A stored model of the same base manifest whose shared blob serves a new one too."""
+    for digest in store.names().values():
+        manifest = store.manifest(digest)
+        if (
+            isinstance(manifest, ModelManifest)
+            and manifest.base.manifest == base
+            and manifest.head == head
+            and manifest.layout == layout
+            and store.blobs.has(manifest.blobs.shared)
+        ):
+            return manifest
+    return None
+
+
+def shared_entries(manifest: ModelManifest) -> list[TensorEntry]:
+    return [entry for entry in manifest.tensors if entry.blob == "shared"]
+
+
+def write_shared(
+    reader: WeightReader, head: str, path: Path, progress: Progress
+) -> list[TensorEntry]:
+    """Pack embedding and head (`head` is their value type), norms and biases of `reader`
+    into `path`; returns their rows of the tensor table."""
+    spec = reader.spec
+    matrices = dict.fromkeys((spec.embedding_name, spec.head_name))
+    vectors = [name for layer in range(spec.num_layers) for name in spec.block_vectors(layer)]
+    vectors.append(spec.final_norm_name)
+    if spec.norm_bias:
+        vectors.append(spec.final_norm_name.removesuffix("weight") + "bias")
+    entries: list[TensorEntry] = []
+    writer = PackedWriter(path)
+    progress.start("shared", "packing embedding and head", len(matrices) * spec.vocab_size, "items")
+    for name in matrices:
+        rows, columns = reader.shape(name)
+        writer.add_packed(name, _pack_in_slices(reader, name, head, progress))
+        entries.append(
+            TensorEntry(
+                name=name, shape=(rows, columns), blob="shared", pattern="dense",
+                values=head, kept=rows * columns,
+            )
+        )  # fmt: skip
+        reader.release()
+    for name in vectors:
+        values = reader.read(name)
+        writer.add_vector(name, values)
+        entries.append(
+            TensorEntry(
+                name=name, shape=values.shape, blob="shared", pattern="dense",
+                values="f32", kept=values.size,
+            )
+        )  # fmt: skip
+    writer.close()
+    progress.finish("shared")
+    return entries
+
+
+def _pack_in_slices(
+    reader: WeightReader, name: str, values: str, progress: Progress
+) -> PackedTensor:
+    """A large matrix packed by row slices: never whole in float32."""
+    rows = reader.shape(name)[0]
+    parts = []
+    for start in range(0, rows, _ROWS):
+        stop = min(start + _ROWS, rows)
+        weights = reader.rows(name, np.arange(start, stop, dtype=np.int64))
+        parts.append(pack(weights, None, DENSE, values))
+        progress.advance("shared", stop - start)
+    return concatenate_rows(parts)

@@ -1,0 +1,28 @@
+"""Magnitude pruning: the smallest |W| of each output row go (Han et al. 2015).
+
+The baseline of the field; it needs no calibration and knows no language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from subllm.pruning.choose import choose
+from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.sparsity.pattern import Pattern
+
+
+class Magnitude:
+    name = "magnitude"
+    needs: frozenset[Need] = frozenset()
+    params: Mapping[str, Any] = {}
+
+    def prune(
+        self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern
+    ) -> Pruned:
+        """See `Method.prune`; statistics are not looked at."""
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return Pruned(choose(weight.abs().to(dtype), pattern))
