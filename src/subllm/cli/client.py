@@ -1,0 +1,133 @@
+"""Talks to a running server over loopback.
+
+`http.client` and not httpx: the first word of `subllm complete` should come at once, and
+httpx alone takes 0.2 s to import.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from subllm.errors import EngineBusyError, ServerError, SubllmError, UsageError
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer that comes in pieces. `route` says which model was chosen and why."""
+
+    route: str
+    events: Iterator[dict[str, Any]]
+
+
+class ServerClient:
+    """One server. Closing a stream early (Ctrl-C) makes the server stop the work."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or "127.0.0.1"
+        self._port = parts.port or 80
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def healthy(self) -> bool:
+        """Whether the server answers `/health`."""
+        try:
+            self.get("/health", seconds=CONNECT_SECONDS)
+        except SubllmError:
+            return False
+        return True
+
+    def get(self, path: str, *, seconds: float = ANSWER_SECONDS) -> Any:
+        """The JSON document at `path`. Raises as `_raise_for` says."""
+        connection, response = self._request("GET", path, None, seconds)
+        with closing(connection):
+            return self._decode(response.read())
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[Any, str]:
+        """The JSON answer, and the route."""
+        connection, response = self._request("POST", path, body, ANSWER_SECONDS)
+        with closing(connection):
+            return self._decode(response.read()), response.getheader("x-subllm-route", "")
+
+    def stream(self, path: str, body: dict[str, Any]) -> Stream:
+        """Server-sent events of a request with `stream: true`."""
+        connection, response = self._request("POST", path, body, ANSWER_SECONDS)
+        return Stream(response.getheader("x-subllm-route", ""), self._events(connection, response))
+
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None, seconds: float
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
+        headers = dict(self._headers)
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, body=data, headers=headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                _raise_for(response.status, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        except SubllmError:
+            connection.close()
+            raise
+        return connection, response
+
+    def _events(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> Iterator[dict[str, Any]]:
+        with closing(connection):
+            try:
+                for line in response:
+                    if not line.startswith(b"data:"):
+                        continue
+                    data = line[5:].strip()
+                    if data == b"[DONE]":
+                        return
+                    event = self._decode(data)
+                    if "error" in event:
+                        raise ServerError(event["error"].get("message", "the server failed"))
+                    yield event
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+
+    def _decode(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise ServerError(
+                f"what answers at {self._url} is not a subllm server; choose another --port"
+            ) from error
+
+    def _unreachable(self, error: Exception) -> ServerError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return ServerError(
+            f"the server at {self._url} is not reachable ({reason}); see 'subllm ps'"
+        )
+
+
+def _raise_for(status: int, body: bytes) -> None:
+    """An OpenAI error object as the exception that the same mistake raises in process."""
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered with status {status}"
+    if status == 401:
+        raise ServerError(f"{message} (set SUBLLM_API_KEY to the server's key)")
+    if status in (429, 503):
+        raise EngineBusyError(message)
+    if 400 <= status < 500:
+        raise UsageError(message)
+    raise ServerError(message)

@@ -1,0 +1,111 @@
+"""Names and one-line help of all commands, so that `subllm --help` imports none of them.
+
+A command lives in the module `subllm.cli.<name>`, which has a function `command` (its
+docstring is the help) and may have `EXAMPLES`, lines shown below the options.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+SECTIONS = ("Models", "Serving", "Asking", "Shell")
+
+
+@dataclass(frozen=True)
+class CommandInfo:
+    """What is known of a command before its module is imported."""
+
+    name: str
+    section: str
+    summary: str
+
+
+COMMANDS: tuple[CommandInfo, ...] = (
+    CommandInfo("pull", "Models", "Fetch a base model into the store."),
+    CommandInfo("extract", "Models", "Extract the sub-model of a language from a base."),
+    CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
+    CommandInfo("list", "Models", "List what the store holds, with sizes."),
+    CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
+    CommandInfo("rm", "Models", "Remove models by name."),
+    CommandInfo("verify", "Models", "Check stored bytes against their digests."),
+    CommandInfo("gc", "Models", "Free space that nothing uses any more."),
+    CommandInfo("serve", "Serving", "Start the OpenAI-compatible server."),
+    CommandInfo("ps", "Serving", "Show running servers and the models they have loaded."),
+    CommandInfo("stop", "Serving", "Stop a running server."),
+    CommandInfo("complete", "Asking", "Complete code from an argument, a file or a pipe."),
+    CommandInfo("chat", "Asking", "Chat with a model."),
+    CommandInfo("route", "Asking", "Say which sub-model would answer for a file, and why."),
+    CommandInfo("completion", "Shell", "Print or install completion for your shell."),
+)
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """Name -> click command; the module is imported when the command is looked up."""
+
+    def __init__(self, infos: tuple[CommandInfo, ...]) -> None:
+        self._infos = {info.name: info for info in infos}
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = build_command(self._infos[name])
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._infos[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+
+def build_command(info: CommandInfo) -> Any:
+    """The click command of one module."""
+    module = importlib.import_module(f"subllm.cli.{info.name}")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    examples: str = getattr(module, "EXAMPLES", "")
+    app.command(
+        info.name,
+        short_help=info.summary,
+        epilog=verbatim("Examples:", examples) if examples else None,
+    )(module.command)
+    return typer.main.get_command(app)
+
+
+def verbatim(title: str, lines: str) -> str:
+    """Help text that is neither rewrapped nor reindented (a click `\\b` paragraph)."""
+    body = "\n".join(f"  {line}".rstrip() for line in lines.strip("\n").splitlines())
+    return f"\b\n{title}\n{body}"
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help comes from the registry; see LazyCommands."""
+
+    def __init__(self, **attrs: Any) -> None:
+        attrs["commands"] = None
+        super().__init__(**attrs)
+        self.commands = LazyCommands(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Commands by section, with what the registry says of each."""
+        width = max(len(info.name) for info in COMMANDS)
+        for section in SECTIONS:
+            with formatter.section(section):
+                formatter.write_dl(
+                    [
+                        (info.name.ljust(width), info.summary)
+                        for info in COMMANDS
+                        if info.section == section
+                    ]
+                )
