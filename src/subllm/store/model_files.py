@@ -1,0 +1,85 @@
+"""A model of the store, opened: its packed tensors in place and its tokenizer.
+
+Tensors come memory-mapped; nothing is copied or hashed on the way (that is `verify`).
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subllm.errors import WeightsError
+from subllm.sparsity.packed_file import PackedReader
+from subllm.sparsity.packing import PackedTensor
+from subllm.store.manifest import ModelManifest, TensorEntry
+from subllm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from subllm.store.store import Store
+
+
+class ModelFiles:
+    """Open packed files; a context manager. Arrays live as long as their reader."""
+
+    def __init__(self, store: Store, manifest: ModelManifest) -> None:
+        """Raises StoreError when a blob is missing, LayoutError when one is malformed."""
+        self.manifest = manifest
+        self._store = store
+        self._entries = {entry.name: entry for entry in manifest.tensors}
+        self.own = PackedReader(store.blobs.path(manifest.blobs.own))
+        try:
+            self.shared = PackedReader(store.blobs.path(manifest.blobs.shared))
+        except BaseException:
+            self.own.close()
+            raise
+
+    def tensor(self, name: str) -> PackedTensor:
+        """A packed matrix by its name in the manifest's table; WeightsError if none."""
+        return self._reader(name).tensor(name)
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """An f32 vector by its name in the manifest's table; WeightsError if none."""
+        return self._reader(name).vector(name)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, parsed anew; CorruptError when its bytes changed."""
+        return Tokenizer.from_bundle(self._store.blobs.read_bytes(self.manifest.blobs.tokenizer))
+
+    def _reader(self, name: str) -> PackedReader:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise WeightsError(
+                f"{self.manifest.name} has no tensor {name!r}; run 'subllm verify', then extract "
+                "it again"
+            )
+        return self._of(entry)
+
+    def _of(self, entry: TensorEntry) -> PackedReader:
+        return self.own if entry.blob == "own" else self.shared
+
+    def close(self) -> None:
+        self.own.close()
+        self.shared.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_model(store: Store, name: str) -> ModelFiles:
+    """Open the model `name`.
+
+    Raises UnknownNameError, UsageError (a base), StoreError (a blob is missing),
+    StoreVersionError or LayoutError (made by another version).
+    """
+    return ModelFiles(store, store.model(name))

@@ -1,0 +1,66 @@
+"""How many bytes a name takes: its own, shared with others, outside the store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from subllm.errors import StoreError
+from subllm.store.collect import blob_digests
+from subllm.store.manifest import BaseManifest
+
+if TYPE_CHECKING:
+    from subllm.store.store import Store
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes. `own` is what removing the name would free."""
+
+    own: int = 0
+    shared: int = 0  # of blobs that other names need too
+    shared_with: tuple[str, ...] = ()
+    outside: int = 0  # of a base's files in the hub's cache or where the user keeps them
+    missing: int = 0  # blobs that should be there and are not
+    damaged: bool = False  # the manifest cannot be read; nothing is known of its blobs
+
+    @property
+    def total(self) -> int:
+        """Bytes in the store, own and shared."""
+        return self.own + self.shared
+
+
+def all_sizes(store: Store) -> dict[str, Sizes]:
+    """`Sizes` of every name. Damage does not fail a listing, it is told in the result."""
+    blobs: dict[str, tuple[str, ...]] = {}
+    outside: dict[str, int] = {}
+    for name, digest in store.names().items():
+        try:
+            manifest = store.manifest(digest)
+        except StoreError:
+            continue
+        blobs[name] = tuple(dict.fromkeys(blob_digests(manifest)))
+        if isinstance(manifest, BaseManifest):
+            files = manifest.files
+            outside[name] = sum(f.size for f in files if f.hub_path or f.local_path)
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    for name, digests in blobs.items():
+        for digest in digests:
+            users[digest].add(name)
+    sizes = {digest: store.blobs.size(digest) for digest in users if store.blobs.has(digest)}
+    result = {}
+    for name in store.names():
+        if name not in blobs:
+            result[name] = Sizes(damaged=True)
+            continue
+        shared = [digest for digest in blobs[name] if len(users[digest]) > 1]
+        others = set[str]().union(*(users[digest] for digest in shared)) - {name}
+        result[name] = Sizes(
+            own=sum(sizes.get(d, 0) for d in blobs[name] if d not in shared),
+            shared=sum(sizes.get(d, 0) for d in shared),
+            shared_with=tuple(sorted(others)),
+            outside=outside.get(name, 0),
+            missing=sum(digest not in sizes for digest in blobs[name]),
+        )
+    return result

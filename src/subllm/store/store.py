@@ -1,0 +1,229 @@
+"""The store: blobs, manifests and the names that lead to them.
+
+Order makes it safe: blobs first, then the manifest that needs them, then the name. A
+process killed anywhere leaves the old state or the new one, and leftovers that the
+next `gc` collects. Whoever writes several objects does it inside `lock` or `writing`,
+so that a `gc` beside it spares what no name leads to yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from subllm.errors import CorruptError, StoreError, UnknownNameError, UsageError
+from subllm.progress import Progress
+from subllm.store import collect, sizes, verify
+from subllm.store.blobs import BlobStore, check_digest
+from subllm.store.collect import GcReport, RemoveReport
+from subllm.store.files import disk_errors, write_atomic
+from subllm.store.manifest import (
+    BaseManifest,
+    Manifest,
+    ModelManifest,
+    RunRecord,
+    canonical_json,
+    decode,
+    encode,
+    sha256_of,
+)
+from subllm.store.names import check_name, kind_of, split_model_name
+from subllm.store.refs import read_refs, write_refs
+from subllm.store.sizes import Sizes
+from subllm.store.verify import VerifyResult
+from subllm.store.workspace import Workspace
+
+
+class Store:
+    """The store under `root`. Cheap to open; creates nothing before the first write."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises StoreVersionError when another version's store lies there."""
+        self.workspace = Workspace(root)
+        self.root = self.workspace.root
+        self.blobs = BlobStore(self.workspace)
+
+    # Names
+
+    def names(self) -> dict[str, str]:
+        """Every name and the manifest digest that it refers to, sorted."""
+        return read_refs(self.workspace)
+
+    def resolve(self, name: str) -> str:
+        """The manifest digest of `name`; UnknownNameError with the nearest names."""
+        names = self.names()
+        if name in names:
+            return names[name]
+        kind = kind_of(name)
+        hint = "run 'subllm list' to see what is there"
+        raise UnknownNameError(kind, name, names, hint)
+
+    def set_ref(self, name: str, digest: str) -> str | None:
+        """Let `name` refer to a stored manifest; returns what it referred to before.
+
+        Refused with UsageError when the name's form does not fit the manifest (a base
+        wants `family:size`, a model `family:size-language`), with StoreError when the
+        manifest or a blob that it needs is missing: a name leads to whole models only.
+        """
+        check_name(name)
+        with self.workspace.mutation():
+            manifest = self.manifest(digest)
+            _check_fits(name, manifest)
+            for blob in collect.blob_digests(manifest):
+                self.blobs.path(blob)
+            names = self.names()
+            before = names.get(name)
+            write_refs(self.workspace, names | {name: digest})
+        return before
+
+    # Manifests
+
+    def put_manifest(self, manifest: Manifest) -> str:
+        """Store a manifest and return its digest."""
+        data = encode(manifest)
+        digest = sha256_of(data)
+        path = self.manifest_path(digest)
+        with self.workspace.mutation():
+            self.workspace.pin(path)
+            write_atomic(path, data, self.workspace.partials, mode=0o444)
+        return digest
+
+    def manifest(self, name_or_digest: str) -> Manifest:
+        """Raises UnknownNameError, CorruptError (damaged), StoreError (missing)."""
+        digest = name_or_digest
+        if not digest.startswith("sha256-"):
+            digest = self.resolve(digest)
+        path = self.manifest_path(digest)
+        try:
+            with disk_errors(path):
+                data = path.read_bytes()
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise StoreError(
+                    f"manifest {digest[:19]}... is missing from the store; "
+                    "run 'subllm verify' to see which names need it"
+                ) from None
+            raise
+        if sha256_of(data) != digest:
+            raise CorruptError(
+                f"manifest {digest[:19]}... does not match its digest; run 'subllm verify'"
+            )
+        return decode(data)
+
+    def model(self, name: str) -> ModelManifest:
+        """The manifest of a model; UsageError when `name` is a base."""
+        manifest = self.manifest(name)
+        if isinstance(manifest, BaseManifest):
+            raise UsageError(f"{name} is a base, not a model; 'subllm add {name}' makes one of it")
+        return manifest
+
+    def base(self, name: str) -> BaseManifest:
+        """The manifest of a base; UsageError when `name` is a model."""
+        manifest = self.manifest(name)
+        if isinstance(manifest, ModelManifest):
+            raise UsageError(f"{name} is a model, not a base; its base is {manifest.base.name}")
+        return manifest
+
+    def find_plan(self, plan_digest: str) -> tuple[str, ModelManifest] | None:
+        """The named model that this plan made, if its blobs are all there."""
+        for name, digest in self.names().items():
+            if kind_of(name) == "base":
+                continue
+            manifest = self.manifest(digest)
+            if (
+                isinstance(manifest, ModelManifest)
+                and manifest.plan == plan_digest
+                and all(map(self.blobs.has, collect.blob_digests(manifest)))
+            ):
+                return name, manifest
+        return None
+
+    def put_run_record(self, digest: str, record: RunRecord) -> None:
+        """Write or replace the sidecar of the manifest `digest`."""
+        path = self.run_record_path(digest)
+        with self.workspace.mutation():
+            self.workspace.pin(path)
+            data = canonical_json(record.model_dump(mode="json"))
+            write_atomic(path, data, self.workspace.partials)
+
+    def run_record(self, digest: str) -> RunRecord | None:
+        """The sidecar; None when there is none. CorruptError when it is damaged."""
+        path = self.run_record_path(digest)
+        with disk_errors(path):
+            if not path.exists():
+                return None
+            data = path.read_bytes()
+        try:
+            return RunRecord.model_validate(json.loads(data))
+        except (ValueError, ValidationError) as error:
+            raise CorruptError(
+                f"{path} is damaged; delete it, it holds times and memory only"
+            ) from error
+
+    def manifest_path(self, digest: str) -> Path:
+        return self.workspace.manifests / f"{check_digest(digest)}.json"
+
+    def run_record_path(self, digest: str) -> Path:
+        return self.workspace.manifests / f"{check_digest(digest)}.run.json"
+
+    # Room
+
+    def remove(self, name: str) -> RemoveReport:
+        """Drop `name` and delete what only it needed; see `collect.remove`."""
+        return collect.remove(self, name)
+
+    def gc(self, dry_run: bool = False) -> GcReport:
+        """Delete what no name and no live writer needs; see `collect.gc`."""
+        return collect.gc(self, dry_run)
+
+    def sizes(self, name: str) -> Sizes:
+        """Bytes of one name, its own and shared; UnknownNameError."""
+        self.resolve(name)
+        return sizes.all_sizes(self)[name]
+
+    def all_sizes(self) -> dict[str, Sizes]:
+        """`sizes` of every name, reading each manifest once."""
+        return sizes.all_sizes(self)
+
+    def verify(
+        self, names: Iterable[str] | None = None, progress: Progress | None = None
+    ) -> list[VerifyResult]:
+        """Re-hash what `names` (all when None) need; see `verify.verify`."""
+        return verify.verify(self, names, progress)
+
+    # Work
+
+    def lock(
+        self, key: str, *, wait: bool = True, on_wait: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold `key` alone among all processes, as a live writer; LockedError.
+
+        `on_wait` hears once whom it waits for. Lost when the process dies.
+        """
+        return self.workspace.lock(key, wait=wait, on_wait=on_wait)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be a live writer without a lock: `gc` spares what is stored meanwhile."""
+        return self.workspace.writing()
+
+    def partial(self, key: str) -> Path:
+        """Where unfinished work on `key` lies between runs; see `Workspace.partial`."""
+        return self.workspace.partial(key)
+
+
+def _check_fits(name: str, manifest: Manifest) -> None:
+    if kind_of(name) != manifest.kind:
+        raise UsageError(
+            f"{name} cannot name a {manifest.kind}; bases are family:size, "
+            "models family:size-language[-tag]"
+        )
+    if isinstance(manifest, ModelManifest):
+        language = split_model_name(name).language
+        if language != manifest.language:
+            raise UsageError(
+                f"{name} cannot name a model for {manifest.language}; put the language in the name"
+            )
