@@ -1,0 +1,181 @@
+"""Time and peak memory of an extraction, beside a plain implementation of Wanda.
+
+Ours is the command a user types, in a process of its own, on an empty cache. The plain one
+(tests/oracles/plain_wanda.py) holds the whole transformers model in bf16 and runs hooks, one
+sample at a time, as the method's authors do; it gets the same weights and the same tokens,
+and its masks are compared with ours, entry by entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    arguments = parse(sys.argv[1:])
+    if arguments.plain_worker:
+        plain_worker(arguments)
+        return
+    home = Path(os.environ["SUBLLM_HOME"])
+    run_cli("pull", arguments.base)
+    ours = measure_ours(arguments, home)
+    plain = measure_plain(arguments, home, ours["name"]) if arguments.peer == "yes" else None
+    show(arguments, ours, plain)
+    if arguments.json:
+        record = {"machine": machine(), "base": arguments.base, "ours": ours, "plain": plain}
+        Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench extract", description=__doc__)
+    parser.add_argument("--base", default="qwen2.5-coder:0.5b")
+    parser.add_argument("--pattern", default="8:16")
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--seq-len", type=int, default=512)
+    parser.add_argument("--peer", choices=["yes", "no"], default="yes")
+    parser.add_argument("--json", default="")
+    parser.add_argument("--plain-worker", default="", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def run_cli(*command: str) -> str:
+    program = str(Path(sys.executable).with_name("subllm"))
+    return subprocess.run([program, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def measure_ours(arguments: argparse.Namespace, home: Path) -> dict:
+    """`subllm extract python --fast` under a name of its own, which goes first, so that
+    the cache cannot answer."""
+    name = f"{arguments.base}-python-bench"
+    program = str(Path(sys.executable).with_name("subllm"))
+    subprocess.run([program, "rm", "--yes", name], capture_output=True, check=False)
+    shutil.rmtree(home / "partial", ignore_errors=True)
+    start = time.monotonic()
+    result = json.loads(
+        run_cli(
+            "extract", "python", "--fast", "--json", "--tag", "bench", "--base", arguments.base,
+            "--pattern", arguments.pattern, "--samples", str(arguments.samples),
+            "--seq-len", str(arguments.seq_len),
+        )
+    )  # fmt: skip
+    result["wall_seconds"] = time.monotonic() - start
+    if result["cached"]:
+        sys.exit("the cache answered; remove the models of this base from the bench home first")
+    return result
+
+
+def measure_plain(arguments: argparse.Namespace, home: Path, name: str) -> dict:
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "plain.json"
+        command = [
+            sys.executable, __file__, "--plain-worker", str(out), "--base", arguments.base,
+            "--pattern", arguments.pattern, "--samples", str(arguments.samples),
+            "--seq-len", str(arguments.seq_len), "--json", name,
+        ]  # fmt: skip
+        start = time.monotonic()
+        subprocess.run(command, check=True)
+        wall = time.monotonic() - start
+        return json.loads(out.read_text()) | {"wall_seconds": wall}
+
+
+def plain_worker(arguments: argparse.Namespace) -> None:
+    """Runs in its own process: whole model, hooks, one sample at a time."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import numpy as np
+    import torch
+    from oracles.plain_wanda import prune_blockwise
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from subllm.calibration.load import load_calibration
+    from subllm.catalog.loader import load_catalog
+    from subllm.extraction.memory import peak_memory_bytes
+    from subllm.extraction.prepare import open_base
+    from subllm.sparsity.packing import unpack_mask
+    from subllm.sparsity.pattern import Pattern
+    from subllm.store.model_files import open_model
+    from subllm.store.store import Store
+
+    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    _, manifest, reader, tokenizer = open_base(store, arguments.base)
+    data = load_calibration(
+        "pack:python", language="python", tokenizer=tokenizer, prompt=manifest.prompt,
+        samples=arguments.samples, seq_len=arguments.seq_len, seed=0, catalog=load_catalog(),
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**reader.config), dtype=torch.bfloat16, attn_implementation="sdpa"
+    ).eval()
+    for key, parameter in model.named_parameters():
+        parameter.data.copy_(torch.from_numpy(reader.read(key)))
+    reader.release()
+    tokens = torch.from_numpy(data.tokens.astype(np.int64))
+    pattern = Pattern.parse(arguments.pattern)
+    ratio = pattern.percent / 100 if pattern.kind == "unstructured" else None
+    start = time.monotonic()
+    masks = prune_blockwise(model, tokens, ratio, pattern.n or 0, pattern.m or 0)
+    seconds = time.monotonic() - start
+    peak = peak_memory_bytes()
+    ours = open_model(store, arguments.json)
+    same = total = 0
+    for layer, kept in enumerate(masks):
+        for name, mask in kept.items():
+            mine = unpack_mask(ours.tensor(f"model.layers.{layer}.{name}.weight"))
+            same += int((mine == mask.numpy()).sum())
+            total += mask.numel()
+    Path(arguments.plain_worker).write_text(
+        json.dumps({"seconds": seconds, "peak_memory_bytes": peak, "agreement": same / total})
+    )
+
+
+def machine() -> str:
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores"
+
+
+def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
+    import torch
+
+    from subllm.extraction.estimate import measured_rate, product_flops
+    from subllm.extraction.prepare import HELDOUT_LENGTH, HELDOUT_SEQUENCES, open_base
+    from subllm.store.store import Store
+
+    spec = open_base(Store(Path(os.environ["SUBLLM_HOME"])), arguments.base)[2].spec
+    rate = measured_rate(spec, torch.device("cpu"), torch.bfloat16)
+    flops = product_flops(
+        spec, arguments.samples * arguments.seq_len, HELDOUT_SEQUENCES * HELDOUT_LENGTH, True
+    )
+    print(f"{machine()}; bf16 products {rate / 1e9:.0f} GFLOP/s")
+    print(
+        f"{arguments.base}, wanda {arguments.pattern}, {arguments.samples} x {arguments.seq_len} "
+        f"tokens: {flops / 1e12:.0f} TFLOP, at least {flops / rate:.0f} s at that rate"
+    )
+    print(f"{'':22}{'seconds':>10}{'peak MB':>10}")
+    rows = [("subllm extract", ours["wall_seconds"], ours["peak_memory_bytes"])]
+    if plain:
+        rows.append(("plain, as the authors'", plain["seconds"], plain["peak_memory_bytes"]))
+    for name, seconds, peak in rows:
+        print(f"{name:22}{seconds:10.1f}{peak / 1e6:10.0f}")
+    if plain:
+        print(
+            f"speed {plain['seconds'] / ours['wall_seconds']:.2f}x, memory "
+            f"{ours['peak_memory_bytes'] / plain['peak_memory_bytes']:.2f}x, masks equal in "
+            f"{plain['agreement']:.4%} of entries"
+        )
+
+
+if __name__ == "__main__":
+    main()

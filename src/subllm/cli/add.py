@@ -1,0 +1,64 @@
+"""`subllm add`: make a dense base servable."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from subllm.cli import console
+
+EXAMPLES = """
+subllm add qwen2.5-coder:0.5b                serves as qwen2.5-coder:0.5b-dense
+subllm add qwen2.5-coder:0.5b --values int4  smaller, a little less exact
+"""
+
+
+def command(
+    base: Annotated[str, typer.Argument(help="Base model; fetched when missing.")],
+    values: Annotated[str, typer.Option(help="How weights are stored: bf16, int8, int4.")] = "int8",
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document.")
+    ] = False,
+) -> None:
+    """Pack the base itself, unpruned, in the layout of its sub-models.
+
+    It answers for languages that have no sub-model, and is what sub-models are compared with.
+    """
+    from subllm.cli.bars import RichProgress
+    from subllm.cli.bases import ensure_base
+    from subllm.cli.context import open_context
+
+    context = open_context()
+    with RichProgress() as progress:
+        base = ensure_base(context, base, progress)
+        from subllm.extraction.dense import add_dense
+
+        report = add_dense(context.store, base, progress, values=values)
+    if json_output:
+        console.emit_json(
+            {
+                "name": report.name,
+                "digest": report.digest,
+                "cached": report.cached,
+                "values": report.manifest.values,
+                "head": report.manifest.head,
+                "own_bytes": report.own_bytes,
+                "shared_bytes": report.shared_bytes,
+                "seconds": report.seconds,
+                "peak_memory_bytes": report.peak_memory_bytes,
+            }
+        )
+        return
+    console.facts(
+        [
+            ("name", report.name),
+            (
+                "packed",
+                f"{console.size(report.own_bytes)} + {console.size(report.shared_bytes)} shared "
+                "by all sub-models of this base",
+            ),
+            ("values", report.manifest.values),
+            ("time", "from the store" if report.cached else console.duration(report.seconds)),
+        ]
+    )

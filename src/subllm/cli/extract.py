@@ -1,0 +1,217 @@
+"""`subllm extract`: make the sub-model of a language."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from subllm.cli import console
+
+EXAMPLES = """
+subllm extract python                          a Python sub-model of the default base
+subllm extract all --base qwen2.5-coder:1.5b   python, java, cpp and javascript
+subllm extract java --pattern 2:4 --values int4
+subllm extract python --calibration ~/src/app  calibrated on your own code
+subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
+"""
+
+DEFAULT_BASE = "qwen2.5-coder:0.5b"
+ALL = ("python", "java", "cpp", "javascript")
+
+
+def command(
+    language: Annotated[
+        str,
+        typer.Argument(
+            help="python, java, cpp, javascript, general, any domain that --calibration "
+            "describes, or 'all' for the four languages."
+        ),
+    ],
+    base: Annotated[str, typer.Option(help="Base model; fetched when missing.")] = DEFAULT_BASE,
+    method: Annotated[
+        str, typer.Option(help="How weights are chosen: wanda or magnitude.")
+    ] = "wanda",
+    pattern: Annotated[
+        str,
+        typer.Option(
+            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of each row."
+        ),
+    ] = "8:16",
+    values: Annotated[str, typer.Option(help="How kept weights are stored: bf16, int8, int4.")] = (
+        "int8"
+    ),
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="pack:LANGUAGE, a directory of code, a .jsonl file, hub:SET, or a mix such as "
+            "pack:python=0.7,PATH=0.3. Default: the language's own pack."
+        ),
+    ] = "",
+    samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
+    seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each sequence.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the calibration sample.")] = 0,
+    evaluate: Annotated[
+        str, typer.Option(help="Also measure the loss on these languages: a,b or 'all'.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Plain Wanda and nothing that follows it.")
+    ] = False,
+    tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
+    name: Annotated[str, typer.Option(help="A name of your own instead of base-language.")] = "",
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON document.")
+    ] = False,
+) -> None:
+    """Extract the sub-model of a language: prune, pack, measure, store.
+
+    Wanda looks at which weights of the base carry the activations of that language's code,
+    keeps those, and packs them for sparse kernels. Stopped halfway, the same command goes on
+    where it was; done before, it answers from the store.
+    """
+    from subllm.cli.bars import RichProgress
+    from subllm.cli.bases import ensure_base
+    from subllm.cli.context import open_context
+    from subllm.errors import UsageError
+
+    languages = _languages(language)
+    if name and len(languages) > 1:
+        raise UsageError("--name is for one language; use --tag with 'all'")
+    if fast and method != "wanda":
+        raise UsageError("--fast is plain wanda; leave --method out")
+    context = open_context()
+    domains = _domains(evaluate)
+    reports = []
+    with RichProgress() as progress:
+        base = ensure_base(context, base, progress)
+        from subllm.extraction.extract import extract
+        from subllm.extraction.prepare import ExtractOptions, prepare
+
+        for one in languages:
+            options = ExtractOptions(
+                language=one,
+                method=method,
+                pattern=pattern,
+                values=values,
+                calibration=calibration,
+                samples=samples,
+                seq_len=seq_len,
+                seed=seed,
+                device=device or context.settings.device,
+                evaluate=domains,
+                tag=tag,
+                name=name,
+            )
+            prepared = prepare(context.store, base, options, context.catalog)
+            _announce(prepared)
+            reports.append(
+                extract(context.store, prepared, progress, threads=context.settings.threads)
+            )
+            if not json_output:
+                _show(reports[-1])
+    if json_output:
+        documents = [_document(report) for report in reports]
+        console.emit_json(documents[0] if language != "all" else documents)
+
+
+def _languages(language: str) -> tuple[str, ...]:
+    from subllm.routing.languages import canonical
+    from subllm.store.names import check_language
+
+    if language == "all":
+        return ALL
+    return (canonical(language) or check_language(language),)
+
+
+def _domains(evaluate: str) -> tuple[str, ...]:
+    if evaluate == "all":
+        return ALL
+    return tuple(_languages(part.strip())[0] for part in evaluate.split(",") if part.strip())
+
+
+def _announce(prepared: Any) -> None:
+    """What will happen and what it will cost, before it starts."""
+    plan, estimate = prepared.plan, prepared.estimate
+    if prepared.cached is not None:
+        console.note(f"{prepared.name}: this plan was extracted before, taken from the store")
+        return
+    if prepared.replaces is not None:
+        old = prepared.replaces
+        console.note(
+            f"{prepared.name} exists ({old.method.name} {old.pattern} {old.values}) "
+            "and will be replaced"
+        )
+    data = "no calibration"
+    if plan.calibration is not None:
+        record = plan.calibration
+        data = f"{record.samples} x {record.seq_len} tokens of {record.source}"
+    console.note(
+        f"{prepared.name}: {plan.method.name}, {plan.pattern}, {plan.values}; {data}\n"
+        f"about {console.duration(round(estimate.seconds))} and "
+        f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "
+        f"({estimate.rate / 1e9:.0f} GFLOP/s)"
+    )
+
+
+def loss_word(before: float, after: float) -> str:
+    """A plain word for what perplexity says. Task accuracy falls faster than this."""
+    ratio = after / before
+    if ratio < 1.03:
+        return "slight loss"
+    if ratio < 1.08:
+        return "noticeable loss"
+    if ratio < 1.2:
+        return "heavy loss"
+    return "severe loss: expect broken code"
+
+
+def _show(report: Any) -> None:
+    manifest = report.manifest
+    rows = [
+        ("name", report.name),
+        ("dense, bf16", console.size(report.dense_bytes)),
+        (
+            "packed",
+            f"{console.size(report.own_bytes)} + {console.size(report.shared_bytes)} shared "
+            "by all sub-models of this base",
+        ),
+        ("density", f"{manifest.density:.1%} of the block weights, {manifest.values}"),
+    ]
+    for domain, value in manifest.perplexity.items():
+        rows.append(
+            (
+                f"{domain} perplexity",
+                f"{value.before:.3f} dense -> {value.after:.3f}  "
+                f"({loss_word(value.before, value.after)})",
+            )
+        )
+    rows.append(("time", "from the store" if report.cached else console.duration(report.seconds)))
+    if not report.cached:
+        rows.append(("peak memory", console.size(report.peak_memory_bytes)))
+    console.facts(rows)
+    console.note(f'try it: subllm complete --model {report.name} "..."')
+
+
+def _document(report: Any) -> dict[str, Any]:
+    manifest = report.manifest
+    return {
+        "name": report.name,
+        "digest": report.digest,
+        "cached": report.cached,
+        "resumed_at_block": report.resumed_at,
+        "base": manifest.base.name,
+        "language": manifest.language,
+        "method": manifest.method.name,
+        "pattern": manifest.pattern,
+        "values": manifest.values,
+        "head": manifest.head,
+        "density": manifest.density,
+        "dense_bytes": report.dense_bytes,
+        "own_bytes": report.own_bytes,
+        "shared_bytes": report.shared_bytes,
+        "perplexity": {d: p.model_dump() for d, p in manifest.perplexity.items()},
+        "calibration": manifest.calibration.model_dump() if manifest.calibration else None,
+        "seconds": report.seconds,
+        "peak_memory_bytes": report.peak_memory_bytes,
+    }
