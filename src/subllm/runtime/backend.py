@@ -1,0 +1,97 @@
+"""What an engine asks of the code that owns weights, KV memory and arithmetic.
+
+A backend is told everything by value: a step is a list of chunks (sequences at any
+positions, prefill and decode mixed), and each chunk carries what drawing the next
+token needs. It keeps no per-request state besides the KV slabs, so one foreign call
+per step can implement it and nothing can leak when a request is aborted. Logits never
+leave a backend; tokens and log-probabilities do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm.runtime.request import SamplingParams, TokenLogprob
+
+TokenArray = npt.NDArray[np.int32]
+
+KV_BLOCK = 64
+"""KV memory grows in blocks of this many tokens; budgets count whole blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How to choose the token that follows a chunk.
+
+    history        int32, every token of the sequence so far, prompt first
+    prompt_length  how many of them are the prompt (penalties tell the two apart)
+    uniform        in [0, 1): the random number that decides a sampled token
+    """
+
+    params: SamplingParams
+    history: TokenArray
+    prompt_length: int
+    uniform: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one sequence, at positions start, start + 1, ...
+
+    Positions before `start` must have been computed in the same KV slab; positions
+    from `start` on are overwritten. `draw` None: no token is wanted (more to come).
+    """
+
+    kv: int
+    start: int
+    tokens: TokenArray
+    draw: Draw | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token drawn after a chunk; `logprob` where the request asked for one."""
+
+    token: int
+    logprob: TokenLogprob | None = None
+
+
+class Backend(Protocol):
+    """One loaded model. Called from one thread. Raises BackendError only."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def resident_bytes(self) -> int:
+        """Weights and KV memory held now, in bytes (weights shared with another
+        model are counted in both)."""
+
+    @property
+    def kv_bytes_per_token(self) -> int: ...
+
+    def kv_open(self) -> int:
+        """An empty KV slab; returns its handle. It grows as steps write to it."""
+
+    def kv_fork(self, source: int, length: int) -> int:
+        """A new slab that starts with the first `length` positions of `source`."""
+
+    def kv_close(self, handle: int) -> None:
+        """Frees a slab."""
+
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+        """One forward pass over all chunks; a choice for each chunk with a draw."""
+
+    def score(
+        self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
+    ) -> list[TokenLogprob]:
+        """Runs `tokens` at `start` and returns, for each of the first `len(targets)`
+        positions, the log-probability of its target with `top` alternatives."""
+
+    def close(self) -> None:
+        """Drops weights and KV memory; no other call may follow."""

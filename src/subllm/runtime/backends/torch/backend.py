@@ -1,0 +1,165 @@
+"""The torch backend: weights dequantized once at load, any device that torch has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from subllm.errors import BackendError
+from subllm.runtime.backend import Choice, Chunk, TokenArray
+from subllm.runtime.backends.torch.kv import KvSlab
+from subllm.runtime.backends.torch.model import TorchModel
+from subllm.runtime.backends.torch.sampling import logprobs, sample
+from subllm.runtime.backends.torch.weights import load_weights
+from subllm.runtime.request import TokenLogprob
+from subllm.runtime.sampler import needs_adjustment
+from subllm.runtime.weights import WeightSource
+
+DType = Literal["bfloat16", "float32"]
+
+_SCORE_ROWS = 64  # rows of logits held at once while scoring: 39 MB at 152k tokens
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU. Raises BackendError."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f"device {device!r} is unknown; use auto, cpu or cuda") from error
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError("no CUDA device is usable here; use --device cpu")
+    return picked
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class TorchBackend:
+    """Implements `runtime.backend.Backend`."""
+
+    def __init__(
+        self,
+        source: WeightSource,
+        *,
+        device: str = "auto",
+        dtype: DType = "bfloat16",
+        threads: int | None = None,
+    ) -> None:
+        """Loads everything. `threads` None: all cores of the process's affinity.
+
+        Raises BackendError when the device is missing or its memory is too small.
+        """
+        self._device = pick_device(device)
+        self._dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        if self._device.type == "cpu":
+            torch.set_num_threads(threads or usable_cores())
+        try:
+            with torch.inference_mode():
+                weights = load_weights(source, self._dtype, self._device)
+                self._model = TorchModel(source.spec, weights)
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"the weights do not fit the memory of {self._device}; use --device cpu"
+            ) from error
+        self._spec = source.spec
+        self._slabs: dict[int, KvSlab] = {}
+        self._next_handle = 0
+
+    @property
+    def vocab_size(self) -> int:
+        return self._spec.vocab_size
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._model.weights.nbytes + sum(s.nbytes for s in self._slabs.values())
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        per_layer = 2 * self._spec.num_kv_heads * self._spec.head_dim
+        return self._spec.num_layers * per_layer * self._dtype.itemsize
+
+    def kv_open(self) -> int:
+        self._next_handle += 1
+        self._slabs[self._next_handle] = KvSlab(self._spec, self._dtype, self._device)
+        return self._next_handle
+
+    @torch.inference_mode()
+    def kv_fork(self, source: int, length: int) -> int:
+        handle = self.kv_open()
+        self._slabs[handle].copy_from(self._slabs[source], length)
+        return handle
+
+    def kv_close(self, handle: int) -> None:
+        del self._slabs[handle]
+
+    @torch.inference_mode()
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+        hidden = self._forward(chunks)
+        ends = np.cumsum([len(chunk.tokens) for chunk in chunks]) - 1
+        drawing = [i for i, chunk in enumerate(chunks) if chunk.draw is not None]
+        choices: list[Choice | None] = [None] * len(chunks)
+        if drawing:
+            logits = self._model.logits(hidden[torch.from_numpy(ends[drawing])])
+            for index, choice in zip(
+                drawing, _choose(logits, [chunks[i] for i in drawing]), strict=True
+            ):
+                choices[index] = choice
+        return choices
+
+    @torch.inference_mode()
+    def score(
+        self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
+    ) -> list[TokenLogprob]:
+        hidden = self._forward([Chunk(kv, start, tokens)])[: len(targets)]
+        result: list[TokenLogprob] = []
+        for rows, wanted in zip(
+            hidden.split(_SCORE_ROWS),
+            (targets[i : i + _SCORE_ROWS] for i in range(0, len(targets), _SCORE_ROWS)),
+            strict=True,
+        ):
+            result += logprobs(self._model.logits(rows), wanted.tolist(), top)
+        return result
+
+    def close(self) -> None:
+        self._slabs.clear()
+        del self._model
+
+    def _forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        tokens = np.concatenate([chunk.tokens for chunk in chunks]).astype(np.int64)
+        try:
+            return self._model.hidden(
+                torch.from_numpy(tokens).to(self._device),
+                [(self._slabs[c.kv], c.start, len(c.tokens)) for c in chunks],
+            )
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"{self._device} has no memory left for this step; "
+                "lower the context length or the number of parallel requests"
+            ) from error
+
+
+def _choose(logits: torch.Tensor, chunks: Sequence[Chunk]) -> list[Choice]:
+    """One choice for each row of float32 [rows, vocab]."""
+    best = logits.argmax(-1).tolist()
+    choices = []
+    for row, chunk in enumerate(chunks):
+        draw = chunk.draw
+        assert draw is not None
+        plain = draw.params.temperature == 0.0 and not needs_adjustment(draw.params)
+        token = best[row] if plain else sample(logits[row], draw)
+        wanted = draw.params.logprobs
+        logprob = None
+        if wanted is not None:
+            logprob = logprobs(logits[row : row + 1], [token], wanted)[0]
+        choices.append(Choice(token, logprob))
+    return choices

@@ -1,0 +1,125 @@
+"""Sampling on torch logits; agrees with `runtime.sampler`, which defines it.
+
+Sorting a whole vocabulary costs milliseconds, and filters and draws only ever look at
+the head of the order. So the head alone is sorted first, and everything only when the
+answer lies further down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from subllm.runtime.backend import Draw
+from subllm.runtime.request import SamplingParams, TokenLogprob
+from subllm.runtime.sampler import needs_adjustment
+
+_HEAD = 1024
+
+
+def adjust(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """Bias and penalties on float32 [vocab]; returns a new tensor."""
+    params, out = draw.params, logits.clone()
+    device = out.device
+    if params.logit_bias:
+        ids, biases = zip(*params.logit_bias, strict=True)
+        index = torch.tensor(ids, device=device)
+        out.index_put_((index,), torch.tensor(biases, device=device), accumulate=True)
+    if params.repetition_penalty != 1.0:
+        seen = torch.from_numpy(draw.history).to(device, torch.int64).unique()
+        values, penalty = out[seen], params.repetition_penalty
+        out[seen] = torch.where(values > 0, values / penalty, values * penalty)
+    if params.presence_penalty or params.frequency_penalty:
+        completion = torch.from_numpy(draw.history[draw.prompt_length :])
+        tokens, counts = completion.to(device, torch.int64).unique(return_counts=True)
+        out[tokens] -= params.presence_penalty
+        out[tokens] -= params.frequency_penalty * counts.float()
+    return out
+
+
+def _ordered(adjusted: torch.Tensor, count: int) -> torch.Tensor:
+    """The ids of the `count` largest, largest first, equal ones by lower id."""
+    if count >= len(adjusted):
+        return adjusted.sort(descending=True, stable=True).indices
+    least = adjusted.topk(count).values[-1]
+    candidates = (adjusted >= least).nonzero().squeeze(-1)  # ties included, ids ascending
+    order = adjusted[candidates].sort(descending=True, stable=True).indices
+    return candidates[order][:count]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the filters keep of the best tokens, in drawing order.
+
+    weights: float64, unnormalised. mass: of everything that is kept, also beyond these
+    tokens; None where it is not known because the filters keep all of these.
+    """
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    mass: float | None
+    complete: bool
+
+
+def _filter(adjusted: torch.Tensor, params: SamplingParams, size: int) -> _Kept:
+    """Applies the filters, looking at the `size` best tokens only."""
+    ids = _ordered(adjusted, min(size, params.top_k or size))
+    scaled = adjusted[ids].double() / params.temperature
+    weights = (scaled - scaled[0]).exp()
+    complete = len(ids) == len(adjusted) or 0 < params.top_k <= size
+    cumulative = weights.cumsum(0)
+    mass = cumulative[-1]
+    if not complete and not params.top_k:
+        mass = (adjusted.double() / params.temperature - scaled[0]).exp().sum()
+    count = len(ids)
+    if params.top_p < 1.0 and (complete or not params.top_k):
+        count = int(torch.searchsorted(cumulative, params.top_p * mass, side="left")) + 1
+    if params.min_p > 0.0:
+        count = min(count, int((weights >= params.min_p * weights[0]).sum()))
+    if complete or count < len(ids):
+        count = min(count, len(ids))
+        return _Kept(ids[:count], weights[:count], float(cumulative[count - 1]), True)
+    unfiltered = not params.top_k and params.top_p == 1.0 and params.min_p == 0.0
+    return _Kept(ids, weights, float(mass) if unfiltered else None, False)
+
+
+def kept(adjusted: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+    """All tokens that the filters keep, in drawing order, and their float64 weights."""
+    found = _filter(adjusted, params, _HEAD)
+    if not found.complete:
+        found = _filter(adjusted, params, len(adjusted))
+    return found.ids, found.weights
+
+
+def sample(logits: torch.Tensor, draw: Draw) -> int:
+    """The token that `draw` chooses from float32 logits [vocab]."""
+    params = draw.params
+    adjusted = adjust(logits, draw) if needs_adjustment(params) else logits
+    if params.temperature == 0.0:
+        return int(adjusted.argmax())
+    found = _filter(adjusted, params, _HEAD)
+    if not found.complete:
+        reached = found.mass is not None and draw.uniform * found.mass < found.weights.sum()
+        if not reached:
+            found = _filter(adjusted, params, len(adjusted))
+    assert found.mass is not None
+    target = draw.uniform * found.mass
+    index = int(torch.searchsorted(found.weights.cumsum(0), target, side="right"))
+    return int(found.ids[min(index, len(found.ids) - 1)])
+
+
+def logprobs(logits: torch.Tensor, targets: list[int], top: int) -> list[TokenLogprob]:
+    """For each row of float32 logits [rows, vocab]: its target's log-probability and
+    the `top` best tokens."""
+    norms = logits.logsumexp(-1)
+    picked = logits.gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0] - norms
+    result = []
+    for row, target, value in zip(range(len(targets)), targets, picked.tolist(), strict=True):
+        best: tuple[tuple[int, float], ...] = ()
+        if top:
+            ids = _ordered(logits[row], top)
+            values = (logits[row][ids] - norms[row]).tolist()
+            best = tuple(zip(ids.tolist(), values, strict=True))
+        result.append(TokenLogprob(target, value, best))
+    return result

@@ -1,0 +1,32 @@
+"""The weights that a backend loads, piece by piece, wherever they come from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm.arch.spec import ArchSpec
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class WeightSource(Protocol):
+    """Weights by name (names of `arch.spec`), as the forward pass applies them.
+
+    Every method raises WeightsError for an unknown name or a malformed file.
+    """
+
+    @property
+    def spec(self) -> ArchSpec: ...
+
+    def rows(self, name: str, start: int, stop: int) -> FloatArray:
+        """Rows start..stop of a matrix, float32 [stop - start, columns]."""
+
+    def vector(self, name: str) -> FloatArray:
+        """A norm or a bias, float32 [size]."""
+
+    def cache_key(self, name: str) -> str | None:
+        """Equal for equal matrices of different models, so that models in one process
+        share them; None where the matrix belongs to this model alone."""
