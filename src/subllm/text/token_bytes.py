@@ -1,0 +1,34 @@
+"""The bytes behind a vocabulary entry."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@cache
+def byte_alphabet() -> dict[str, int]:
+    """The printable characters that byte-level vocabularies write bytes with."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in printable}
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table.update({chr(256 + position): byte for position, byte in enumerate(others)})
+    return table
+
+
+def bytes_of_token(token: str, *, byte_level: bool) -> bytes:
+    """Bytes of an ordinary (not an added) token.
+
+    byte_level  the vocabulary spells bytes in `byte_alphabet`; otherwise it is
+                SentencePiece's, with U+2581 for a space and <0x0A> for a single byte
+    """
+    if byte_level:
+        table = byte_alphabet()
+        if all(char in table for char in token):
+            return bytes(table[char] for char in token)
+        return token.encode()
+    if match := _BYTE_TOKEN.fullmatch(token):
+        return bytes([int(match[1], 16)])
+    return token.replace("\u2581", " ").encode()

@@ -1,0 +1,169 @@
+"""Text to token ids and back, with one model's special tokens and chat template.
+
+Built once from the files of a checkpoint, then kept as one self-contained bundle that
+loads without parsing the vocabulary in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import tokenizers
+
+from subllm.errors import WeightsError
+from subllm.text.token_bytes import bytes_of_token
+from subllm.text.tokenizer_files import TokenizerFacts, read_facts
+
+BUNDLE_FORMAT = 1
+
+
+class Tokenizer:
+    """Thread-safe: nothing changes after construction."""
+
+    def __init__(self, definition: str, facts: TokenizerFacts) -> None:
+        """`definition` is the text of a `tokenizer.json`."""
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises bare Exception
+            raise WeightsError(f"the tokenizer is malformed ({error}); fetch it again") from error
+        self._definition = definition
+        self._facts = facts
+        self._special = frozenset(facts.special_ids)
+        self._markers = facts.marker_pattern()
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Tokenizer:
+        """From a checkpoint's files by name; `tokenizer.json` must be there.
+
+        Raises WeightsError for missing or malformed files.
+        """
+        facts = read_facts(files)
+        return cls(files["tokenizer.json"].decode(), facts)
+
+    @classmethod
+    def from_bundle(cls, bundle: bytes) -> Tokenizer:
+        """From what `to_bundle` returned. Raises WeightsError when malformed."""
+        try:
+            data = json.loads(bundle)
+            if data["format"] != BUNDLE_FORMAT:
+                raise WeightsError(
+                    f"tokenizer bundle format {data['format']!r} is not {BUNDLE_FORMAT}; "
+                    "update subllm"
+                )
+            definition, facts = data["tokenizer"], TokenizerFacts.from_dict(data["facts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError("a tokenizer bundle is malformed; run 'subllm verify'") from error
+        return cls(definition, facts)
+
+    def to_bundle(self) -> bytes:
+        """One JSON document, the same bytes for the same tokenizer."""
+        data: dict[str, Any] = {
+            "format": BUNDLE_FORMAT,
+            "facts": self._facts.to_dict(),
+            "tokenizer": self._definition,
+        }
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def encode(self, text: str, *, bos: bool | None = None) -> list[int]:
+        """Special tokens written in the text are recognised.
+
+        bos  whether to put the bos token first; None does as the model was trained,
+             unless the text starts with it already
+        """
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._with_bos(ids, bos)
+
+    def encode_plain(self, text: str, *, bos: bool | None = False) -> list[int]:
+        """As `encode`, but special tokens written in the text are ordinary text.
+
+        A text that spells one is cut inside it, so that neither part is recognised.
+        """
+        ids: list[int] = []
+        for piece in self._cut_markers(text):
+            ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return self._with_bos(ids, bos)
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """Bytes that are not UTF-8 become U+FFFD."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a text; empty for ids that have no token."""
+        text = self._tokenizer.id_to_token(token_id)
+        if text is None:
+            return b""
+        if token_id in self._added_ids:
+            return text.encode()
+        return bytes_of_token(text, byte_level=self._facts.byte_level)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its text ("<|im_end|>"), None if there is none."""
+        return self._tokenizer.token_to_id(token)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a generation."""
+        return self._facts.eos_ids
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._facts.bos_id
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model expects its bos token before every text."""
+        return self._facts.add_bos
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the highest id that stands for a token."""
+        count = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return max([count - 1, *self._added_ids]) + 1
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that steer the model and are no text."""
+        return self._special
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._facts.chat_template
+
+    @property
+    def bos_token(self) -> str:
+        """Text of the bos token, empty if there is none (chat templates want it)."""
+        return self._text_of(self._facts.bos_id)
+
+    @property
+    def eos_token(self) -> str:
+        """Text of the main eos token, empty if there is none."""
+        return self._text_of(self._facts.eos_ids[0] if self._facts.eos_ids else None)
+
+    def _text_of(self, token_id: int | None) -> str:
+        return "" if token_id is None else (self._tokenizer.id_to_token(token_id) or "")
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    def _with_bos(self, ids: list[int], bos: bool | None) -> list[int]:
+        bos_id = self._facts.bos_id
+        if bos_id is None or bos is False:
+            return ids
+        if bos is None and (not self._facts.add_bos or ids[:1] == [bos_id]):
+            return ids
+        return [bos_id, *ids]
+
+    def _cut_markers(self, text: str) -> Iterable[str]:
+        pending = [text]
+        while pending:
+            piece = pending.pop()
+            match = self._markers.search(piece) if self._markers else None
+            if match is None:
+                yield piece
+                continue
+            cut = match.start() + 1
+            pending += [piece[cut:], piece[:cut]]
