@@ -6,6 +6,8 @@ tests on tiny models and by the extraction benchmark as the yardstick.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -94,10 +96,8 @@ def prune_blockwise(
 
     handle = blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
     for sample in tokens:
-        try:
+        with contextlib.suppress(_Stop):
             model(sample[None], use_cache=False)
-        except _Stop:
-            pass
     handle.remove()
 
     masks = []

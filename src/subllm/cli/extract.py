@@ -35,7 +35,7 @@ def command(
     pattern: Annotated[
         str,
         typer.Option(
-            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of each row."
+            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of a row."
         ),
     ] = "8:16",
     values: Annotated[str, typer.Option(help="How kept weights are stored: bf16, int8, int4.")] = (

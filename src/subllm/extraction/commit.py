@@ -57,13 +57,8 @@ def commit_model(
     concat(list(parts.blocks), own_file)
     own_entries = block_entries(own_file)
     own = store.blobs.adopt(own_file)
-    if isinstance(parts.shared, Path):
-        shared = store.blobs.adopt(parts.shared)
-    else:
-        shared = parts.shared
-    with store.blobs.writer() as blob:
-        blob.write(parts.tokenizer)
-        tokenizer = blob.commit()
+    shared = store.blobs.adopt(parts.shared) if isinstance(parts.shared, Path) else parts.shared
+    tokenizer = store.blobs.put(parts.tokenizer)
     total = reader.spec.block_params() * reader.spec.num_layers
     manifest = ModelManifest(
         layout=LAYOUT_VERSION,
@@ -125,7 +120,6 @@ def run_record(seconds: float, peak_memory_bytes: int, threads: int) -> RunRecor
         host=platform.node(),
         threads=threads,
         versions={
-            package: version(package)
-            for package in ("subllm", "torch", "transformers", "numpy")
+            package: version(package) for package in ("subllm", "torch", "transformers", "numpy")
         },
     )

@@ -66,6 +66,7 @@ def add_dense(
             model, cached = found[1], True
         else:
             workspace = store.partial(f"extract-{plan.digest}")
+            workspace.mkdir(parents=True, exist_ok=True)
             known = find_shared(store, base_digest, head, LAYOUT_VERSION)
             if known is not None:
                 shared: Path | str = known.blobs.shared

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from subllm.errors import StoreError
 from subllm.progress import Progress
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, concatenate_rows, pack
@@ -20,15 +21,17 @@ _ROWS = 8192
 
 
 def find_shared(store: Store, base: str, head: str, layout: int) -> ModelManifest | None:
-    """A stored model of the same base manifest whose shared blob serves a new one too."""
+    """A stored model of the same base manifest whose shared blob serves a new one too.
+    The blob is kept from garbage collection while the caller's lock lasts."""
     for digest in store.names().values():
-        manifest = store.manifest(digest)
+        try:
+            manifest = store.manifest(digest)
+        except StoreError:
+            continue  # another model's damage; verify tells
         if (
             isinstance(manifest, ModelManifest)
-            and manifest.base.manifest == base
-            and manifest.head == head
-            and manifest.layout == layout
-            and store.blobs.has(manifest.blobs.shared)
+            and (manifest.base.manifest, manifest.head, manifest.layout) == (base, head, layout)
+            and store.blobs.hold(manifest.blobs.shared)
         ):
             return manifest
     return None

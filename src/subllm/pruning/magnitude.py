@@ -20,9 +20,7 @@ class Magnitude:
     needs: frozenset[Need] = frozenset()
     params: Mapping[str, Any] = {}
 
-    def prune(
-        self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern
-    ) -> Pruned:
+    def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:
         """See `Method.prune`; statistics are not looked at."""
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return Pruned(choose(weight.abs().to(dtype), pattern))

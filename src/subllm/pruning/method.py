@@ -51,8 +51,6 @@ class Method(Protocol):
     def params(self) -> Mapping[str, Any]:
         """JSON-ready parameters; they are part of a plan's identity."""
 
-    def prune(
-        self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern
-    ) -> Pruned:
+    def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:
         """weight is [out, in], any float dtype. Raises PatternError where the pattern
         does not fit the shape."""

@@ -23,9 +23,7 @@ class Wanda:
     needs = frozenset({Need.SQUARE_SUMS})
     params: Mapping[str, Any] = {}
 
-    def prune(
-        self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern
-    ) -> Pruned:
+    def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:
         """See `Method.prune`. Raises ExtractionError without square sums."""
         if statistics.square_sums is None:
             raise ExtractionError("wanda needs activation norms; calibrate before pruning")

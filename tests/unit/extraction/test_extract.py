@@ -1,0 +1,226 @@
+"""The whole streaming extraction on tiny models of every family."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles.plain_wanda import prune_by_whole_forwards
+from subllm.sparsity.packing import unpack, unpack_mask
+
+from subllm.errors import ExtractionError, UnknownNameError
+from subllm.extraction.dense import add_dense
+from subllm.extraction.extract import extract
+from subllm.extraction.prepare import ExtractOptions
+from subllm.progress import NullProgress
+from subllm.store.manifest import ModelManifest
+from subllm.store.model_files import open_model
+
+from .conftest import BASE, prepared_for, tokens_for
+from .tiny import FAMILIES
+
+
+class Notes(NullProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pattern", ["50%", "2:4"])
+def test_masks_equal_a_whole_model_implementation(store, add_base, family, pattern) -> None:
+    model = add_base(family, torch.float64)
+    options = ExtractOptions("python", pattern=pattern, values="bf16", compute="float64", batch=2)
+    report = extract(store, prepared_for(store, options), NullProgress())
+    tokens = torch.from_numpy(tokens_for(6, 24).astype(np.int64))
+    ratio = 0.5 if pattern == "50%" else None
+    # The checkpoint holds float64; the packed reader and the extraction see float32 of it.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float().double()
+    expected = prune_by_whole_forwards(model, tokens, ratio, 2, 4)
+    files = open_model(store, report.name)
+    for layer, masks in enumerate(expected):
+        for name, mask in masks.items():
+            packed = files.tensor(f"model.layers.{layer}.{name}.weight")
+            assert np.array_equal(unpack_mask(packed), mask.numpy()), (layer, name)
+    assert report.manifest.density == 0.5
+
+
+def test_packed_values_are_the_kept_weights(store, add_base) -> None:
+    model = add_base("qwen2")
+    options = ExtractOptions("python", pattern="2:4", values="bf16", compute="float32")
+    report = extract(store, prepared_for(store, options), NullProgress())
+    files = open_model(store, report.name)
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights = model.get_parameter(name).detach().bfloat16().float().numpy()
+    packed = files.tensor(name)
+    assert np.array_equal(unpack(packed), weights * unpack_mask(packed))
+    norm = "model.layers.1.input_layernorm.weight"
+    assert np.array_equal(files.vector(norm), model.get_parameter(norm).detach().numpy())
+
+
+def test_perplexity_matches_transformers(store, add_base) -> None:
+    model = add_base("gemma3_text")
+    held = tokens_for(3, 20, seed=5)
+    options = ExtractOptions(
+        "python", pattern="8:16", values="int4", compute="float32", heldout={"python": held}
+    )
+    report = extract(store, prepared_for(store, options), NullProgress())
+    ids = torch.from_numpy(held.astype(np.int64))
+
+    def perplexity() -> float:
+        with torch.no_grad():
+            logits = model(ids).logits[:, :-1].double()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        return math.exp(loss)
+
+    value = report.manifest.perplexity["python"]
+    assert value.before == pytest.approx(perplexity(), rel=1e-4)
+    files = open_model(store, report.name)
+    for entry in report.manifest.tensors:
+        if entry.values != "f32":
+            model.get_parameter(entry.name).data = torch.from_numpy(
+                unpack(files.tensor(entry.name))
+            )
+    assert value.after == pytest.approx(perplexity(), rel=1e-4)
+    assert value.tokens == 3 * 19
+
+
+def test_tensor_table_counts(store, add_base) -> None:
+    add_base("starcoder2")
+    report = extract(
+        store, prepared_for(store, ExtractOptions("java", pattern="25%")), NullProgress()
+    )
+    own = [e for e in report.manifest.tensors if e.blob == "own"]
+    assert len(own) == 3 * 6
+    for entry in own:
+        rows, columns = entry.shape
+        assert entry.kept == rows * (columns - columns // 4)
+    assert {e.name for e in report.manifest.tensors if e.blob == "shared"} >= {
+        "model.embed_tokens.weight", "lm_head.weight", "model.norm.bias",
+        "model.layers.0.mlp.c_fc.bias",
+    }  # fmt: skip
+
+
+def test_magnitude_needs_no_calibration(store, add_base) -> None:
+    model = add_base("llama")
+    prepared = prepared_for(store, ExtractOptions("general", method="magnitude", pattern="50%"))
+    assert prepared.tokens is None
+    report = extract(store, prepared, NullProgress())
+    files = open_model(store, report.name)
+    name = "model.layers.2.self_attn.q_proj.weight"
+    weights = model.get_parameter(name).detach().bfloat16().float().abs().numpy()
+    mask = unpack_mask(files.tensor(name))
+    for row in range(len(weights)):
+        assert weights[row][mask[row]].min() >= weights[row][~mask[row]].max()
+
+
+def test_second_time_finds_the_cache_and_shares_blobs(store, add_base) -> None:
+    add_base("qwen2")
+    options = ExtractOptions("python")
+    first = extract(store, prepared_for(store, options), NullProgress())
+    again = extract(store, prepared_for(store, options), NullProgress())
+    assert (first.cached, again.cached) == (False, True)
+    assert again.digest == first.digest
+    java = extract(store, prepared_for(store, ExtractOptions("java")), NullProgress())
+    assert java.manifest.blobs.shared == first.manifest.blobs.shared
+    dense = add_dense(store, BASE, NullProgress())
+    assert dense.name == f"{BASE}-dense"
+    assert dense.manifest.blobs.shared == first.manifest.blobs.shared
+    renamed = extract(store, prepared_for(store, ExtractOptions("python", tag="x")), NullProgress())
+    assert renamed.cached and renamed.manifest.blobs.own == first.manifest.blobs.own
+    assert isinstance(store.manifest(f"{BASE}-python-x"), ModelManifest)
+
+
+def test_dense_base_holds_every_weight(store, add_base) -> None:
+    model = add_base("mistral")
+    report = add_dense(store, BASE, NullProgress(), values="bf16", head="bf16")
+    files = open_model(store, report.name)
+    for entry in report.manifest.tensors:
+        if entry.values == "bf16":
+            expected = model.get_parameter(entry.name).detach().bfloat16().float().numpy()
+            assert np.array_equal(unpack(files.tensor(entry.name)), expected), entry.name
+
+
+def test_same_plan_gives_the_same_digests(store, add_base, tmp_path: Path) -> None:
+    add_base("llama")
+    held = {"python": tokens_for(2, 16, seed=3)}
+    options = ExtractOptions("python", heldout=held)
+    first = extract(store, prepared_for(store, options), NullProgress())
+    store.remove(first.name)
+    second = extract(store, prepared_for(store, options), NullProgress())
+    assert not second.cached
+    assert second.digest == first.digest
+
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import numpy as np
+import subllm.extraction.checkpoint as checkpoint
+checkpoint._INTERVAL_S = 0.0
+from subllm.extraction.extract import extract
+from subllm.extraction.prepare import ExtractOptions
+from subllm.progress import NullProgress
+from subllm.store.store import Store
+from unit.extraction.conftest import prepared_for
+
+store = Store(Path({home!r}))
+def on_block(layer, masks):
+    print("block", layer, flush=True)
+    if layer == {stop}:
+        time.sleep(60)
+extract(store, prepared_for(store, ExtractOptions("python")), NullProgress(), on_block=on_block)
+"""
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_killed_run_resumes_at_its_block(store, add_base, tmp_path: Path, stop: int) -> None:
+    add_base("qwen2")
+    reference = extract(store, prepared_for(store, ExtractOptions("python")), NullProgress()).digest
+    store.remove(f"{BASE}-python")
+    home = tmp_path / "home"
+    tests = Path(__file__).parents[2]
+    code = textwrap.dedent(_CHILD).format(
+        paths=[str(tests), str(tests.parent / "src")], home=str(home), stop=stop
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+    )  # fmt: skip
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.strip() == f"block {stop}":
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert store.names().get(f"{BASE}-python") is None
+    assert all(result.ok for result in store.verify(None, NullProgress()))
+    notes = Notes()
+    report = extract(store, prepared_for(store, ExtractOptions("python")), notes)
+    assert report.resumed_at == stop
+    assert report.digest == reference
+    if stop:
+        assert any(f"block {stop + 1} of 3" in note for note in notes.notes)
+
+
+def test_tokens_outside_the_vocabulary_are_refused(store, add_base) -> None:
+    add_base("llama")
+    prepared = prepared_for(store, ExtractOptions("python"))
+    assert prepared.tokens is not None
+    prepared.tokens[0, 0] = 5000
+    with pytest.raises(ExtractionError, match="vocabulary"):
+        extract(store, prepared, NullProgress())
+    with pytest.raises(UnknownNameError):
+        store.resolve(f"{BASE}-python")
