@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
-TITLE_WIDTH = 30
+TITLE_WIDTH = 34
 
 
 @dataclass
@@ -29,8 +29,8 @@ class _Task:
     total: float | None
     unit: Unit
     done: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    line_at: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
+    line_at: float = field(default_factory=lambda: time.monotonic())
     bar: TaskID | None = None
 
     def describe(self, now: float) -> str:
@@ -42,7 +42,7 @@ class _Task:
             parts.append(rate(per_second, self.unit))
             if self.total is not None:
                 left = max(0.0, self.total - self.done) / per_second
-                parts.append(f"{console.duration(round(left))} left")
+                parts.append(f"{time_left(left)} left")
         return "  ".join(parts)
 
 
@@ -135,7 +135,13 @@ def rate(per_second: float, unit: Unit) -> str:
     """`35.1 MB/s`, `512 tokens/s`, `0.25 blocks/s`."""
     if unit == "bytes":
         return f"{console.size(per_second)}/s"
-    return f"{per_second:,.0f} {unit}/s" if per_second >= 10 else f"{per_second:.2f} {unit}/s"
+    number = f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
+    return f"{number} {unit}/s"
+
+
+def time_left(seconds: float) -> str:
+    """`8 s`, `3 min 05 s`: an estimate has no decimals."""
+    return f"{seconds:.0f} s" if seconds < 60 else console.duration(seconds)
 
 
 def _shorten(title: str) -> str:
@@ -146,6 +152,7 @@ def _new_bars() -> RichBars:
     """Columns that fit 80 characters: title, bar, amounts, rate, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text as RichText
 
     class Amounts(ProgressColumn):
@@ -154,13 +161,16 @@ def _new_bars() -> RichBars:
             text = amounts(task.completed, task.total, unit)
             if task.speed:
                 text += f"  {rate(task.speed, unit)}"
-            return RichText(text, no_wrap=True)
+            return RichText(text)
+
+    def fixed() -> Column:
+        return Column(no_wrap=True)  # so that only the bar gives way
 
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        Amounts(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.description}", markup=False, table_column=fixed()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        Amounts(table_column=fixed()),
+        TimeRemainingColumn(compact=True, table_column=fixed()),
         console=Console(stderr=True),
         expand=True,
         transient=True,

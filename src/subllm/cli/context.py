@@ -1,0 +1,67 @@
+"""What most commands need: settings, the store, the catalog. Opened when first used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subllm.catalog.loader import Catalog
+    from subllm.settings import Settings
+    from subllm.store.store import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """One command's view of the machine."""
+
+    settings: Settings
+
+    @cached_property
+    def store(self) -> Store:
+        """Raises StoreVersionError for a store that this version cannot read."""
+        from subllm.store.store import Store
+
+        return Store(self.settings.home)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The shipped catalog and the user's. Raises CatalogError."""
+        from subllm.catalog.loader import load_catalog
+
+        return load_catalog(self.settings.catalog)
+
+    @property
+    def api_key(self) -> str | None:
+        key = self.settings.api_key
+        return key.get_secret_value() if key is not None else None
+
+
+def open_context(**options: Any) -> Context:
+    """Settings with command-line `options` on top (None: not given). Raises SettingsError."""
+    from subllm.settings import load_settings
+
+    return Context(load_settings(**options))
+
+
+def complete_name(incomplete: str) -> list[str]:
+    """Shell completion of names in the store."""
+    return _names(incomplete, kinds=("base", "model"))
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Shell completion of models that can be asked."""
+    return ["auto", *_names(incomplete, kinds=("model",))]
+
+
+def complete_base(incomplete: str) -> list[str]:
+    """Shell completion of bases in the catalog."""
+    return [name for name in open_context().catalog.bases if name.startswith(incomplete)]
+
+
+def _names(incomplete: str, kinds: tuple[str, ...]) -> list[str]:
+    from subllm.store.names import kind_of
+
+    names = open_context().store.names()
+    return [name for name in names if kind_of(name) in kinds and name.startswith(incomplete)]

@@ -1,0 +1,146 @@
+"""`subllm list`: what the store holds, or what can be pulled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from subllm.cli import console
+from subllm.cli.context import Context, open_context
+
+if TYPE_CHECKING:
+    from subllm.store.manifest import Manifest
+    from subllm.store.sizes import Sizes
+
+EXAMPLES = """
+subllm list
+subllm list --catalog    what can be pulled by name
+subllm list --json
+"""
+
+
+def command(
+    catalog: Annotated[
+        bool, typer.Option("--catalog", help="List the bases that can be pulled instead.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the list as one JSON document.")
+    ] = False,
+) -> None:
+    """List bases and models in the store.
+
+    OWN is what only this name needs on disk, SHARED what other names need too. LOSS compares
+    perplexity on held-out code of the language before and after pruning.
+    """
+    context = open_context()
+    if catalog:
+        _list_catalog(context, json_output)
+    else:
+        _list_store(context, json_output)
+
+
+def _list_store(context: Context, json_output: bool) -> None:
+    store = context.store
+    sizes = store.all_sizes()
+    found = {name: _manifest(context, digest) for name, digest in store.names().items()}
+    if json_output:
+        console.emit_json([_document(name, found[name], sizes[name]) for name in found])
+        return
+    if not found:
+        console.note("The store is empty. Start with: subllm pull qwen2.5-coder:0.5b")
+        return
+    console.table(
+        ["NAME", "PATTERN", "VALUES", ("OWN", "right"), ("SHARED", "right"), ("LOSS", "right")],
+        [_row(name, found[name], sizes[name]) for name in found],
+    )
+
+
+def _manifest(context: Context, digest: str) -> Manifest | None:
+    """None when it is damaged: one bad entry must not hide the others."""
+    from subllm.errors import StoreError
+
+    try:
+        return context.store.manifest(digest)
+    except StoreError:
+        return None
+
+
+def _row(name: str, manifest: Manifest | None, sizes: Sizes) -> list[str]:
+    shared = console.size(sizes.shared) if sizes.shared else ""
+    own = console.size(sizes.own + sizes.outside)
+    if manifest is None:
+        return [name, "damaged", "", "", "", "verify it"]
+    if manifest.kind == "base":
+        return [name, "base", manifest.weights, own, shared, "missing" if sizes.missing else ""]
+    loss = ""
+    measured = manifest.perplexity.get(manifest.language)
+    if sizes.missing:
+        loss = "missing"
+    elif measured is not None:
+        loss = f"{measured.after / measured.before - 1:+.1%}"
+    return [name, manifest.pattern, manifest.values, own, shared, loss]
+
+
+def _document(name: str, manifest: Manifest | None, sizes: Sizes) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": name,
+        "kind": manifest.kind if manifest else None,
+        "damaged": manifest is None or sizes.missing > 0,
+        "own_bytes": sizes.own,
+        "shared_bytes": sizes.shared,
+        "shared_with": list(sizes.shared_with),
+        "outside_bytes": sizes.outside,
+    }
+    if manifest is not None and manifest.kind == "base":
+        document |= {"source": manifest.source, "licence": manifest.licence.id}
+    elif manifest is not None:
+        document |= {
+            "base": manifest.base.name,
+            "language": manifest.language,
+            "method": manifest.method.name,
+            "pattern": manifest.pattern,
+            "values": manifest.values,
+            "density": manifest.density,
+            "perplexity": {
+                domain: value.model_dump() for domain, value in manifest.perplexity.items()
+            },
+        }
+    return document
+
+
+def _list_catalog(context: Context, json_output: bool) -> None:
+    bases = context.catalog.bases
+    stored = context.store.names()
+    if json_output:
+        console.emit_json(
+            [
+                {
+                    "name": name,
+                    "parameters": base.params,
+                    "download_bytes": base.approximate_bytes,
+                    "licence": base.licence.id,
+                    "gated": base.gated,
+                    "context_length": base.prompt.context_length,
+                    "fill_in_the_middle": base.prompt.fim is not None,
+                    "sources": [source.type for source in base.sources],
+                    "stored": name in stored,
+                }
+                for name, base in bases.items()
+            ]
+        )
+        return
+    console.table(
+        ["NAME", ("PULL", "right"), ("CONTEXT", "right"), "FIM", "LICENCE", ""],
+        [
+            [
+                name,
+                console.size(base.approximate_bytes),
+                f"{base.prompt.context_length:,}",
+                "yes" if base.prompt.fim else "no",
+                base.licence.id.removeprefix("LicenseRef-") + (" (gated)" if base.gated else ""),
+                "stored" if name in stored else "",
+            ]
+            for name, base in bases.items()
+        ],
+    )

@@ -1,0 +1,151 @@
+"""`subllm show`: all about one name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from subllm.cli import console
+from subllm.cli.context import complete_name, open_context
+
+if TYPE_CHECKING:
+    from subllm.store.manifest import BaseManifest, ModelManifest, RunRecord
+    from subllm.store.sizes import Sizes
+
+EXAMPLES = """
+subllm show qwen2.5-coder:0.5b-python
+subllm show qwen2.5-coder:0.5b --json
+"""
+
+Facts = list[tuple[str, str]]
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A base or a model in the store.", autocompletion=complete_name
+        ),
+    ],
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print manifest, sizes and run as one JSON document.")
+    ] = False,
+    licence: Annotated[
+        bool, typer.Option("--licence", help="Print the text of the base's licence instead.")
+    ] = False,
+) -> None:
+    """Show how a model was made, how big it is and what it lost."""
+    store = open_context().store
+    digest = store.resolve(name)
+    manifest = store.manifest(digest)
+    sizes = store.sizes(name)
+    run = store.run_record(digest)
+    if licence:
+        terms = (manifest if manifest.kind == "base" else manifest.base).licence
+        console.result(terms.text or f"{terms.id} (the source came without its text)")
+    elif json_output:
+        console.emit_json(
+            {
+                "name": name,
+                "digest": digest,
+                "manifest": manifest.model_dump(mode="json"),
+                "own_bytes": sizes.own,
+                "shared_bytes": sizes.shared,
+                "shared_with": list(sizes.shared_with),
+                "outside_bytes": sizes.outside,
+                "run": run.model_dump(mode="json") if run else None,
+            }
+        )
+    elif manifest.kind == "base":
+        console.facts([*_base_facts(manifest), *_size_facts(sizes), ("digest", digest)])
+    else:
+        console.facts(
+            [
+                *_model_facts(manifest),
+                *_size_facts(sizes),
+                *_run_facts(run),
+                ("digest", digest),
+            ]
+        )
+
+
+def _base_facts(manifest: BaseManifest) -> Facts:
+    files = len(manifest.files)
+    return [
+        ("name", manifest.name),
+        ("kind", f"base ({manifest.weights}, {files} file{'' if files == 1 else 's'})"),
+        ("source", _source(manifest.source, manifest.revision)),
+        ("licence", manifest.licence.id),
+        ("context", f"{manifest.prompt.context_length:,} tokens"),
+        ("fill-in", "yes" if manifest.prompt.fim else "no"),
+    ]
+
+
+def _model_facts(manifest: ModelManifest) -> Facts:
+    calibration = manifest.calibration
+    sparse = sum(entry.pattern != "dense" for entry in manifest.tensors)
+    facts: Facts = [
+        ("name", manifest.name),
+        ("kind", "dense base, packed" if manifest.language == "dense" else "sub-model"),
+        ("language", manifest.language),
+        ("base", _source(f"{manifest.base.name}, {manifest.base.source}", manifest.base.revision)),
+        ("licence", manifest.base.licence.id),
+        ("method", _with_params(manifest.method.name, manifest.method.params)),
+        ("pattern", f"{manifest.pattern}, {manifest.density:.1%} of the block weights kept"),
+        ("values", f"{manifest.values}, head {manifest.head}"),
+        ("tensors", f"{len(manifest.tensors)}, {sparse} of them sparse"),
+    ]
+    if calibration is not None:
+        facts.append(
+            (
+                "calibration",
+                f"{calibration.source}, {calibration.samples} x {calibration.seq_len} tokens, "
+                f"seed {calibration.seed}",
+            )
+        )
+    for domain, value in manifest.perplexity.items():
+        facts.append(
+            (
+                f"perplexity, {domain}",
+                f"{value.before:.3f} dense, {value.after:.3f} now "
+                f"({value.after / value.before - 1:+.1%} on {value.tokens:,} tokens)",
+            )
+        )
+    facts.append(("context", f"{manifest.prompt.context_length:,} tokens"))
+    facts.append(("fill-in", "yes" if manifest.prompt.fim else "no"))
+    return facts
+
+
+def _size_facts(sizes: Sizes) -> Facts:
+    shared = ""
+    if sizes.shared:
+        shared = f"{console.size(sizes.shared)} with {', '.join(sizes.shared_with)}"
+    return [
+        ("own size", console.size(sizes.own) if sizes.own else ""),
+        ("shared size", shared),
+        ("outside", console.size(sizes.outside) if sizes.outside else ""),
+        ("missing", f"{sizes.missing} blobs; run 'subllm verify'" if sizes.missing else ""),
+    ]
+
+
+def _run_facts(run: RunRecord | None) -> Facts:
+    if run is None:
+        return []
+    return [
+        (
+            "made",
+            f"{run.created} in {console.duration(run.seconds)} on {run.threads} threads, "
+            f"peak memory {console.size(run.peak_memory_bytes)}",
+        )
+    ]
+
+
+def _source(source: str, revision: str) -> str:
+    return f"{source} at {revision[:12]}" if revision else source
+
+
+def _with_params(name: str, params: dict[str, Any]) -> str:
+    if not params:
+        return name
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in params.items())})"
