@@ -1,0 +1,110 @@
+// The native core: packing, unpacking and selecting masks, decoding GGUF blocks.
+// Plain C++20. Functions throw std::invalid_argument for data that does not fit its
+// description; sizes of the buffers are checked by `check_*` before work starts.
+// `threads` is an upper bound, 0 meaning every CPU that the process may use; results
+// never depend on it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace subllm {
+
+inline constexpr int64_t kTileRows = 8;
+inline constexpr int64_t kBlockCols = 64;
+inline constexpr int64_t kGroupCols = 128;
+inline constexpr int64_t kAlign = 64;
+
+enum class ValueType { bf16, int8, int4 };
+
+ValueType parse_value_type(std::string_view name);
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Bytes of a run of `count` values; int4 runs end on a byte boundary.
+constexpr int64_t run_bytes(ValueType type, int64_t count) {
+  switch (type) {
+    case ValueType::bf16: return 2 * count;
+    case ValueType::int8: return count;
+    case ValueType::int4: return (count + 1) / 2;
+  }
+  return 0;
+}
+
+// Shape of a packed matrix. `slots` is the fixed number of values per tile row and
+// block of 64 columns (N:M and dense), or 0 where it varies (unstructured).
+struct Geometry {
+  int64_t rows, cols, slots;
+  ValueType type;
+
+  int64_t row_tiles() const { return ceil_div(rows, kTileRows); }
+  int64_t col_blocks() const { return ceil_div(cols, kBlockCols); }
+  int64_t col_groups() const { return ceil_div(cols, kGroupCols); }
+  int64_t mask_words() const { return row_tiles() * col_blocks() * kTileRows; }
+  int64_t scale_count() const { return row_tiles() * col_groups() * kTileRows; }
+  int64_t block_cols(int64_t block) const {
+    const int64_t left = cols - block * kBlockCols;
+    return left < kBlockCols ? left : kBlockCols;
+  }
+};
+
+// Planes of a packed matrix. mask is null when dense, scales null for bf16, offsets null
+// unless unstructured. Read-only unless T is not const.
+struct PackedView {
+  Geometry geometry;
+  const uint64_t* mask;
+  const uint8_t* values;
+  const uint16_t* scales;   // binary16
+  const uint32_t* offsets;  // [row_tiles + 1], in units of kAlign bytes
+};
+
+struct PlaneSizes {
+  int64_t mask, values, scales, offsets;  // elements; 0 for a plane that is absent
+};
+
+// Throws std::invalid_argument when rows, cols or slots are out of range.
+void check_geometry(const Geometry& geometry);
+
+// Throws std::invalid_argument unless every plane has the size that the geometry asks for.
+void check_planes(const PackedView& view, const PlaneSizes& sizes);
+
+// out[r][c] = whether scores[r][c] survives; every group of m columns keeps its n highest.
+// Among equals the lower column is dropped. cols % m must be 0; NaN is refused.
+void select_nm(const float* scores, int64_t rows, int64_t cols, int n, int m, bool* out,
+               int threads);
+
+// As select_nm with one group per row, of which the `drop` lowest go.
+void select_rows(const float* scores, int64_t rows, int64_t cols, int64_t drop, bool* out,
+                 int threads);
+
+// mask [rows][cols] <-> bits [row_tiles][col_blocks][8], bit j = column j of the block.
+void pack_bits(const bool* mask, int64_t rows, int64_t cols, uint64_t* bits, int threads);
+void unpack_bits(const uint64_t* bits, int64_t rows, int64_t cols, bool* mask, int threads);
+
+// Where each row tile of an unstructured matrix starts; writes row_tiles + 1 entries.
+void tile_offsets(const Geometry& geometry, const uint64_t* mask, uint32_t* offsets);
+
+// Fills `values` and `scales` of a matrix whose mask (and offsets) are known.
+void pack(const float* weights, const Geometry& geometry, const uint64_t* mask,
+          const uint32_t* offsets, uint8_t* values, uint16_t* scales, int threads);
+
+// out [rows][cols]; masked weights are 0.
+void unpack(const PackedView& view, float* out, int threads);
+
+// out [count][cols], the rows named by `indices`.
+void unpack_rows(const PackedView& view, const int64_t* indices, int64_t count, float* out,
+                 int threads);
+
+// Scale (as binary16 bits) and codes of one group of kept values, chosen by least squared
+// error. `values` holds `count` values and zeros up to the next multiple of 16.
+uint16_t quantize_group(ValueType type, const float* values, int count, int8_t* codes);
+
+// Values encoded in `bytes` bytes of a GGUF tensor type ("Q4_K", "F16", ...).
+int64_t gguf_value_count(std::string_view type, int64_t bytes);
+
+// out [gguf_value_count(type, bytes)].
+void gguf_dequantize(std::string_view type, const uint8_t* data, int64_t bytes, float* out,
+                     int threads);
+
+}  // namespace subllm
