@@ -57,7 +57,7 @@ def attend(spec: ArchSpec, layer: int, span: Span, qkv: torch.Tensor) -> torch.T
     qkv: [count, heads + 2 * kv_heads, dim], rotated, queries first.
     """
     kv_heads, dim, slab = spec.num_kv_heads, spec.head_dim, span.slab
-    queries, keys, values = qkv.split([spec.num_heads, kv_heads, kv_heads], dim=1)
+    queries, keys, values = torch.split(qkv, [spec.num_heads, kv_heads, kv_heads], dim=1)
     stop = span.start + span.count
     slab.keys[layer][:, span.start : stop] = keys.transpose(0, 1)
     slab.values[layer][:, span.start : stop] = values.transpose(0, 1)
@@ -72,9 +72,7 @@ def attend(spec: ArchSpec, layer: int, span: Span, qkv: torch.Tensor) -> torch.T
         q = queries.reshape(span.count, kv_heads, group, dim).permute(1, 2, 0, 3)
         k, v = k.expand(-1, group, -1, -1), v.expand(-1, group, -1, -1)
     if spec.attn_softcap is None:
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen.mask, scale=spec.attn_scale
-        )
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.mask, scale=spec.attn_scale)
     else:
         out = _capped(q, k, v, seen.mask, spec.attn_scale, spec.attn_softcap)
     if span.count > 1:

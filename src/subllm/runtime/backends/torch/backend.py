@@ -123,7 +123,7 @@ class TorchBackend:
         hidden = self._forward([Chunk(kv, start, tokens)])[: len(targets)]
         result: list[TokenLogprob] = []
         for rows, wanted in zip(
-            hidden.split(_SCORE_ROWS),
+            torch.split(hidden, _SCORE_ROWS),
             (targets[i : i + _SCORE_ROWS] for i in range(0, len(targets), _SCORE_ROWS)),
             strict=True,
         ):

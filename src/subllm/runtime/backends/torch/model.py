@@ -21,7 +21,9 @@ class TorchModel:
         self.spec, self.weights = spec, weights
         self._rope = Rope(spec, weights.embedding.device)
 
-    def hidden(self, tokens: torch.Tensor, chunks: Sequence[tuple[KvSlab, int, int]]) -> torch.Tensor:
+    def hidden(
+        self, tokens: torch.Tensor, chunks: Sequence[tuple[KvSlab, int, int]]
+    ) -> torch.Tensor:
         """Hidden states before the final norm, [tokens, hidden].
 
         tokens: int64 of all chunks, concatenated. chunks: (slab, start, count) each;
@@ -70,12 +72,11 @@ class TorchModel:
             rotated.copy_(_rms(rotated.float(), spec.norm_eps) * layer.qk_norm)
         rotation.apply_(rotated)
         parts = [
-            attend(spec, index, span, qkv[span.offset : span.offset + span.count])
-            for span in spans
+            attend(spec, index, span, qkv[span.offset : span.offset + span.count]) for span in spans
         ]
         out = _apply(layer.out, parts[0] if len(parts) == 1 else torch.cat(parts))
-        return out if layer.post_attention_norm is None else self._norm(
-            layer.post_attention_norm, out
+        return (
+            out if layer.post_attention_norm is None else self._norm(layer.post_attention_norm, out)
         )
 
     def _mlp(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from subllm.runtime.backend import Draw
@@ -27,14 +28,14 @@ def adjust(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
         index = torch.tensor(ids, device=device)
         out.index_put_((index,), torch.tensor(biases, device=device), accumulate=True)
     if params.repetition_penalty != 1.0:
-        seen = torch.from_numpy(draw.history).to(device, torch.int64).unique()
+        seen = torch.from_numpy(np.unique(draw.history)).to(device, torch.int64)
         values, penalty = out[seen], params.repetition_penalty
         out[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if params.presence_penalty or params.frequency_penalty:
-        completion = torch.from_numpy(draw.history[draw.prompt_length :])
-        tokens, counts = completion.to(device, torch.int64).unique(return_counts=True)
-        out[tokens] -= params.presence_penalty
-        out[tokens] -= params.frequency_penalty * counts.float()
+        tokens, counts = np.unique(draw.history[draw.prompt_length :], return_counts=True)
+        index = torch.from_numpy(tokens).to(device, torch.int64)
+        out[index] -= params.presence_penalty
+        out[index] -= params.frequency_penalty * torch.from_numpy(counts).to(device).float()
     return out
 
 

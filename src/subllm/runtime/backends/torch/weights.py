@@ -101,10 +101,8 @@ class _Loader:
     def linear(self, prefix: str, parts: Sequence[LinearSpec]) -> Linear:
         """One product for matrices that read the same input."""
         sizes = [part.out_features for part in parts]
-        weight = torch.empty(
-            sum(sizes), parts[0].in_features, dtype=self.dtype, device=self.device
-        )
-        for part, target in zip(parts, weight.split(sizes), strict=True):
+        weight = torch.empty(sum(sizes), parts[0].in_features, dtype=self.dtype, device=self.device)
+        for part, target in zip(parts, torch.split(weight, sizes), strict=True):
             self.fill(target, f"{prefix}{part.name}.weight")
         bias = None
         if parts[0].bias:
@@ -139,9 +137,7 @@ class _Loader:
             qk_norm=qk_norm,
             out=self.linear(prefix, [by_role["o"]]),
             post_attention_norm=second if spec.post_norms else None,
-            mlp_norm=self.norm(f"{prefix}pre_feedforward_layernorm")
-            if spec.post_norms
-            else second,
+            mlp_norm=self.norm(f"{prefix}pre_feedforward_layernorm") if spec.post_norms else second,
             up=self.linear(
                 prefix, [by_role["gate"], by_role["up"]] if spec.gated else [by_role["up"]]
             ),

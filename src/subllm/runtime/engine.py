@@ -1,0 +1,180 @@
+"""The engine: requests in, token events out, on one backend and one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from subllm.errors import ContextLengthError, EngineBusyError, EngineError
+from subllm.runtime.backend import Backend, Chunk
+from subllm.runtime.kv_cache import KvCache
+from subllm.runtime.output import CompletionText
+from subllm.runtime.request import Request, SamplingParams, TokenEvent, TokenLogprob
+from subllm.runtime.sampler import check_params
+from subllm.runtime.scheduler import Scheduler, Work
+from subllm.runtime.sequence import Sequence
+from subllm.text.tokenizer import Tokenizer
+
+
+class LocalEngine:
+    """Implements `runtime.request.Engine` on a backend in this process."""
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        *,
+        context_length: int,
+        stop_tokens: Iterable[str] = (),
+        max_batch: int = 8,
+        queue_limit: int = 64,
+        kv_tokens: int | None = None,
+        prefill_chunk: int = 512,
+        keep_prefixes: int = 4,
+    ) -> None:
+        """stop_tokens    texts of special tokens that end a completion, beside EOS
+        max_batch      requests that run at once; `queue_limit` more may wait
+        kv_tokens      KV memory, in tokens, of all requests together (at least, and by
+                       default, one context)
+        keep_prefixes  finished requests whose KV memory is kept for reuse
+        """
+        self._name = name
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+        self._capacity = max_batch + queue_limit
+        self._prefill_chunk = prefill_chunk
+        self._stop_ids = {token: tokenizer.decode([token]) for token in tokenizer.eos_ids}
+        for text in stop_tokens:
+            token = tokenizer.id_of(text)
+            if token is not None:
+                self._stop_ids[token] = text
+        self._kv = KvCache(backend, max(context_length, kv_tokens or 0), keep_prefixes)
+        self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
+        self._sequences: dict[str, Sequence] = {}
+        self._events: list[TokenEvent] = []  # of requests that ended between two steps
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def context_length(self) -> int:
+        return self._context_length
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._backend.resident_bytes
+
+    @property
+    def held_kv_tokens(self) -> int:
+        """KV room taken by running requests, in tokens."""
+        return self._kv.held_tokens
+
+    def add(self, request: Request) -> None:
+        """Raises ContextLengthError, EngineBusyError, UsageError for a parameter out of
+        range, EngineError for a token outside the vocabulary or an id in use."""
+        params = request.params
+        check_params(params, self._backend.vocab_size)
+        self._check_tokens(request.prompt)
+        if request.id in self._sequences:
+            raise EngineError(f"request id {request.id!r} is in use; choose another")
+        wanted = len(request.prompt) + params.max_tokens
+        if wanted > self._context_length:
+            raise ContextLengthError(
+                f"the prompt has {len(request.prompt)} tokens and max_tokens is "
+                f"{params.max_tokens}, but {self._name} has a context of "
+                f"{self._context_length}; shorten one of them"
+            )
+        if len(self._scheduler) >= self._capacity:
+            raise EngineBusyError(
+                f"{self._name} has {len(self._scheduler)} requests running and waiting; "
+                "try again in a moment"
+            )
+        text = CompletionText(self._tokenizer, params.stop)
+        sequence = Sequence(request, text, self._stops_of(params))
+        if params.max_tokens == 0:
+            self._events.append(sequence.end("length"))
+            return
+        self._sequences[request.id] = sequence
+        self._scheduler.add(sequence)
+
+    def step(self) -> list[TokenEvent]:
+        """One forward pass at most; see the protocol."""
+        events, self._events = self._events, []
+        work = self._scheduler.plan()
+        if not work:
+            return events
+        choices = self._backend.step([_chunk(item) for item in work])
+        for item, choice in zip(work, choices, strict=True):
+            item.sequence.computed += item.count
+            if choice is None:
+                continue
+            event = item.sequence.accept(choice.token, choice.logprob)
+            events.append(event)
+            if event.finish_reason is not None:
+                self._scheduler.finish(item.sequence)
+                del self._sequences[event.request_id]
+        return events
+
+    def abort(self, request_id: str) -> None:
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None:
+            self._scheduler.finish(sequence)
+            self._events.append(sequence.end("abort"))
+
+    def has_work(self) -> bool:
+        return bool(self._events or self._sequences)
+
+    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
+        """Runs the whole sequence; running requests may have to start over for room."""
+        self._check_tokens(tokens)
+        if len(tokens) > self._context_length:
+            raise ContextLengthError(
+                f"{len(tokens)} tokens do not fit the context of {self._name}, "
+                f"{self._context_length}; score them in pieces"
+            )
+        ids = np.array(tokens, dtype=np.int32)
+        result: list[TokenLogprob | None] = [None]
+        kv = self._scheduler.slab(len(ids))
+        try:
+            for start in range(0, len(ids) - 1, self._prefill_chunk):
+                stop = min(start + self._prefill_chunk, len(ids) - 1)
+                targets = ids[start + 1 : stop + 1]
+                result += self._backend.score(kv, start, ids[start:stop], targets, top)
+        finally:
+            self._kv.drop(kv)
+        return result
+
+    def close(self) -> None:
+        """Frees everything; running requests are forgotten."""
+        self._sequences.clear()
+        self._events.clear()
+        self._kv.clear()
+        self._backend.close()
+
+    def _check_tokens(self, tokens: tuple[int, ...]) -> None:
+        if not tokens:
+            raise EngineError("the prompt has no tokens; send at least one")
+        vocab = self._backend.vocab_size
+        if min(tokens) < 0 or max(tokens) >= vocab:
+            wrong = next(token for token in tokens if not 0 <= token < vocab)
+            raise EngineError(
+                f"token {wrong} is outside the vocabulary of {self._name} ({vocab} tokens)"
+            )
+
+    def _stops_of(self, params: SamplingParams) -> dict[int, str]:
+        stops = {} if params.ignore_eos else dict(self._stop_ids)
+        for token in params.stop_token_ids:
+            stops[token] = self._tokenizer.decode([token])
+        return stops
+
+
+def _chunk(item: Work) -> Chunk:
+    sequence = item.sequence
+    assert sequence.kv is not None
+    stop = sequence.computed + item.count
+    tokens = sequence.tokens[sequence.computed : stop]
+    return Chunk(sequence.kv, sequence.computed, tokens, sequence.draw() if item.last else None)

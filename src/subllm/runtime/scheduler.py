@@ -1,0 +1,121 @@
+"""Which tokens run in the next step: continuous batching with prefill in chunks.
+
+Requests are served first come, first served. Every decoding request gets one token a
+step; what is left of the step goes to prompts, in pieces, so that a long prompt never
+stalls the others. When KV memory runs out, the youngest request gives its memory up
+and waits again, first in the queue; its tokens are kept and computed anew later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from subllm.runtime.kv_cache import MIN_PREFIX, KvCache, common_prefix
+from subllm.runtime.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Work:
+    """The next `count` pending tokens of a sequence; `last`: its next token is drawn."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def last(self) -> bool:
+        return self.count == self.sequence.pending
+
+
+class Scheduler:
+    """max_batch: requests that run at once. prefill_chunk: prompt tokens of a step; a
+    quarter of it while others decode, so that they keep flowing."""
+
+    def __init__(self, kv: KvCache, *, max_batch: int, prefill_chunk: int) -> None:
+        self._kv = kv
+        self._max_batch = max_batch
+        self._prefill_chunk = prefill_chunk
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def plan(self) -> list[Work]:
+        """The work of one step; empty only when there is none."""
+        decoding = any(sequence.pending == 1 for sequence in self.running)
+        room = max(1, self._prefill_chunk // 4) if decoding else self._prefill_chunk
+        work = []
+        for sequence in list(self.running):
+            if sequence.kv is None:  # gave way to an older one a moment ago
+                continue
+            decode = sequence.pending == 1
+            count = 1 if decode else min(sequence.pending, room)
+            if count and self._secure(sequence):
+                work.append(Work(sequence, count))
+                room -= 0 if decode else count
+        while self.waiting and len(self.running) < self._max_batch and room > 0:
+            sequence = self.waiting[0]
+            if not self._admit(sequence):
+                break
+            count = min(sequence.pending, room)
+            room -= count
+            work.append(Work(sequence, count))
+        return work
+
+    def finish(self, sequence: Sequence) -> None:
+        """Takes a sequence out, wherever it is; its slab may serve a later request."""
+        if sequence.kv is None:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self._kv.keep(sequence.kv, sequence.tokens[: sequence.computed])
+        sequence.kv = None
+
+    def slab(self, tokens: int) -> int:
+        """An empty slab for `tokens` (at most the budget); running requests give way."""
+        while (handle := self._kv.open(tokens)) is None:
+            self._preempt(self.running[-1])
+        return handle
+
+    def _secure(self, sequence: Sequence) -> bool:
+        """Room for all tokens of `sequence`; False when it had to give way itself."""
+        assert sequence.kv is not None
+        while not self._kv.grow(sequence.kv, len(sequence.tokens)):
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        assert sequence.kv is not None
+        self._kv.drop(sequence.kv)
+        sequence.kv, sequence.computed = None, 0
+        self.running.remove(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives the first waiting sequence a slab; False when it must wait."""
+        tokens = sequence.tokens
+        live = []
+        for other in self.running:
+            assert other.kv is not None
+            ready = other.tokens[: other.computed]
+            live.append((other.kv, ready))
+            # A twin still in its prefill will soon hold what this one needs.
+            common = common_prefix(tokens[:-1], other.tokens[: other.prompt_length])
+            if other.computed < common and common >= MIN_PREFIX:
+                return False
+        attached = self._kv.attach(tokens, live)
+        if attached is None:
+            return False
+        sequence.kv, sequence.computed = attached
+        if not sequence.completion_length:
+            sequence.cached = sequence.computed
+        self.waiting.popleft()
+        self.running.append(sequence)
+        return True
