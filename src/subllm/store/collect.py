@@ -10,6 +10,7 @@ Who needs what:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -72,12 +73,14 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
     """Delete (or with `dry_run` only list) what no name and no live writer needs.
 
     Refused with StoreError while a named manifest is damaged: what it needs is unknown.
-    A dry run takes no lock and writes nothing.
+    A dry run changes nothing and works on a read-only store too.
     """
     workspace = store.workspace
-    if not workspace.root.exists():
+    if not workspace.locks.exists():
         return GcReport(dry_run, 0, (), (), (), ())
-    with nullcontext() if dry_run else workspace.mutation(), disk_errors(workspace.root):
+    # Where no lock can be taken, no writer of ours can start meanwhile.
+    unlocked = dry_run and not os.access(workspace.locks, os.W_OK)
+    with nullcontext() if unlocked else workspace.mutation(), disk_errors(workspace.root):
         pinned, dead = _pinned(store)
         named: set[Path] = set()
         for name, digest in read_refs(workspace).items():
@@ -107,10 +110,11 @@ def remove(store: Store, name: str) -> RemoveReport:
     UnknownNameError when there is none. A damaged manifest can be removed as well; its
     blobs are then left to `gc`, and so they are while another manifest is damaged.
     """
-    digest = store.resolve(name)
+    store.resolve(name)  # an unknown name changes nothing, not even an empty directory
     with store.workspace.mutation():
+        digest = store.resolve(name)
         names = read_refs(store.workspace)
-        digest = names.pop(name, digest)
+        del names[name]
         mine = _needs_or_itself(store, digest)
         users, all_known = _users(store, names, mine)
         pinned, _ = _pinned(store)

@@ -35,7 +35,8 @@ def all_sizes(store: Store) -> dict[str, Sizes]:
     """`Sizes` of every name. Damage does not fail a listing, it is told in the result."""
     blobs: dict[str, tuple[str, ...]] = {}
     outside: dict[str, int] = {}
-    for name, digest in store.names().items():
+    names = store.names()
+    for name, digest in names.items():
         try:
             manifest = store.manifest(digest)
         except StoreError:
@@ -50,7 +51,7 @@ def all_sizes(store: Store) -> dict[str, Sizes]:
             users[digest].add(name)
     sizes = {digest: store.blobs.size(digest) for digest in users if store.blobs.has(digest)}
     result = {}
-    for name in store.names():
+    for name in names:
         if name not in blobs:
             result[name] = Sizes(damaged=True)
             continue

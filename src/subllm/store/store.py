@@ -31,7 +31,7 @@ from subllm.store.manifest import (
     encode,
     sha256_of,
 )
-from subllm.store.names import check_name, kind_of, split_model_name
+from subllm.store.names import MAX_LENGTH, check_name, kind_of, split_model_name
 from subllm.store.refs import read_refs, write_refs
 from subllm.store.sizes import Sizes
 from subllm.store.verify import VerifyResult
@@ -58,9 +58,8 @@ class Store:
         names = self.names()
         if name in names:
             return names[name]
-        kind = kind_of(name)
         hint = "run 'subllm list' to see what is there"
-        raise UnknownNameError(kind, name, names, hint)
+        raise UnknownNameError(_kind_sought(name), name, names, hint)
 
     def set_ref(self, name: str, digest: str) -> str | None:
         """Let `name` refer to a stored manifest; returns what it referred to before.
@@ -133,7 +132,10 @@ class Store:
         for name, digest in self.names().items():
             if kind_of(name) == "base":
                 continue
-            manifest = self.manifest(digest)
+            try:
+                manifest = self.manifest(digest)
+            except StoreError:
+                continue  # another model's damage; verify tells
             if (
                 isinstance(manifest, ModelManifest)
                 and manifest.plan == plan_digest
@@ -213,6 +215,16 @@ class Store:
     def partial(self, key: str) -> Path:
         """Where unfinished work on `key` lies between runs; see `Workspace.partial`."""
         return self.workspace.partial(key)
+
+
+def _kind_sought(name: str) -> str:
+    """For a message; a name with a typing error still deserves the nearest names."""
+    if len(name) > MAX_LENGTH:
+        check_name(name)
+    try:
+        return kind_of(name)
+    except UsageError:
+        return "name"
 
 
 def _check_fits(name: str, manifest: Manifest) -> None:
