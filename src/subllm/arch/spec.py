@@ -117,12 +117,14 @@ class ArchSpec:
             LinearSpec("o", "self_attn.o_proj", hidden, q_out, self.o_bias, "o_in"),
         )
         if self.gated:
-            return attention + (
+            return (
+                *attention,
                 LinearSpec("gate", "mlp.gate_proj", inter, hidden, self.mlp_bias, "mlp_in"),
                 LinearSpec("up", "mlp.up_proj", inter, hidden, self.mlp_bias, "mlp_in"),
                 LinearSpec("down", "mlp.down_proj", hidden, inter, self.mlp_bias, "down_in"),
             )
-        return attention + (
+        return (
+            *attention,
             LinearSpec("up", "mlp.c_fc", inter, hidden, self.mlp_bias, "mlp_in"),
             LinearSpec("down", "mlp.c_proj", hidden, inter, self.mlp_bias, "down_in"),
         )

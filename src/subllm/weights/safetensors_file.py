@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +91,7 @@ class SafetensorsFile:
         offsets = entry.get("data_offsets")
         if kind not in _ITEM_BYTES:
             raise self._bad(f"tensor {name!r} has unknown type {kind!r}")
-        if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
+        if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
             raise self._bad(f"tensor {name!r} has malformed shape or offsets")
         start, end = offsets
         if end - start != prod(shape) * _ITEM_BYTES[kind]:
@@ -99,5 +99,5 @@ class SafetensorsFile:
         return StoredTensor(kind, tuple(shape), base + start, end - start)
 
 
-def _is_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**62 for v in value)
