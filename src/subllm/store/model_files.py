@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from subllm.errors import WeightsError
+from subllm.errors import LayoutError, WeightsError
+from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import PackedTensor
-from subllm.store.manifest import ModelManifest, TensorEntry
+from subllm.store.manifest import ModelManifest
 from subllm.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
 
 
 class ModelFiles:
-    """Open packed files; a context manager. Arrays live as long as their reader."""
+    """Open packed files; a context manager. Arrays stay valid after `close`."""
 
     def __init__(self, store: Store, manifest: ModelManifest) -> None:
-        """Raises StoreError when a blob is missing, LayoutError when one is malformed."""
+        """Raises StoreError when a blob is missing, LayoutError when one is malformed
+        or packed in a newer layout."""
+        if manifest.layout > LAYOUT_VERSION:
+            raise LayoutError(
+                f"{manifest.name} has packed layout {manifest.layout}, this subllm reads "
+                f"{LAYOUT_VERSION}; update subllm or extract it again"
+            )
         self.manifest = manifest
         self._store = store
         self._entries = {entry.name: entry for entry in manifest.tensors}
@@ -55,9 +62,6 @@ class ModelFiles:
                 f"{self.manifest.name} has no tensor {name!r}; run 'subllm verify', then extract "
                 "it again"
             )
-        return self._of(entry)
-
-    def _of(self, entry: TensorEntry) -> PackedReader:
         return self.own if entry.blob == "own" else self.shared
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from subllm.store.manifest import BaseManifest, FileEntry, Manifest, ModelManife
 from subllm.store.names import kind_of
 
 if TYPE_CHECKING:
+    from subllm.store.model_files import ModelFiles
     from subllm.store.store import Store
 
 _TASK = "verify"
@@ -138,17 +139,42 @@ class _Run:
 
     def _check_contents(self, name: str, manifest: ModelManifest) -> list[Problem]:
         """Do the tables of the packed files and the tokenizer say what the manifest says?"""
-        # Parsing packed files and tokenizers is slow to import, and only this needs it.
+        # Only this needs the packed format and the tokenizers, which take time to import.
         from subllm.store.model_files import ModelFiles
 
         try:
             with ModelFiles(self._store, manifest) as files:
-                complaints = files.disagreements()
+                complaints = list(disagreements(files))
                 files.tokenizer()
         except SubllmError as error:
             complaints = [str(error)]
         fix = f"subllm rm {name}, then extract it again; if that does not help, report a bug"
         return [Problem(complaint, fix) for complaint in complaints]
+
+
+def disagreements(files: ModelFiles) -> Iterator[str]:
+    """Where the packed files say something else than the manifest's table.
+
+    Raises LayoutError for contents that break their own format.
+    """
+    for blob, reader in (("own", files.own), ("shared", files.shared)):
+        entries = {entry.name: entry for entry in files.manifest.tensors if entry.blob == blob}
+        for name in sorted(entries.keys() ^ set(reader.names())):
+            where = "the manifest's table" if name in entries else "the packed file"
+            yield f"tensor {name!r} is only in {where} ({blob})"
+        reader.verify()
+        for name, entry in entries.items():
+            told: tuple[tuple[int, ...], str, str, int]
+            if name in reader.table:
+                row = reader.table[name]
+                told = (row.shape, row.pattern, row.values, reader.tensor(name).kept)
+            elif name in reader.vectors:
+                size = reader.vector(name).size
+                told = ((size,), "dense", "f32", size)
+            else:
+                continue
+            if told != (wanted := (entry.shape, entry.pattern, entry.values, entry.kept)):
+                yield f"tensor {name!r} is {told} in the packed file, the manifest says {wanted}"
 
 
 def _outside(file: FileEntry) -> Path | None:
