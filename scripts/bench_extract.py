@@ -96,12 +96,12 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     import torch
     from oracles.plain_wanda import prune_blockwise
     from subllm.calibration.load import load_calibration
-    from subllm.sparsity.packing import unpack_mask
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from subllm.catalog.loader import load_catalog
     from subllm.extraction.memory import peak_memory_bytes
     from subllm.extraction.prepare import open_base
+    from subllm.sparsity.packing import unpack_mask
     from subllm.sparsity.pattern import Pattern
     from subllm.store.model_files import open_model
     from subllm.store.store import Store

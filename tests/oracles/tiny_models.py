@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,10 @@ import transformers
 
 from subllm.arch.registry import spec_from_config
 from subllm.arch.spec import ArchSpec
+from subllm.text.token_bytes import byte_alphabet
+from subllm.text.tokenizer import Tokenizer
 
-VOCAB = 96
+VOCAB = 264
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -129,3 +132,50 @@ def source(model: Any) -> MemorySource:
     # No family of ours, but Gemma 3 without q and k norms shows that soft caps work.
     spec = spec_from_config({**config, "model_type": "gemma3_text", "rope_parameters": None})
     return MemorySource(dataclasses.replace(spec, qk_norm=False, rope_theta=10000.0), state)
+
+
+END, MARK, FILL = 256, 257, 258
+
+
+def tokenizer() -> Tokenizer:
+    """One token for each byte, then END (eos), MARK and FILL (special): 259 in all."""
+    letters = {code: letter for letter, code in byte_alphabet().items()}
+    specials = {END: "<|end|>", MARK: "<|mark|>", FILL: "<|fill|>"}
+    definition = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": token,
+                "content": text,
+                "special": True,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+            }
+            for token, text in specials.items()
+        ],
+        "pre_tokenizer": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": False,
+            "use_regex": False,
+        },
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": False,
+            "use_regex": False,
+        },
+        "model": {
+            "type": "BPE",
+            "vocab": {letters[byte]: byte for byte in range(256)},
+            "merges": [],
+        },
+    }
+    return Tokenizer.from_files(
+        {
+            "tokenizer.json": json.dumps(definition).encode(),
+            "tokenizer_config.json": b'{"eos_token": "<|end|>"}',
+        }
+    )

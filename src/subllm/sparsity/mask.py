@@ -5,6 +5,8 @@ Packed masks are uint64 [row_tiles, col_blocks, 8], as `layout` draws them.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,7 @@ from subllm.sparsity.pattern import Pattern
 
 Bools = npt.NDArray[np.bool_]
 Bits = npt.NDArray[np.uint64]
+_T = TypeVar("_T", bound=np.generic)
 
 
 def select(scores: npt.NDArray[np.float32], pattern: Pattern, *, threads: int = 0) -> Bools:
@@ -62,7 +65,7 @@ def pack_bits(mask: Bools, *, threads: int = 0) -> Bits:
     shape = (-(-rows // TILE_ROWS), -(-cols // TILE_COLS), TILE_ROWS)
     out = aligned_empty(shape[0] * shape[1] * shape[2], np.uint64).reshape(shape)
     native.core().pack_bits(mask, out, threads)
-    return out.view(np.uint64)
+    return out
 
 
 def pack_bits_reference(mask: Bools) -> Bits:
@@ -124,7 +127,7 @@ def fits(bits: Bits, rows: int, cols: int, pattern: Pattern) -> bool:
     return True
 
 
-def _matrix(array: npt.NDArray[np.generic], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def _matrix(array: npt.NDArray[_T], dtype: type[_T]) -> npt.NDArray[_T]:
     if array.ndim != 2 or array.dtype != dtype:
         raise PatternError(
             f"expected a {np.dtype(dtype)} matrix, not {array.dtype} of shape {array.shape}"

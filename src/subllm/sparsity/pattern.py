@@ -1,8 +1,8 @@
 """Sparsity patterns: which share of a matrix is removed, and in what units.
 
-    dense    nothing is removed
-    P%       unstructured: the lowest P % of every output row go (floor)
-    N:M      of every M consecutive inputs the N highest are kept
+dense    nothing is removed
+P%       unstructured: the lowest P % of every output row go (floor)
+N:M      of every M consecutive inputs the N highest are kept
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from subllm.sparsity.pattern import Pattern
 
 LANES = 16
 INT4_DIVISORS = (
-    (6.5, 6.75, 7.0, 7.125, 7.25, 7.375, 7.5, 7.625, 7.75, 7.875)
-    + (8.0, 8.125, 8.25, 8.5, 8.75, 9.0, 9.5, 10.0, 10.5, 11.0)
-)  # fmt: skip
+    *(6.5, 6.75, 7.0, 7.125, 7.25, 7.375, 7.5, 7.625, 7.75, 7.875),
+    *(8.0, 8.125, 8.25, 8.5, 8.75, 9.0, 9.5, 10.0, 10.5, 11.0),
+)
 INT8_DIVISORS = (126.5, 127.0, 127.5, 128.5)
 LIMITS = {"int8": (-127, 127), "int4": (-8, 7)}
 
@@ -45,7 +45,8 @@ def _codes(group: Floats, scale: np.float16, values: str) -> Floats:
     wide = np.float32(scale)
     inverse = np.float32(1) / wide if wide != 0 else np.float32(0)
     low, high = LIMITS[values]
-    return np.rint(np.clip(group * inverse, low, high)) + np.float32(0)
+    codes: Floats = np.rint(np.clip(group * inverse, low, high)) + np.float32(0)
+    return codes
 
 
 def quantize_group(group: Floats, values: str) -> tuple[np.float16, npt.NDArray[np.int8]]:
@@ -155,9 +156,7 @@ def unpack_reference(packed: PackedTensor) -> Floats:
     return np.ascontiguousarray(out[:rows, :cols])
 
 
-def _read_run(
-    data: npt.NDArray[np.uint8], at: int, slots: int, values: str
-) -> tuple[Floats, int]:
+def _read_run(data: npt.NDArray[np.uint8], at: int, slots: int, values: str) -> tuple[Floats, int]:
     if values == "bf16":
         return from_bf16(data[at : at + 2 * slots].view("<u2")), at + 2 * slots
     if values == "int8":

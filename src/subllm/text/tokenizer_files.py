@@ -10,13 +10,17 @@ from typing import Any
 
 from subllm.errors import WeightsError
 
+MAX_ID = 1 << 24  # no vocabulary comes near; a larger id is damage
+
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """markers  texts of tokens that plain text must not be read as: special tokens,
+    """vocab_size  one more than the highest id that stands for a token
+    markers  texts of tokens that plain text must not be read as: special tokens,
     and added ones that the vocabulary itself does not have (fill-in-the-middle)."""
 
     byte_level: bool
+    vocab_size: int
     bos_id: int | None
     eos_ids: tuple[int, ...]
     add_bos: bool
@@ -54,6 +58,9 @@ def read_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocab, dict) or not all(isinstance(t, dict) for t in added):
         raise WeightsError("tokenizer.json is not a BPE tokenizer; that is not supported")
+    numbers = [*vocab.values(), *(t.get("id") for t in added)]
+    if not all(type(i) is int and 0 <= i < MAX_ID for i in numbers):
+        raise WeightsError("tokenizer.json has malformed token ids; fetch the model again")
     ids = {**vocab, **{t["content"]: t["id"] for t in added}}
     bos_id = ids.get(_token_text(config.get("bos_token")))
     eos = [ids.get(_token_text(config.get("eos_token")))]
@@ -62,6 +69,7 @@ def read_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
         eos += listed if isinstance(listed, list) else [listed]
     return TokenizerFacts(
         byte_level="ByteLevel" in _types(definition.get("decoder")),
+        vocab_size=max(ids.values(), default=-1) + 1,
         bos_id=bos_id,
         eos_ids=tuple(dict.fromkeys(i for i in eos if isinstance(i, int))),
         add_bos=_adds_bos(definition, config, bos_id),

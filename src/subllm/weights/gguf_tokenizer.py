@@ -13,7 +13,7 @@ from subllm.errors import WeightsError
 from subllm.weights.gguf_file import GgufFile
 from subllm.weights.gguf_pretokenizers import PRE_TOKENIZERS
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # of GGUF's token types
 _SPACE = "\u2581"
 # Whichever of these control tokens a vocabulary has ends a generation, beside its eos.
 _END_TOKENS = (
@@ -120,7 +120,7 @@ def _byte_level(file: GgufFile, vocabulary: _Vocabulary) -> dict[str, Any]:
     vocab = {
         token: index
         for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
-        if kind in (_NORMAL, _UNKNOWN, _BYTE)
+        if kind != _UNUSED  # padding of the embedding matrix
     }
     normalizer, pre_tokenizer = PRE_TOKENIZERS[name]
     return {
@@ -182,6 +182,8 @@ def _sentencepiece(file: GgufFile, vocabulary: _Vocabulary) -> dict[str, Any]:
 
 
 def _bpe(vocab: dict[str, int], merges: list[list[str]], **switches: Any) -> dict[str, Any]:
+    # The older form, one string a merge, loads faster but cannot hold spaces.
+    spaced = any(" " in left or " " in right for left, right in merges)
     return {
         "type": "BPE",
         "dropout": None,
@@ -193,7 +195,7 @@ def _bpe(vocab: dict[str, int], merges: list[list[str]], **switches: Any) -> dic
         "ignore_merges": False,
         **switches,
         "vocab": vocab,
-        "merges": merges,
+        "merges": merges if spaced else [f"{left} {right}" for left, right in merges],
     }
 
 
@@ -238,7 +240,9 @@ def _config(vocabulary: _Vocabulary, model: str) -> dict[str, Any]:
 def _generation_config(vocabulary: _Vocabulary) -> dict[str, Any]:
     eos = [vocabulary.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
     ends = [i for i in eos if isinstance(i, int) and 0 <= i < len(vocabulary.tokens)]
-    for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True)):
-        if kind == _CONTROL and text in _END_TOKENS:
-            ends.append(index)
+    ends += [
+        index
+        for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
+        if kind == _CONTROL and text in _END_TOKENS
+    ]
     return {"eos_token_id": list(dict.fromkeys(ends))}

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from oracles.plain_wanda import prune_by_whole_forwards
-from subllm.sparsity.packing import unpack, unpack_mask
 
 from subllm.errors import ExtractionError, UnknownNameError
 from subllm.extraction.dense import add_dense
 from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions
 from subllm.progress import NullProgress
+from subllm.sparsity.packing import unpack, unpack_mask
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import open_model
 

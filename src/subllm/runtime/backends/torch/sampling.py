@@ -64,24 +64,24 @@ class _Kept:
 
 
 def _filter(adjusted: torch.Tensor, params: SamplingParams, size: int) -> _Kept:
-    """Applies the filters, looking at the `size` best tokens only."""
-    ids = _ordered(adjusted, min(size, params.top_k or size))
+    """Applies the filters, looking at the `size` best tokens only (or those of top_k)."""
+    ids = _ordered(adjusted, params.top_k or size)
     scaled = adjusted[ids].double() / params.temperature
     weights = (scaled - scaled[0]).exp()
-    complete = len(ids) == len(adjusted) or 0 < params.top_k <= size
+    complete = len(ids) == len(adjusted) or params.top_k > 0
     cumulative = weights.cumsum(0)
     mass = cumulative[-1]
-    if not complete and not params.top_k:
+    if not complete:
         mass = (adjusted.double() / params.temperature - scaled[0]).exp().sum()
     count = len(ids)
-    if params.top_p < 1.0 and (complete or not params.top_k):
+    if params.top_p < 1.0:
         count = int(torch.searchsorted(cumulative, params.top_p * mass, side="left")) + 1
     if params.min_p > 0.0:
         count = min(count, int((weights >= params.min_p * weights[0]).sum()))
     if complete or count < len(ids):
         count = min(count, len(ids))
         return _Kept(ids[:count], weights[:count], float(cumulative[count - 1]), True)
-    unfiltered = not params.top_k and params.top_p == 1.0 and params.min_p == 0.0
+    unfiltered = params.top_p == 1.0 and params.min_p == 0.0
     return _Kept(ids, weights, float(mass) if unfiltered else None, False)
 
 

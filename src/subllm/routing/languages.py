@@ -1,0 +1,128 @@
+"""The names of languages: canonical ones, aliases, file extensions.
+
+A language is a plain name. Four have calibration packs; any other calibrated domain
+may have a sub-model too, so names that are not known here pass through.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+LANGUAGES = ("python", "java", "cpp", "javascript")
+GENERAL = "general"
+DENSE = "dense"  # reserved for the unpruned base
+
+# Editors' language ids and what people write. C is served by the C++ sub-model and
+# TypeScript by the JavaScript one: their nearest relatives.
+ALIASES: dict[str, str] = {
+    "py": "python",
+    "python2": "python",
+    "python3": "python",
+    "py3": "python",
+    "pyi": "python",
+    "cython": "python",
+    "ipython": "python",
+    "jupyter": "python",
+    "c++": "cpp",
+    "cc": "cpp",
+    "cxx": "cpp",
+    "hpp": "cpp",
+    "h": "cpp",
+    "c": "cpp",
+    "cuda": "cpp",
+    "cuda-cpp": "cpp",
+    "arduino": "cpp",
+    "js": "javascript",
+    "jsx": "javascript",
+    "mjs": "javascript",
+    "cjs": "javascript",
+    "node": "javascript",
+    "nodejs": "javascript",
+    "node.js": "javascript",
+    "ecmascript": "javascript",
+    "javascriptreact": "javascript",
+    "ts": "javascript",
+    "tsx": "javascript",
+    "typescript": "javascript",
+    "typescriptreact": "javascript",
+    "vue": "javascript",
+    "svelte": "javascript",
+    "c#": "csharp",
+    "cs": "csharp",
+    "golang": "go",
+    "rs": "rust",
+    "rb": "ruby",
+    "kt": "kotlin",
+    "sh": "shell",
+    "bash": "shell",
+    "zsh": "shell",
+    "shellscript": "shell",
+    "yml": "yaml",
+    "md": "markdown",
+    "plaintext": "text",
+    "txt": "text",
+}
+
+EXTENSIONS: dict[str, str] = {
+    **dict.fromkeys(("py", "pyi", "pyw", "pyx", "ipynb"), "python"),
+    **dict.fromkeys(("java", "jsh"), "java"),
+    **dict.fromkeys(
+        ("cpp", "cc", "cxx", "c++", "hpp", "hh", "hxx", "h++", "h", "c", "ipp", "tpp", "inl"), "cpp"
+    ),
+    **dict.fromkeys(("cu", "cuh", "ino"), "cpp"),
+    **dict.fromkeys(("js", "jsx", "mjs", "cjs", "ts", "tsx", "mts", "cts"), "javascript"),
+    **dict.fromkeys(("vue", "svelte"), "javascript"),
+    # Languages without a pack: known, so that they fall back instead of being guessed.
+    "cs": "csharp",
+    "go": "go",
+    "rs": "rust",
+    "rb": "ruby",
+    "php": "php",
+    "kt": "kotlin",
+    "kts": "kotlin",
+    "swift": "swift",
+    "scala": "scala",
+    "lua": "lua",
+    "pl": "perl",
+    "r": "r",
+    "jl": "julia",
+    "dart": "dart",
+    "hs": "haskell",
+    "ex": "elixir",
+    "zig": "zig",
+    "sql": "sql",
+    "html": "html",
+    "css": "css",
+    **dict.fromkeys(("sh", "bash", "zsh"), "shell"),
+    **dict.fromkeys(("yaml", "yml"), "yaml"),
+    "json": "json",
+    "toml": "toml",
+    "xml": "xml",
+    **dict.fromkeys(("md", "rst"), "markdown"),
+    "tex": "latex",
+}
+
+FILE_NAMES: dict[str, str] = {
+    "sconstruct": "python",
+    "sconscript": "python",
+    "jakefile": "javascript",
+    "dockerfile": "dockerfile",
+    "makefile": "makefile",
+    "cmakelists.txt": "cmake",
+}
+
+
+def canonical(name: str) -> str:
+    """`"C++"` -> `"cpp"`, `".tsx"` -> `"javascript"`; an unknown name is returned in
+    lower case."""
+    key = name.strip().lower().removeprefix(".")
+    return ALIASES.get(key, key)
+
+
+def of_path(path: str) -> str | None:
+    """The language of a file name or path, of POSIX or Windows; None when unknown."""
+    name = PurePosixPath(path.strip().replace("\\", "/")).name.lower()
+    if name in FILE_NAMES:
+        return FILE_NAMES[name]
+    _, dot, extension = name.rpartition(".")
+    return EXTENSIONS.get(extension) if dot else None

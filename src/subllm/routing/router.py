@@ -1,0 +1,195 @@
+"""From a request to a sub-model's name and the reason for it.
+
+Rules, first match wins:
+
+    model     the request names a sub-model
+    language  the request states its language
+    path      a file path: stated, or after a file separator token of the prompt
+    fence     the tag of a fenced code block
+    named     a language named in the chat text
+    content   what the code looks like
+    session   the last language of this client
+    fallback  the dense or the general model if there, else the one used last
+
+In a chat the newest message that has a fence or a name decides, so that "now in
+Java" wins over an older Python block. A language without a sub-model goes to the
+fallback: a stated language is never overruled by a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from subllm.errors import UnknownNameError
+from subllm.routing.content import of_content
+from subllm.routing.detect import of_fences, of_names, of_prompt_path
+from subllm.routing.languages import DENSE, GENERAL, canonical, of_path
+from subllm.routing.sessions import Sessions
+
+AUTO = "auto"
+
+Reason = Literal["model", "language", "path", "fence", "named", "content", "session", "fallback"]
+
+
+@dataclass(frozen=True)
+class SubModel:
+    """A model that can be routed to. `base` is `family:size`."""
+
+    name: str
+    base: str
+    language: str
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a request tells. `prompt` and `suffix` are code or text to complete,
+    `messages` a chat, `session` a key of `sessions.session_key`."""
+
+    model: str | None = None
+    language: str | None = None
+    path: str | None = None
+    prompt: str = ""
+    suffix: str = ""
+    messages: tuple[Message, ...] = ()
+    file_separator: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """`language` is what the request was found to be in, None when nothing told."""
+
+    model: str
+    language: str | None
+    reason: Reason
+
+
+class Router:
+    """Chooses among `models()`. With several bases `auto` prefers `default_base`, then
+    the others by name; within a base an untagged sub-model, then tags by name. A
+    sub-model of the right language on another base beats a fallback."""
+
+    def __init__(
+        self,
+        models: Callable[[], Sequence[SubModel]],
+        sessions: Sessions,
+        *,
+        default_base: str = "",
+    ) -> None:
+        self._models = models
+        self._sessions = sessions
+        self._default_base = default_base
+        self._last_used: str | None = None
+
+    def ids(self) -> list[str]:
+        """Every model id that a request may name, sorted; `auto` last."""
+        models = self._models()
+        return [*sorted({m.name for m in models} | {m.base for m in models}), AUTO]
+
+    def check(self, name: str) -> str:
+        """`name` when a request may use it; raises UnknownNameError."""
+        ids = self.ids()
+        if name not in ids:
+            raise UnknownNameError("model", name, ids, "'subllm list' shows what is served")
+        return name
+
+    def route(self, query: Query) -> Route:
+        """Raises UnknownNameError for a model name that is not served, and for any when
+        nothing is."""
+        models = self._models()
+        asked = (query.model or AUTO).strip()
+        exact = next((m for m in models if m.name == asked), None)
+        if exact is not None:
+            route = Route(exact.name, exact.language, "model")
+        else:
+            candidates = [m for m in models if asked in (AUTO, m.base)]
+            if not candidates:
+                raise UnknownNameError(
+                    "model",
+                    asked,
+                    self.ids() if models else (),
+                    "'subllm list' shows what is served"
+                    if models
+                    else "there is no sub-model yet: run 'subllm extract python'",
+                )
+            candidates.sort(key=self._preference)
+            route = self._choose(query, candidates)
+        self._remember(query, route)
+        return route
+
+    def _preference(self, model: SubModel) -> tuple[bool, str, bool, str, str]:
+        return (
+            model.base != self._default_base,
+            model.base,
+            bool(model.tag),
+            model.tag,
+            model.name,
+        )
+
+    def _choose(self, query: Query, candidates: list[SubModel]) -> Route:
+        last = self._sessions.get(query.session) if query.session else None
+        language: str | None = None
+        for reason, language in _evidence(query):
+            if model := _with_language(candidates, language):
+                return Route(model.name, language, reason)
+            break
+        if language is None and last is not None and last.language is not None:
+            language = last.language
+            if model := _with_language(candidates, language):
+                return Route(model.name, language, "session")
+        for reserve in (DENSE, GENERAL):
+            if model := _with_language(candidates, reserve):
+                return Route(model.name, language, "fallback")
+        names = {model.name for model in candidates}
+        for used in (last.model if last else None, self._last_used):
+            if used in names and used is not None:
+                return Route(used, language, "fallback")
+        return Route(candidates[0].name, language, "fallback")
+
+    def _remember(self, query: Query, route: Route) -> None:
+        self._last_used = route.model
+        if query.session:
+            served = route.language if route.reason not in ("fallback", "session") else None
+            if served == DENSE:
+                served = None
+            self._sessions.put(query.session, served, route.model)
+
+
+def _with_language(candidates: Sequence[SubModel], language: str) -> SubModel | None:
+    return next((model for model in candidates if model.language == language), None)
+
+
+def _evidence(query: Query) -> Iterator[tuple[Reason, str]]:
+    """What the request itself says about its language, strongest first."""
+    if query.language and query.language.strip():
+        yield "language", canonical(query.language)
+    path = of_path(query.path) if query.path else None
+    if language := path or of_prompt_path(query.prompt, query.file_separator):
+        yield "path", language
+    if language := of_fences(query.prompt):
+        yield "fence", language
+    yield from _chat_evidence(query.messages)
+    texts = [query.prompt + "\n" + query.suffix] if query.prompt or query.suffix else []
+    texts += [message.text for message in reversed(query.messages) if message.role != "system"]
+    for text in texts:
+        if language := of_content(text):
+            yield "content", language
+
+
+def _chat_evidence(messages: tuple[Message, ...]) -> Iterator[tuple[Reason, str]]:
+    system = [message for message in messages if message.role in ("system", "developer")]
+    dialogue = [message for message in messages if message not in system]
+    for message in [*reversed(dialogue), *reversed(system)]:
+        if language := of_fences(message.text):
+            yield "fence", language
+        elif message.role != "assistant" and (language := of_names(message.text)):
+            yield "named", language

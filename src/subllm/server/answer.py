@@ -1,0 +1,175 @@
+"""Runs a plan and answers: one JSON object, or server-sent events.
+
+Either way a client that leaves stops the work, wherever it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from subllm.server.errors import api_error
+from subllm.server.generation import Generation, until_disconnect
+from subllm.server.jobs import Generated, Scored
+from subllm.server.replies import CompletionReply, Reply
+from subllm.server.worker import EngineWorker
+
+CLIENT_CLOSED_REQUEST = 499  # never seen by a client: it has left
+
+Chunks = AsyncGenerator[dict[str, Any], None]
+
+
+async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
+    """Everything of a reply in order. The first chunk comes after the engine's first
+    event, so that a failure until then can still be an HTTP status."""
+    plan = reply.plan
+    if plan.scores and isinstance(reply, CompletionReply):
+        async with Generation(worker, plan.model.ref, list(plan.scores)) as scoring:
+            async for index, event in scoring:
+                if isinstance(event, Scored):
+                    reply.scored(index, event.logprobs)
+    opened = False
+    async with Generation(worker, plan.model.ref, list(plan.drafts)) as generation:
+        async for index, event in generation:
+            if not opened:
+                opened = True
+                for chunk in reply.opening():
+                    yield chunk
+            if isinstance(event, Generated):
+                for chunk in reply.feed(index, event.event):
+                    yield chunk
+    if not opened:
+        for chunk in reply.opening():
+            yield chunk
+    for chunk in reply.closing():
+        yield chunk
+
+
+async def answer(
+    request: Request, worker: EngineWorker, reply: Reply, *, stream: bool, keep_alive: float
+) -> Response:
+    headers = {
+        "x-subllm-model": reply.plan.route.model,
+        "x-subllm-route": reply.plan.route.reason,
+    }
+    source = Source(chunks(worker, reply), request.receive)
+    if stream:
+        # Wait a little for the first chunk: until then a failure has its own status.
+        await source.peek(keep_alive)
+        return EventStream(source, keep_alive, headers)
+    async with source:
+        while await source.next() is not None:
+            pass
+        if source.gone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return JSONResponse(reply.whole(), headers=headers)
+
+
+class Source:
+    """Chunks until they end or the client leaves. Leaving the context ends the work."""
+
+    def __init__(self, items: Chunks, receive: Receive) -> None:
+        self._items = items
+        self._disconnect = asyncio.ensure_future(until_disconnect(receive))
+        self._pending: asyncio.Future[dict[str, Any]] | None = None
+
+    async def __aenter__(self) -> Source:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._disconnect.cancel()
+        if self._pending is not None:
+            self._pending.cancel()
+            with contextlib.suppress(BaseException):
+                await self._pending
+        await self._items.aclose()
+
+    @property
+    def gone(self) -> bool:
+        return self._disconnect.done()
+
+    async def peek(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the next chunk without taking it. A failure
+        ends the source and is raised."""
+        try:
+            await self._wait(timeout)
+            if self._pending is not None and self._pending.done():
+                error = self._pending.exception()
+                if error is not None and not isinstance(error, StopAsyncIteration):
+                    raise error
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def next(self, timeout: float | None = None) -> dict[str, Any] | None:
+        """The next chunk; None at the end or when the client has left. Raises
+        TimeoutError after `timeout` seconds, and what the work raises."""
+        pending = await self._wait(timeout)
+        if self.gone:
+            return None
+        if not pending.done():
+            raise TimeoutError
+        self._pending = None
+        try:
+            return pending.result()
+        except StopAsyncIteration:
+            return None
+
+    async def _wait(self, timeout: float | None) -> asyncio.Future[dict[str, Any]]:
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(_advance(self._items))
+        either: set[asyncio.Future[Any]] = {self._pending, self._disconnect}
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return self._pending
+
+
+async def _advance(items: Chunks) -> dict[str, Any]:
+    return await anext(items)
+
+
+class EventStream(Response):
+    """Server-sent events: one JSON object per event, LF line ends, `: keep-alive`
+    comments while nothing comes (never `: ping`: some clients take that as the end),
+    `[DONE]` last. A failure on the way is an event with an error object."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: Source, keep_alive: float, headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "cache-control": "no-store"})
+        del self.headers["content-length"]
+        self._source = source
+        self._keep_alive = keep_alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(text: str, more: bool = True) -> None:
+            body = text.encode()
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        async with self._source as source:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                while True:
+                    try:
+                        chunk = await source.next(self._keep_alive)
+                    except TimeoutError:
+                        await write(": keep-alive\n\n")
+                        continue
+                    if chunk is None:
+                        break
+                    await write(_event(chunk))
+            except Exception as error:
+                await write(_event(api_error(error).body()), more=False)
+                return
+            if not source.gone:
+                await write("data: [DONE]\n\n", more=False)
+
+
+def _event(chunk: dict[str, Any]) -> str:
+    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"

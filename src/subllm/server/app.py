@@ -1,0 +1,116 @@
+"""The HTTP application: routes, and what they share. Importing it never imports torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from subllm import __version__
+from subllm.routing.router import Router
+from subllm.routing.sessions import Sessions, session_key
+from subllm.server import errors
+from subllm.server.answer import answer
+from subllm.server.config import ServerConfig
+from subllm.server.convert import Caller, Planner
+from subllm.server.guard import Guard
+from subllm.server.models import ModelSet
+from subllm.server.replies import ChatReply, CompletionReply
+from subllm.server.wire import ChatBody, CompletionBody
+from subllm.server.worker import EngineWorker
+
+
+def create_app(
+    models: ModelSet,
+    config: ServerConfig,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The application over `models`. Its engine thread runs from start-up to shutdown
+    and is `app.state.worker`."""
+    worker = EngineWorker(
+        models.load,
+        max_engines=config.max_engines,
+        max_bytes=config.max_bytes,
+        estimate=models.size_of,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(worker.stop)
+
+    sessions = Sessions(clock, seconds=config.session_seconds)
+    router = Router(models.sub_models, sessions, default_base=config.default_base)
+    planner = Planner(models, router, config)
+    # No documentation pages: they load scripts from elsewhere.
+    app = FastAPI(
+        title="subllm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.worker = worker
+    app.add_middleware(Guard, config=config)
+    errors.install(app)
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        plan = await asyncio.to_thread(planner.completion, body, _caller(request))
+        reply = CompletionReply(plan, include_usage=_include_usage(body))
+        return await answer(
+            request, worker, reply, stream=bool(body.stream), keep_alive=config.keep_alive_seconds
+        )
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatBody, request: Request) -> Response:
+        plan = await asyncio.to_thread(planner.chat, body, _caller(request))
+        reply = ChatReply(plan, include_usage=_include_usage(body))
+        return await answer(
+            request, worker, reply, stream=bool(body.stream), keep_alive=config.keep_alive_seconds
+        )
+
+    @app.get("/v1/models")
+    def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model_object(name) for name in router.ids()]}
+
+    @app.get("/v1/models/{name}")
+    def get_model(name: str) -> dict[str, Any]:
+        return _model_object(router.check(name))
+
+    started = clock()
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "version": __version__,
+            "uptime_seconds": round(clock() - started, 3),
+            "loading": worker.loading,
+            "loaded": [
+                {"model": m.name, "resident_bytes": m.resident_bytes, "active": m.active}
+                for m in worker.loaded
+            ],
+        }
+
+    return app
+
+
+def _include_usage(body: CompletionBody | ChatBody) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def _caller(request: Request) -> Caller:
+    headers = request.headers
+    peer = request.client.host if request.client else ""
+    session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
+    return Caller(session, headers.get("x-subllm-language"))
+
+
+def _model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "subllm"}

@@ -1,0 +1,69 @@
+"""What the server may be told, with defaults that are safe on a shared machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from subllm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one request; going over one is a 400 (413 for the body)."""
+
+    body_bytes: int = 8 * 1024 * 1024
+    choices: int = 64  # prompts x n
+    stops: int = 16
+    stop_chars: int = 256
+    logprobs: int = 20
+    messages: int = 1024
+    logit_bias: int = 1024
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How the server binds, whom it answers and how much it keeps loaded.
+
+    A host other than loopback needs `api_key`. `allowed_hosts` extends the Host
+    headers that are answered (localhost, *.localhost, 127.0.0.1, [::1]).
+    `default_base` is preferred by `auto` when several bases have the language.
+    `max_engines` and `max_bytes` bound the loaded sub-models (least recently used go
+    first); a single one over `max_bytes` still loads, alone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 11435
+    api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    default_base: str = "qwen2.5-coder:0.5b"
+    max_engines: int = 4
+    max_bytes: int | None = None
+    completion_max_tokens: int = 256
+    chat_max_tokens: int = 1024
+    keep_alive_seconds: float = 15.0
+    session_seconds: float = 1800.0
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port {self.port} is not between 0 and 65535; choose another")
+        if self.max_engines < 1:
+            raise SettingsError("at least one loaded model must be allowed; raise max_engines")
+        if self.api_key is not None and not self.api_key.strip():
+            raise SettingsError("the API key is empty; set a real one or none")
+        if self.api_key is None and not is_loopback(self.host):
+            raise SettingsError(
+                f"refusing to listen on {self.host} without an API key: "
+                "anyone on the network could use it; set an API key or use 127.0.0.1"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and loopback addresses; names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

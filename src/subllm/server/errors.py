@@ -1,0 +1,154 @@
+"""Every failure as an OpenAI error object: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from subllm.errors import (
+    BackendError,
+    ContextLengthError,
+    EngineBusyError,
+    LockedError,
+    ServerError,
+    SubllmError,
+    UnknownNameError,
+    UsageError,
+)
+
+log = logging.getLogger("subllm.server")
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+
+class ApiError(Exception):
+    """The wire form of a failure: HTTP status and the fields of the error object."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, headers=self.headers)
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.response()(scope, receive, send)
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
+
+
+def api_error(error: BaseException) -> ApiError:
+    """The wire form of any exception. What is not raised on purpose is logged, and
+    the client learns no detail of it."""
+    match error:
+        case ApiError():
+            return error
+        case UnknownNameError():
+            return ApiError(404, str(error), param="model", code=f"{error.kind}_not_found")
+        case ContextLengthError():
+            return bad_request(str(error), code="context_length_exceeded")
+        case UsageError():
+            return bad_request(str(error))
+        case EngineBusyError():
+            return ApiError(
+                429,
+                str(error),
+                kind="rate_limit_error",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        case BackendError() | ServerError() | LockedError():
+            return ApiError(503, str(error), kind=SERVER, code="unavailable")
+        case SubllmError():
+            return ApiError(500, str(error), kind=SERVER, code="engine_error")
+    log.error("unexpected error", exc_info=error)
+    return ApiError(
+        500, "internal error; the server's log has the details", kind=SERVER, code="internal_error"
+    )
+
+
+def validation_error(error: RequestValidationError) -> ApiError:
+    """The first problem of a body that does not validate, with its place."""
+    first = error.errors()[0]
+    kind = first.get("type", "")
+    place = [str(part) for part in first.get("loc", ()) if part != "body"]
+    if kind == "json_invalid":
+        return bad_request("the body is not valid JSON", code="invalid_json")
+    if not place:
+        return bad_request("the body must be a JSON object", code="invalid_body")
+    # A union reports each of its members: name the field, not the member.
+    param = place[0]
+    message = str(first.get("msg", "invalid value")).removeprefix("Value error, ")
+    if kind == "missing":
+        message = "required"
+    elif len(place) > 1:
+        message = f"{message} (at {'.'.join(place)})"
+    text = f"{param}: {message}".encode("utf-8", "replace").decode()
+    return bad_request(text[:500], param=param, code="invalid_value")
+
+
+def _http_error(error: HTTPException) -> ApiError:
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return ApiError(404, "no such route; see the README", code="unknown_url")
+    if error.status_code == 405:
+        allow = headers.get("Allow") or headers.get("allow") or "another method"
+        return ApiError(
+            405, f"method not allowed; use {allow}", code="method_not_allowed", headers=headers
+        )
+    kind = SERVER if error.status_code >= 500 else INVALID
+    return ApiError(error.status_code, str(error.detail), kind=kind, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Route every exception of `app` through `api_error`."""
+
+    async def on_validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return validation_error(error).response()
+
+    async def on_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _http_error(error).response()
+
+    async def on_error(_: Request, error: Exception) -> JSONResponse:
+        return api_error(error).response()
+
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(ApiError, on_error)
+    app.add_exception_handler(SubllmError, on_error)

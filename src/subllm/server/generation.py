@@ -1,0 +1,93 @@
+"""The handlers' side of the worker: jobs of one HTTP request as one async stream."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.types import Receive
+
+from subllm.runtime.request import Request, SamplingParams
+from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, Scored, ScoreWork
+from subllm.server.worker import EngineWorker
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One generation to run: token ids in, how to sample."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+
+
+class Generation:
+    """All jobs of one HTTP request; `work[i]` is answered by events with index i.
+
+    Use as an async context manager: leaving it cancels whatever still runs, whether
+    the client left, an error came or everything is done.
+    """
+
+    def __init__(
+        self, worker: EngineWorker, model: ModelRef, work: list[Draft | ScoreWork]
+    ) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, JobEvent]] = asyncio.Queue()
+        self._open: dict[int, Job] = {}
+        group = uuid.uuid4().hex
+        for index, item in enumerate(work):
+            name = f"{group}-{index}"
+            body = item if isinstance(item, ScoreWork) else Request(name, item.prompt, item.params)
+            self._open[index] = Job(name, model, body, _Sink(self._loop, self._queue, index))
+
+    async def __aenter__(self) -> Generation:
+        for job in self._open.values():
+            self._worker.submit(job)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for job in self._open.values():
+            self._worker.cancel(job)
+
+    async def next(self) -> tuple[int, Generated | Scored] | None:
+        """The next event with its index; None when all jobs have ended. Raises the
+        error of the first job that fails."""
+        if not self._open:
+            return None
+        index, event = await self._queue.get()
+        if isinstance(event, Failed):
+            del self._open[index]
+            raise event.error
+        if isinstance(event, Scored) or event.event.finish_reason is not None:
+            del self._open[index]
+        return index, event
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Generated | Scored]]:
+        while (item := await self.next()) is not None:
+            yield item
+
+
+class _Sink:
+    """Carries events from the engine thread into the event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        events: asyncio.Queue[tuple[int, JobEvent]],
+        index: int,
+    ) -> None:
+        self._loop = loop
+        self._events = events
+        self._index = index
+
+    def __call__(self, event: JobEvent) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (self._index, event))
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client has closed the connection. The body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

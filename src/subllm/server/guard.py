@@ -1,0 +1,140 @@
+"""Who may talk to the server: Host header, API key, content type, body size.
+
+A page in a browser can reach a loopback port. It cannot forge the Host header (so
+DNS rebinding fails), cannot send JSON across origins without a preflight that is
+never answered, and cannot read replies, since no CORS header is ever sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from subllm.server.config import ServerConfig, is_loopback
+from subllm.server.errors import ApiError, api_error
+
+OPEN_PATHS = frozenset({"/health"})
+
+
+class Guard:
+    """ASGI middleware: checks, then hands the buffered body on."""
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        self._app = app
+        self._key = config.api_key
+        self._limit = config.limits.body_bytes
+        own = () if config.host in ("0.0.0.0", "::") else (config.host,)  # noqa: S104
+        self._hosts = frozenset(
+            host.strip("[]").lower().rstrip(".") for host in (*config.allowed_hosts, *own)
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            if scope["path"] not in OPEN_PATHS:
+                self._check_key(headers)
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                _check_content_type(headers)
+                receive = await self._buffered(headers, receive)
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            wire = api_error(error)
+            if not started:
+                await wire.send(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        name = host_name(hosts[0]) if len(hosts) == 1 else None
+        if name is None or not (
+            is_loopback(name) or name.endswith(".localhost") or name in self._hosts
+        ):
+            raise ApiError(
+                403,
+                "this Host header is not answered; use localhost, or allow the name in the "
+                "server's settings",
+                kind="permission_error",
+                code="host_not_allowed",
+            )
+
+    def _check_key(self, headers: Headers) -> None:
+        if self._key is None:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        equal = secrets.compare_digest(given.strip().encode(), self._key.encode())
+        if scheme.lower() != "bearer" or not equal:
+            raise ApiError(
+                401,
+                "missing or wrong API key; send 'Authorization: Bearer KEY'",
+                kind="authentication_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _buffered(self, headers: Headers, receive: Receive) -> Receive:
+        """Read the body up to the limit; what follows (a disconnect) stays with `receive`."""
+        declared = headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._limit:
+            raise self._too_large()
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                more = False
+            body += message.get("body", b"")
+            more = more and message.get("more_body", False)
+            if len(body) > self._limit:
+                raise self._too_large()
+        pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        return replay
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"the body is larger than {self._limit} bytes; send a shorter prompt",
+            code="body_too_large",
+            headers={"Connection": "close"},
+        )
+
+
+def _check_content_type(headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise ApiError(
+            415, "send the body as 'Content-Type: application/json'", code="content_type"
+        )
+
+
+def host_name(header: str) -> str | None:
+    """The name in a Host header without its port, lower case; None when malformed."""
+    header = header.strip().lower()
+    if header.startswith("["):
+        name, bracket, rest = header[1:].partition("]")
+        if not bracket:
+            return None
+    else:
+        name, colon, port = header.partition(":")
+        rest = colon + port
+    if rest and not (rest.startswith(":") and rest[1:].isdigit()):
+        return None
+    return name.rstrip(".") or None

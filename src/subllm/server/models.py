@@ -1,0 +1,147 @@
+"""What can be served: the store's models, their text side and how to load them.
+
+The store is asked at every request (a directory listing); manifests are read again
+only when a name points to another digest, so that a new sub-model is served at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from subllm.catalog.prompt import PromptSpec
+from subllm.errors import UnknownNameError, UsageError
+from subllm.routing.router import SubModel
+from subllm.runtime.request import Engine
+from subllm.server.jobs import ModelRef
+from subllm.store.manifest import Manifest, ModelManifest
+
+if TYPE_CHECKING:
+    from subllm.store.store import Store
+    from subllm.text.chat_template import ChatTemplate
+    from subllm.text.tokenizer import Tokenizer
+
+
+class ManifestSource(Protocol):
+    """The part of the store that is needed here."""
+
+    def names(self) -> Mapping[str, str]: ...
+
+    def manifest(self, name_or_digest: str) -> Manifest: ...
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model at its present version."""
+
+    ref: ModelRef
+    manifest: ModelManifest
+
+    @property
+    def prompt(self) -> PromptSpec:
+        return self.manifest.prompt
+
+    def sub_model(self) -> SubModel:
+        m = self.manifest
+        return SubModel(self.ref.name, m.base.name, m.language, m.tag)
+
+
+class TextSide:
+    """The tokenizer of a model with its chat template."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """Raises UsageError when the model has no chat template."""
+        from subllm.text.chat_template import ChatTemplate
+
+        source = self.tokenizer.chat_template
+        if source is None:
+            raise UsageError("this model has no chat template; use /v1/completions")
+        return ChatTemplate(source, self.tokenizer.bos_token, self.tokenizer.eos_token)
+
+
+class ModelSet:
+    """The servable models by name. Safe to use from several threads; `load` is called
+    by the engine thread alone, `tokenizer` under a lock, once per tokenizer blob.
+
+    size_of estimates the bytes of a model before it is loaded.
+    """
+
+    def __init__(
+        self,
+        source: ManifestSource,
+        load: Callable[[str], Engine],
+        tokenizer: Callable[[ModelManifest], Tokenizer],
+        *,
+        size_of: Callable[[str], int] = lambda name: 0,
+    ) -> None:
+        self._source = source
+        self.load = load
+        self.size_of = size_of
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._text_lock = threading.Lock()
+        self._served: dict[str, ServedModel] = {}
+        self._ignored: dict[str, str] = {}  # bases by name, with the digest seen
+        self._texts: dict[str, TextSide] = {}
+
+    @classmethod
+    def of_store(cls, store: Store, load: Callable[[str], Engine]) -> ModelSet:
+        """All models of `store`, with their tokenizers read from its blobs."""
+        from subllm.text.tokenizer import Tokenizer
+
+        def tokenizer(manifest: ModelManifest) -> Tokenizer:
+            return Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+
+        def size_of(name: str) -> int:
+            manifest = store.manifest(name)
+            if not isinstance(manifest, ModelManifest):
+                return 0
+            blobs = (manifest.blobs.own, manifest.blobs.shared)
+            return sum(store.blobs.path(digest).stat().st_size for digest in blobs)
+
+        return cls(store, load, tokenizer, size_of=size_of)
+
+    def models(self) -> dict[str, ServedModel]:
+        """The present models, read anew where a name has moved."""
+        names = self._source.names()
+        with self._lock:
+            for known in (self._served, self._ignored):
+                for name in [name for name in known if name not in names]:
+                    del known[name]
+            for name, digest in names.items():
+                served = self._served.get(name)
+                if self._ignored.get(name) == digest or (served and served.ref.version == digest):
+                    continue
+                manifest = self._source.manifest(digest)
+                if isinstance(manifest, ModelManifest):
+                    self._served[name] = ServedModel(ModelRef(name, digest), manifest)
+                    self._ignored.pop(name, None)
+                else:
+                    self._ignored[name] = digest
+                    self._served.pop(name, None)
+            return dict(self._served)
+
+    def sub_models(self) -> list[SubModel]:
+        return [model.sub_model() for model in self.models().values()]
+
+    def get(self, name: str) -> ServedModel:
+        """Raises UnknownNameError."""
+        models = self.models()
+        if name not in models:
+            raise UnknownNameError("model", name, models, "'subllm list' shows what is served")
+        return models[name]
+
+    def text(self, model: ServedModel) -> TextSide:
+        """The text side of a model; the first use of a base reads its tokenizer."""
+        digest = model.manifest.blobs.tokenizer
+        with self._text_lock:
+            if digest not in self._texts:
+                self._texts[digest] = TextSide(self._tokenizer(model.manifest))
+            return self._texts[digest]

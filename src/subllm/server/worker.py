@@ -1,0 +1,276 @@
+"""The one thread that owns every engine: it loads, steps, scores and closes them.
+
+Handlers submit jobs through a thread-safe queue and get events through each job's
+sink. Waiting jobs are served in order of arrival by model: when a model needs room
+and all loaded engines are busy, the least recently used one takes no new work until
+it has run empty, so that nobody waits for ever. A load that has begun is finished
+even when every client has left.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from subllm.errors import ContextLengthError, EngineError, ServerError, SubllmError
+from subllm.runtime.request import Engine, Request
+from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, Scored
+from subllm.server.pool import EnginePool, Slot
+
+log = logging.getLogger("subllm.server")
+
+_STOP = object()
+_WAKE = object()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A snapshot for /health: bytes resident, requests running on it."""
+
+    name: str
+    resident_bytes: int
+    active: int
+
+
+class EngineWorker:
+    """Runs jobs on engines that `load(name)` makes; see the module's docstring."""
+
+    def __init__(
+        self,
+        load: Callable[[str], Engine],
+        *,
+        max_engines: int = 4,
+        max_bytes: int | None = None,
+        estimate: Callable[[str], int] = lambda name: 0,
+    ) -> None:
+        self._load = load
+        self._pool = EnginePool(max_engines, max_bytes, estimate)
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
+        self._loaded: tuple[LoadedModel, ...] = ()
+        self._loading: str | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="subllm-engines", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Fail what runs and waits, close the engines, end the thread."""
+        self._stopping = True
+        self._inbox.put(_STOP)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def submit(self, job: Job) -> None:
+        """Raises ServerError once the worker is stopping."""
+        if self._stopping:
+            raise ServerError("the server is shutting down; start it again with 'subllm serve'")
+        self._inbox.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """Drop the job wherever it is. Never blocks, harmless when it has ended."""
+        job.cancelled = True
+        self._inbox.put(_WAKE)
+
+    @property
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        return self._loaded
+
+    @property
+    def loading(self) -> str | None:
+        return self._loading
+
+    # Everything below runs on the engine thread.
+
+    def _run(self) -> None:
+        try:
+            while self._take_messages():
+                self._drop_cancelled()
+                self._admit()
+                for slot in self._pool.slots():
+                    self._advance(slot)
+                self._snapshot()
+        finally:
+            self._stopping = True
+            self._shut_down()
+
+    def _take_messages(self) -> bool:
+        """Empty the inbox, waiting for a message when there is nothing to do."""
+        block = not self._waiting and not any(
+            slot.scores or slot.jobs or slot.engine.has_work() for slot in self._pool.slots()
+        )
+        while True:
+            try:
+                message = self._inbox.get(block)
+            except queue.Empty:
+                return not self._stopping
+            block = False
+            if message is _STOP:
+                return False
+            if isinstance(message, Job):
+                self._waiting.setdefault(message.model, deque()).append(message)
+
+    def _drop_cancelled(self) -> None:
+        for slot in self._pool.slots():
+            for job in [job for job in slot.jobs.values() if job.cancelled]:
+                del slot.jobs[job.id]
+                slot.engine.abort(job.id)
+        for ref, jobs in list(self._waiting.items()):
+            kept = deque(job for job in jobs if not job.cancelled)
+            if kept:
+                self._waiting[ref] = kept
+            else:
+                del self._waiting[ref]
+
+    def _admit(self) -> None:
+        """Move waiting jobs onto engines, loading at most one engine."""
+        held: set[str] = set()  # models that must run empty to make room
+        may_load = True
+        for ref in list(self._waiting):
+            if ref.name in held:
+                continue
+            slot = self._pool.get(ref)
+            if slot is None and may_load:
+                may_load = False
+                blocker = self._pool.make_room(ref)
+                if blocker is None:
+                    slot = self._open(ref)
+                else:
+                    held.add(blocker.ref.name)
+            if slot is not None:
+                for job in self._waiting.pop(ref):
+                    if slot.closed:  # it failed on a job before this one: load it again
+                        self._waiting.setdefault(ref, deque()).append(job)
+                    else:
+                        self._begin(slot, job)
+
+    def _open(self, ref: ModelRef) -> Slot | None:
+        """Load an engine; a failure goes to every job that waits for it."""
+        self._loading = ref.name
+        try:
+            return self._pool.put(ref, self._load(ref.name))
+        except SubllmError as error:
+            failure = error
+        except Exception:
+            log.exception("loading %s failed", ref.name)
+            failure = EngineError(f"{ref.name} could not be loaded; the server's log says why")
+        finally:
+            self._loading = None
+        for job in self._waiting.pop(ref):
+            _deliver(job, Failed(failure))
+        return None
+
+    def _begin(self, slot: Slot, job: Job) -> None:
+        if job.cancelled:
+            return
+        try:
+            if isinstance(job.work, Request):
+                slot.engine.add(_bounded(job.work, slot.engine.context_length))
+                slot.jobs[job.id] = job
+            else:
+                fit_to_context(len(job.work.tokens), slot.engine.context_length, reply=False)
+                slot.scores.append(job)
+        except SubllmError as error:
+            _deliver(job, Failed(error))
+        except Exception:
+            slot.jobs[job.id] = job
+            self._crashed(slot)
+
+    def _advance(self, slot: Slot) -> None:
+        """One step of one engine, then at most one score: engines take turns."""
+        try:
+            events = slot.engine.step() if slot.engine.has_work() else []
+            for event in events:
+                job = slot.jobs.get(event.request_id)
+                if job is None:
+                    continue
+                if event.finish_reason is not None:
+                    del slot.jobs[job.id]
+                _deliver(job, Generated(event))
+            if slot.jobs and not slot.engine.has_work():
+                raise RuntimeError(f"the engine of {slot.ref.name} forgot {list(slot.jobs)}")
+            if slot.scores:
+                self._score(slot, slot.scores.popleft())
+        except Exception:
+            self._crashed(slot)
+
+    def _score(self, slot: Slot, job: Job) -> None:
+        assert not isinstance(job.work, Request)
+        if job.cancelled:
+            return
+        try:
+            scores = slot.engine.score(job.work.tokens, job.work.top)
+        except SubllmError as error:
+            _deliver(job, Failed(error))
+        except Exception:
+            slot.scores.appendleft(job)
+            raise
+        else:
+            _deliver(job, Scored(tuple(scores)))
+
+    def _crashed(self, slot: Slot) -> None:
+        """An engine that raised what it should not is not trusted again."""
+        log.exception("the engine of %s failed", slot.ref.name)
+        self._pool.close(slot)
+        error = EngineError(
+            f"the engine of {slot.ref.name} failed and was unloaded; "
+            "send the request again (the server's log has the details)"
+        )
+        for job in [*slot.jobs.values(), *slot.scores]:
+            _deliver(job, Failed(error))
+        slot.jobs.clear()
+        slot.scores.clear()
+
+    def _snapshot(self) -> None:
+        self._loaded = tuple(
+            LoadedModel(s.ref.name, s.engine.resident_bytes, len(s.jobs) + len(s.scores))
+            for s in self._pool.slots()
+        )
+
+    def _shut_down(self) -> None:
+        error = Failed(ServerError("the server is shutting down; start it with 'subllm serve'"))
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, Job):
+                self._waiting.setdefault(message.model, deque()).append(message)
+        for jobs in self._waiting.values():
+            for job in jobs:
+                _deliver(job, error)
+        for slot in self._pool.slots():
+            for job in [*slot.jobs.values(), *slot.scores]:
+                _deliver(job, error)
+            self._pool.close(slot)
+        self._loaded = ()
+
+
+def fit_to_context(tokens: int, context_length: int, *, reply: bool = True) -> int:
+    """The tokens that are left for the reply. A prompt is never shortened: one that
+    leaves no room for a single token (or, without `reply`, does not fit) raises
+    ContextLengthError."""
+    room = context_length - tokens
+    missing = (1 if reply else 0) - room
+    if missing > 0:
+        raise ContextLengthError(
+            f"this model's context is {context_length} tokens and the prompt has {tokens}; "
+            f"shorten it by at least {missing}"
+        )
+    return room
+
+
+def _bounded(request: Request, context_length: int) -> Request:
+    """max_tokens is an upper bound: it is lowered to what the context leaves, and the
+    reply then ends with finish_reason "length"."""
+    room = fit_to_context(len(request.prompt), context_length)
+    if request.params.max_tokens <= room:
+        return request
+    return replace(request, params=replace(request.params, max_tokens=room))
+
+
+def _deliver(job: Job, event: JobEvent) -> None:
+    if not job.cancelled:
+        job.sink(event)

@@ -1,0 +1,138 @@
+"""`list show rm gc verify` on a small store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from subllm.store.store import Store
+
+from .samples import BASE, Ran
+
+Command = Callable[..., Ran]
+
+
+def test_list_fits_80_columns_and_tells_sizes_and_loss(store: Store, subllm: Command) -> None:
+    ran = subllm("list")
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", BASE, f"{BASE}-java", f"{BASE}-python"]
+    assert lines[1].split()[1:] == ["base", "gguf", "3.0", "MB"]
+    assert lines[3].split()[1:] == ["8:16", "int8", "1.2", "MB", "2.0", "MB", "+10.0%"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_list_json(store: Store, subllm: Command) -> None:
+    ran = subllm("list", "--json")
+    java = ran.json[1]
+    assert java["name"] == f"{BASE}-java"
+    assert (java["kind"], java["base"], java["language"]) == ("model", BASE, "java")
+    assert java["shared_bytes"] == 2_001_000
+    assert java["shared_with"] == [f"{BASE}-python"]
+    assert java["perplexity"]["java"] == {"before": 2.5, "after": 2.75, "tokens": 4096}
+    assert ran.err == ""
+
+
+def test_list_of_an_empty_store_says_how_to_start(subllm: Command) -> None:
+    ran = subllm("list")
+    assert (ran.status, ran.out) == (0, "")
+    assert "subllm pull" in ran.err
+    assert subllm("list", "--json").json == []
+
+
+def test_list_shows_damage_and_goes_on(store: Store, subllm: Command) -> None:
+    path = store.manifest_path(store.resolve(f"{BASE}-java"))
+    path.chmod(0o644)
+    path.write_text("{}")
+    ran = subllm("list")
+    assert ran.status == 0
+    assert "damaged" in ran.out.splitlines()[2]
+    assert f"{BASE}-python" in ran.out
+
+
+def test_list_catalog(subllm: Command) -> None:
+    ran = subllm("list", "--catalog")
+    row = next(line for line in ran.out.splitlines() if line.startswith("qwen2.5-coder:0.5b"))
+    assert "32,768" in row
+    assert "Apache-2.0" in row
+    assert max(map(len, map(str.rstrip, ran.out.splitlines()))) <= 80
+    names = [entry["name"] for entry in subllm("list", "--catalog", "--json").json]
+    assert "starcoder2:3b" in names
+
+
+def test_show_model(store: Store, subllm: Command) -> None:
+    ran = subllm("show", f"{BASE}-python")
+    facts = dict(line.split("  ", 1) for line in ran.out.splitlines())
+    facts = {name: value.strip() for name, value in facts.items()}
+    assert facts["kind"] == "sub-model"
+    assert facts["pattern"] == "8:16, 50.0% of the block weights kept"
+    assert facts["method"] == "wanda (norm l2)"
+    assert facts["perplexity, python"] == "2.500 dense, 2.750 now (+10.0% on 4,096 tokens)"
+    assert facts["shared size"] == f"2.0 MB with {BASE}-java"
+    assert facts["made"].startswith("2026-01-02T03:04:05Z in 1 min 35 s on 2 threads")
+
+
+def test_show_base_and_licence(store: Store, subllm: Command) -> None:
+    assert "base (gguf, 1 file)" in subllm("show", BASE).out
+    assert subllm("show", f"{BASE}-java", "--licence").out == "Do as you like.\n"
+
+
+def test_show_json(store: Store, subllm: Command) -> None:
+    document = subllm("show", f"{BASE}-python", "--json").json
+    assert document["digest"] == store.resolve(f"{BASE}-python")
+    assert document["manifest"]["pattern"] == "8:16"
+    assert document["run"]["threads"] == 2
+
+
+def test_unknown_name_has_the_nearest(store: Store, subllm: Command) -> None:
+    ran = subllm("show", f"{BASE}-pyton")
+    assert ran.status == 2
+    assert f"did you mean {BASE}-python" in ran.err
+
+
+def test_rm_frees_its_own_and_keeps_what_is_shared(store: Store, subllm: Command) -> None:
+    ran = subllm("rm", f"{BASE}-java", "--yes")
+    assert ran.status == 0
+    assert ran.out.startswith(f"removed {BASE}-java, freed ")
+    assert f"2.0 MB stay for {BASE}-python" in ran.out
+    assert set(store.names()) == {BASE, f"{BASE}-python"}
+
+
+def test_rm_removes_nothing_without_yes_or_with_a_typing_error(
+    store: Store, subllm: Command
+) -> None:
+    assert subllm("rm", BASE).status == 2
+    assert subllm("rm", BASE, "nothing:1b", "--yes").status == 2
+    assert BASE in store.names()
+
+
+def test_gc_tells_before_it_frees(store: Store, subllm: Command) -> None:
+    with store.writing():
+        orphan = store.blobs.put(b"x" * 5_000_000)
+    assert "would free 5.0 MB (1 blob)" in subllm("gc", "--dry-run").out
+    assert store.blobs.has(orphan)
+    assert subllm("gc", "--json").json["freed"] == 5_000_000
+    assert not store.blobs.has(orphan)
+
+
+def test_verify_names_the_damaged(store: Store, subllm: Command) -> None:
+    ran = subllm("verify", BASE)
+    assert (ran.status, ran.out) == (0, f"{BASE}  ok\n")
+    manifest = store.base(BASE)
+    path = store.blobs.path(manifest.files[0].digest)
+    path.chmod(0o644)
+    path.write_bytes(b"v" * 3_000_000)
+    ran = subllm("verify", BASE)
+    assert ran.status == 4
+    assert f"{BASE}  DAMAGED" in ran.out
+    assert "  -> " in ran.out
+    assert ran.err == f"error: 1 of 1 are damaged: {BASE}\n"
+    assert subllm("verify", BASE, "--json").json[0]["ok"] is False
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str, subllm: Command) -> None:
+    ran = subllm("completion", shell)
+    assert ran.status == 0
+    assert "_SUBLLM_COMPLETE" in ran.out
