@@ -1,16 +1,14 @@
-"""Every failure as an OpenAI error object: {"error": {message, type, param, code}}."""
+"""Every failure as an OpenAI error object: {"error": {message, type, param, code}}.
+
+Importing this module does not import fastapi, so that the command line can plan a request
+as the server does and still start at once.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
-
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from typing import TYPE_CHECKING, Any
 
 from subllm.errors import (
     BackendError,
@@ -22,6 +20,13 @@ from subllm.errors import (
     UnknownNameError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("subllm.server")
 
@@ -61,6 +66,8 @@ class ApiError(Exception):
         }
 
     def response(self) -> JSONResponse:
+        from fastapi.responses import JSONResponse
+
         return JSONResponse(self.body(), self.status, headers=self.headers)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,6 +143,8 @@ def _http_error(error: HTTPException) -> ApiError:
 
 def install(app: FastAPI) -> None:
     """Route every exception of `app` through `api_error`."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
 
     async def on_validation(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
