@@ -39,8 +39,10 @@ def dequantize(
     `type_name` is GGUF's ("Q4_K", "F16", ...); `data` is contiguous, of any shape and may
     be a mapped file. Returns flat float32; `out`, if given, is filled and returned (any
     shape, contiguous). Raises WeightsError for a type that is not supported, a partial
-    block, or an `out` of another size.
+    block, or an `out` of another size or type.
     """
+    if out is not None and (out.dtype != np.float32 or not out.flags.c_contiguous):
+        raise WeightsError(f"cannot decode a {type_name} tensor: out is not contiguous float32")
     native = core()
     raw = np.ascontiguousarray(data).view(np.uint8)
     try:
