@@ -37,6 +37,7 @@ def create_app(
         models.load,
         max_engines=config.max_engines,
         max_bytes=config.max_bytes,
+        max_open=config.max_queue + config.max_batch * config.max_engines,
         estimate=models.size_of,
     )
 

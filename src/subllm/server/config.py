@@ -29,7 +29,8 @@ class ServerConfig:
     headers that are answered (localhost, *.localhost, 127.0.0.1, [::1]).
     `default_base` is preferred by `auto` when several bases have the language.
     `max_engines` and `max_bytes` bound the loaded sub-models (least recently used go
-    first); a single one over `max_bytes` still loads, alone.
+    first); a single one over `max_bytes` still loads, alone. Each runs `max_batch`
+    completions at once; `max_queue` more may wait before the answer is 429.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,8 @@ class ServerConfig:
     default_base: str = "qwen2.5-coder:0.5b"
     max_engines: int = 4
     max_bytes: int | None = None
+    max_batch: int = 8
+    max_queue: int = 64
     completion_max_tokens: int = 256
     chat_max_tokens: int = 1024
     keep_alive_seconds: float = 15.0
@@ -48,8 +51,9 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535; choose another")
-        if self.max_engines < 1:
-            raise SettingsError("at least one loaded model must be allowed; raise max_engines")
+        for name in ("max_engines", "max_batch", "max_queue"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} {getattr(self, name)} is too low; use 1 or more")
         if self.api_key is not None and not self.api_key.strip():
             raise SettingsError("the API key is empty; set a real one or none")
         if self.api_key is None and not is_loopback(self.host):

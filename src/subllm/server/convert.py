@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from subllm.routing.router import Message, Query, Route, Router
 from subllm.runtime.request import SamplingParams
 from subllm.server.config import ServerConfig
+from subllm.server.context import fit_to_context
 from subllm.server.errors import bad_request
 from subllm.server.generation import Draft
 from subllm.server.jobs import ScoreWork
 from subllm.server.models import ModelSet, ServedModel, TextSide
 from subllm.server.wire import ChatBody, ChatMessage, CompletionBody, Sampling, unsupported
-from subllm.server.worker import fit_to_context
 from subllm.text import fim
 
 Ids = tuple[int, ...]

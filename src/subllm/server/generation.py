@@ -43,8 +43,7 @@ class Generation:
             self._open[index] = Job(name, model, body, _Sink(self._loop, self._queue, index))
 
     async def __aenter__(self) -> Generation:
-        for job in self._open.values():
-            self._worker.submit(job)
+        self._worker.submit(list(self._open.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -58,7 +57,6 @@ class Generation:
             return None
         index, event = await self._queue.get()
         if isinstance(event, Failed):
-            del self._open[index]
             raise event.error
         if isinstance(event, Scored) or event.event.finish_reason is not None:
             del self._open[index]

@@ -13,11 +13,12 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from subllm.errors import ContextLengthError, EngineError, ServerError, SubllmError
+from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
 from subllm.runtime.request import Engine, Request
+from subllm.server.context import bounded, fit_to_context
 from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, Scored
 from subllm.server.pool import EnginePool, Slot
 
@@ -25,6 +26,7 @@ log = logging.getLogger("subllm.server")
 
 _STOP = object()
 _WAKE = object()
+_SHUTTING_DOWN = "the server is shutting down; start it again with 'subllm serve'"
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,56 @@ class EngineWorker:
         *,
         max_engines: int = 4,
         max_bytes: int | None = None,
+        max_open: int = 256,
         estimate: Callable[[str], int] = lambda name: 0,
     ) -> None:
         self._load = load
+        self._max_open = max_open
         self._pool = EnginePool(max_engines, max_bytes, estimate)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
         self._loaded: tuple[LoadedModel, ...] = ()
         self._loading: str | None = None
+        self._unfinished: dict[str, Job] = {}  # submitted, not ended; any thread
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="subllm-engines", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Fail what runs and waits, close the engines, end the thread."""
+    def interrupt(self) -> None:
+        """Fail what runs and waits, now, whatever the engine thread is busy with; begin
+        to stop. Never blocks."""
         self._stopping = True
         self._inbox.put(_STOP)
+        for job in list(self._unfinished.values()):
+            self._deliver(job, Failed(ServerError(_SHUTTING_DOWN)))
+            job.cancelled = True
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """`interrupt`, then wait up to `timeout` seconds for the engines to be closed and
+        the thread to end."""
+        self.interrupt()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def submit(self, job: Job) -> None:
-        """Raises ServerError once the worker is stopping."""
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """All of `jobs` or none. Raises ServerError once the worker is stopping,
+        EngineBusyError when that many more may not wait."""
         if self._stopping:
-            raise ServerError("the server is shutting down; start it again with 'subllm serve'")
-        self._inbox.put(job)
+            raise ServerError(_SHUTTING_DOWN)
+        if len(self._unfinished) + len(jobs) > self._max_open:
+            raise EngineBusyError(
+                f"{len(self._unfinished)} completions are running and waiting; try again in a moment"
+            )
+        for job in jobs:
+            self._unfinished[job.id] = job
+            self._inbox.put(job)
 
     def cancel(self, job: Job) -> None:
         """Drop the job wherever it is. Never blocks, harmless when it has ended."""
         job.cancelled = True
+        self._unfinished.pop(job.id, None)
         self._inbox.put(_WAKE)
 
     @property
@@ -162,7 +184,7 @@ class EngineWorker:
         finally:
             self._loading = None
         for job in self._waiting.pop(ref):
-            _deliver(job, Failed(failure))
+            self._deliver(job, Failed(failure))
         return None
 
     def _begin(self, slot: Slot, job: Job) -> None:
@@ -170,13 +192,13 @@ class EngineWorker:
             return
         try:
             if isinstance(job.work, Request):
-                slot.engine.add(_bounded(job.work, slot.engine.context_length))
+                slot.engine.add(bounded(job.work, slot.engine.context_length))
                 slot.jobs[job.id] = job
             else:
                 fit_to_context(len(job.work.tokens), slot.engine.context_length, reply=False)
                 slot.scores.append(job)
         except SubllmError as error:
-            _deliver(job, Failed(error))
+            self._deliver(job, Failed(error))
         except Exception:
             slot.jobs[job.id] = job
             self._crashed(slot)
@@ -191,7 +213,7 @@ class EngineWorker:
                     continue
                 if event.finish_reason is not None:
                     del slot.jobs[job.id]
-                _deliver(job, Generated(event))
+                self._deliver(job, Generated(event))
             if slot.jobs and not slot.engine.has_work():
                 raise RuntimeError(f"the engine of {slot.ref.name} forgot {list(slot.jobs)}")
             if slot.scores:
@@ -206,12 +228,12 @@ class EngineWorker:
         try:
             scores = slot.engine.score(job.work.tokens, job.work.top)
         except SubllmError as error:
-            _deliver(job, Failed(error))
+            self._deliver(job, Failed(error))
         except Exception:
             slot.scores.appendleft(job)
             raise
         else:
-            _deliver(job, Scored(tuple(scores)))
+            self._deliver(job, Scored(tuple(scores)))
 
     def _crashed(self, slot: Slot) -> None:
         """An engine that raised what it should not is not trusted again."""
@@ -222,7 +244,7 @@ class EngineWorker:
             "send the request again (the server's log has the details)"
         )
         for job in [*slot.jobs.values(), *slot.scores]:
-            _deliver(job, Failed(error))
+            self._deliver(job, Failed(error))
         slot.jobs.clear()
         slot.scores.clear()
 
@@ -233,44 +255,22 @@ class EngineWorker:
         )
 
     def _shut_down(self) -> None:
-        error = Failed(ServerError("the server is shutting down; start it with 'subllm serve'"))
+        error = Failed(ServerError(_SHUTTING_DOWN))
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, Job):
                 self._waiting.setdefault(message.model, deque()).append(message)
         for jobs in self._waiting.values():
             for job in jobs:
-                _deliver(job, error)
+                self._deliver(job, error)
         for slot in self._pool.slots():
             for job in [*slot.jobs.values(), *slot.scores]:
-                _deliver(job, error)
+                self._deliver(job, error)
             self._pool.close(slot)
         self._loaded = ()
 
-
-def fit_to_context(tokens: int, context_length: int, *, reply: bool = True) -> int:
-    """The tokens that are left for the reply. A prompt is never shortened: one that
-    leaves no room for a single token (or, without `reply`, does not fit) raises
-    ContextLengthError."""
-    room = context_length - tokens
-    missing = (1 if reply else 0) - room
-    if missing > 0:
-        raise ContextLengthError(
-            f"this model's context is {context_length} tokens and the prompt has {tokens}; "
-            f"shorten it by at least {missing}"
-        )
-    return room
-
-
-def _bounded(request: Request, context_length: int) -> Request:
-    """max_tokens is an upper bound: it is lowered to what the context leaves, and the
-    reply then ends with finish_reason "length"."""
-    room = fit_to_context(len(request.prompt), context_length)
-    if request.params.max_tokens <= room:
-        return request
-    return replace(request, params=replace(request.params, max_tokens=room))
-
-
-def _deliver(job: Job, event: JobEvent) -> None:
-    if not job.cancelled:
-        job.sink(event)
+    def _deliver(self, job: Job, event: JobEvent) -> None:
+        if not job.cancelled:
+            job.sink(event)
+        if not isinstance(event, Generated) or event.event.finish_reason is not None:
+            self._unfinished.pop(job.id, None)

@@ -1,0 +1,173 @@
+"""Binds the port, then serves a store until SIGTERM or SIGINT.
+
+    serve(
+        store, config, *,
+        device="auto", threads=None, context_length=None, on_ready=None, log_level="info"
+    )
+
+returns when the server has stopped; running replies end with an error object, within
+seconds. It never imports torch itself: the first request that needs a torch engine does.
+Callers that keep a record of the server write it in `on_ready`: only then the port is
+theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from subllm.errors import ServerError
+from subllm.runtime.loader import load_engine
+from subllm.server.app import create_app
+from subllm.server.config import ServerConfig
+from subllm.server.models import ModelSet
+from subllm.server.worker import EngineWorker
+
+if TYPE_CHECKING:
+    from subllm.runtime.request import Engine
+    from subllm.store.store import Store
+
+GRACE_SECONDS = 3  # for replies to end after the signal
+_BACKLOG = 128
+
+
+def serve(
+    store: Store,
+    config: ServerConfig,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    context_length: int | None = None,
+    on_ready: Callable[[str, int], None] | None = None,
+    log_level: str = "info",
+) -> None:
+    """Serve every model of `store`; call it on the main thread, where signals arrive.
+
+    context_length  upper bound in tokens for every model; a model with a shorter
+                    context keeps its own
+    on_ready        called once, with host and port (the real one for port 0), when
+                    requests are accepted
+    Raises ServerError when the address cannot be bound, and what `on_ready` raises.
+    """
+    _configure_logging(log_level)
+
+    def load(name: str) -> Engine:
+        longest = store.model(name).prompt.context_length
+        return load_engine(
+            store,
+            name,
+            device=device,
+            threads=threads,
+            context_length=None if context_length is None else min(context_length, longest),
+            max_batch=config.max_batch,
+            queue_limit=config.max_queue,
+        )
+
+    with contextlib.closing(bind(config.host, config.port)) as listener:
+        app = create_app(ModelSet.of_store(store, load), config)
+        server = Server(uvicorn_config(app), app.state.worker, on_ready)
+        server.run(sockets=[listener])
+
+
+def uvicorn_config(app: object) -> uvicorn.Config:
+    """How uvicorn runs the application. Forwarded headers are not believed: a client
+    could take another one's session with them."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn that announces itself, stops the engines first and returns after a signal."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        worker: EngineWorker,
+        on_ready: Callable[[str, int], None] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._worker = worker
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._on_ready is not None and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            try:
+                self._on_ready(host, port)
+            except BaseException:
+                await self.shutdown(sockets)
+                raise
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before uvicorn waits for open replies: this ends them.
+        self._worker.interrupt()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As the base class, without raising the signal again afterwards: the caller
+        goes on after a graceful stop and tidies up."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ServerError."""
+    name = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ServerError(_why_not(host, port, error)) from error
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} is taken; 'subllm ps' shows whether a server of yours has it, "
+            "else choose another --port"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights; choose a --port above 1023"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is no address of this machine; use --host 127.0.0.1"
+    return f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port"
+
+
+def _configure_logging(level: str) -> None:
+    """Our messages from `level` on, uvicorn's from warnings on, to stderr. A caller who
+    has configured logging keeps it."""
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
+    )
+    logging.getLogger("subllm").setLevel(level.upper())
