@@ -43,7 +43,7 @@ class Generation:
             self._open[index] = Job(name, model, body, _Sink(self._loop, self._queue, index))
 
     async def __aenter__(self) -> Generation:
-        self._worker.submit(list(self._open.values()))
+        self._worker.submit(*self._open.values())
         return self
 
     async def __aexit__(self, *_: object) -> None:

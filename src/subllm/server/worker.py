@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
@@ -80,7 +80,7 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, *jobs: Job) -> None:
         """All of `jobs` or none. Raises ServerError once the worker is stopping,
         EngineBusyError when that many more may not wait."""
         if self._stopping:
