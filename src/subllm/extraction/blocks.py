@@ -149,7 +149,8 @@ class BlockStack:
             for name, _ in block.named_parameters()
         }
         block.load_state_dict(state, strict=False, assign=True)
-        return block.requires_grad_(False)
+        block.requires_grad_(False)
+        return block
 
     def unload(self, layer: int) -> None:
         """Free the block's weights and the file pages that they were read from."""
@@ -161,15 +162,17 @@ class BlockStack:
         one that `embed` has seen. Result on the device."""
         call = self._calls[(hidden.shape[0], hidden.shape[1])][layer]
         out = self._blocks[layer](hidden.to(self.device), *call.args, **call.kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        result: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return result
 
     def final_norm(self) -> nn.Module:
         """The norm before the head, with its weights."""
-        norm = self._decoder.norm
+        norm: nn.Module = self._decoder.norm
         stem = self.spec.final_norm_name.removesuffix("weight")
         state = {
             name: torch.from_numpy(self.reader.read(stem + name)).to(self.device, self.dtype)
             for name, _ in norm.named_parameters()
         }
         norm.load_state_dict(state, strict=False, assign=True)
-        return norm.requires_grad_(False)
+        norm.requires_grad_(False)
+        return norm

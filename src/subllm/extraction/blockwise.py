@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -115,7 +116,7 @@ class BlockwiseExtraction:
         sums = SquareSums(spec, block)
         for start in range(0, len(self._calibration), self._batch):
             part = self._calibration[start : start + self._batch]
-            sums.feed(lambda part=part: self._stack.run(layer, part))
+            sums.feed(partial(self._stack.run, layer, part))
         return sums.finish()
 
     def _prune(
@@ -146,13 +147,9 @@ class BlockwiseExtraction:
 
     def _write(self, layer: int, packed: dict[str, PackedTensor]) -> None:
         prefix = self._stack.spec.block_prefix(layer)
-        path = self._checkpoint.block_path(layer)
-        beside = path.with_suffix(".partial")
-        writer = PackedWriter(beside)
-        for name, tensor in packed.items():
-            writer.add_packed(f"{prefix}{name}.weight", tensor)
-        writer.close()
-        beside.replace(path)
+        with PackedWriter(self._checkpoint.block_path(layer)) as writer:
+            for name, tensor in packed.items():
+                writer.add_packed(f"{prefix}{name}.weight", tensor)
 
 
 def _load_packed(block: nn.Module, packed: dict[str, PackedTensor]) -> None:

@@ -92,8 +92,7 @@ def commit_model(
 
 def block_entries(packed: Path) -> list[TensorEntry]:
     """Tensor-table rows of a packed file of block matrices."""
-    reader = PackedReader(packed)
-    try:
+    with PackedReader(packed) as reader:
         entries = []
         for name in reader.names():
             tensor = reader.tensor(name)
@@ -104,12 +103,10 @@ def block_entries(packed: Path) -> list[TensorEntry]:
                     blob="own",
                     pattern=tensor.pattern,
                     values=tensor.values,
-                    kept=tensor.kept(),
+                    kept=tensor.kept,
                 )
             )
         return entries
-    finally:
-        reader.close()
 
 
 def run_record(seconds: float, peak_memory_bytes: int, threads: int) -> RunRecord:

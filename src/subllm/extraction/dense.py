@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from subllm.errors import UsageError
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.memory import peak_memory_bytes
-from subllm.extraction.plan import VALUES, ExtractionPlan
+from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
 from subllm.progress import Progress
@@ -43,8 +42,7 @@ def add_dense(
     store: Store, base: str, progress: Progress, *, values: str = "int8", head: str = "int8"
 ) -> DenseReport:
     """Pack every block of `base` without pruning. Same store rules as `extract`."""
-    if values not in VALUES or head not in VALUES:
-        raise UsageError(f"values are {', '.join(VALUES)}; got {values}/{head}")
+    coded, head_coded = value_type(values), value_type(head)
     started = time.monotonic()
     base_digest, manifest, reader, tokenizer = open_base(store, base)
     plan = ExtractionPlan(
@@ -52,8 +50,8 @@ def add_dense(
         language="dense",
         method=MethodRecord(name="none"),
         pattern=DENSE,
-        values=values,
-        head=head,
+        values=coded,
+        head=head_coded,
         calibration=None,
         compute="float32",
     )
@@ -73,7 +71,7 @@ def add_dense(
                 entries = shared_entries(known)
             else:
                 shared = workspace / "shared.packed"
-                entries = write_shared(reader, head, shared, progress)
+                entries = write_shared(reader, head_coded, shared, progress)
             blocks = workspace / "blocks.packed"
             _write_blocks(reader, values, blocks, progress)
             digest, model = commit_model(

@@ -9,11 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.errors import UsageError
+from subllm.sparsity.layout import LAYOUT_VERSION, VALUES, Values
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import CalibrationRecord, MethodRecord, canonical_json, sha256_of
 
-VALUES = ("bf16", "int8", "int4")
+
+def value_type(text: str) -> Values:
+    """How values are stored: bf16, int8 or int4. Raises UsageError for anything else."""
+    for known in VALUES:
+        if text == known:
+            return known
+    raise UsageError(f"value type {text!r} is unknown; use one of {', '.join(VALUES)}")
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,8 @@ class ExtractionPlan:
     language: str
     method: MethodRecord
     pattern: Pattern
-    values: str
-    head: str
+    values: Values
+    head: Values
     calibration: CalibrationRecord | None
     evaluate: dict[str, str] = field(default_factory=dict)
     compute: str = "bfloat16"

@@ -11,10 +11,10 @@ import torch
 
 from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout
-from subllm.catalog.schema import Catalog
+from subllm.catalog.loader import Catalog
 from subllm.errors import ExtractionError, UsageError
 from subllm.extraction.estimate import Estimate, estimate
-from subllm.extraction.plan import VALUES, ExtractionPlan
+from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.pruning.method import Method
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
@@ -106,8 +106,7 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
     Raises UsageError and its kin for bad options, ExtractionError for a base that the
     chosen pattern does not fit.
     """
-    if options.values not in VALUES or options.head not in VALUES:
-        raise UsageError(f"values are {', '.join(VALUES)}; got {options.values}/{options.head}")
+    values, head = value_type(options.values), value_type(options.head)
     if options.samples < 1 or options.seq_len < 8 or options.batch < 1:
         raise UsageError("--samples must be at least 1 and --seq-len at least 8")
     pattern = Pattern.parse(options.pattern)
@@ -150,8 +149,8 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
         language=options.language,
         method=MethodRecord(name=method.name, params=dict(method.params)),
         pattern=pattern,
-        values=options.values,
-        head=options.head,
+        values=values,
+        head=head,
         calibration=record,
         evaluate={d: sha256_of(np.ascontiguousarray(t).tobytes()) for d, t in heldout.items()},
         compute=options.compute,

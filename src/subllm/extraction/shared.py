@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from subllm.errors import StoreError
 from subllm.progress import Progress
+from subllm.sparsity.concatenate import concatenate_rows
+from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedWriter
-from subllm.sparsity.packing import PackedTensor, concatenate_rows, pack
+from subllm.sparsity.packing import PackedTensor, pack
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.store import Store
@@ -42,7 +46,7 @@ def shared_entries(manifest: ModelManifest) -> list[TensorEntry]:
 
 
 def write_shared(
-    reader: WeightReader, head: str, path: Path, progress: Progress
+    reader: WeightReader, head: Values, path: Path, progress: Progress
 ) -> list[TensorEntry]:
     """Pack embedding and head (`head` is their value type), norms and biases of `reader`
     into `path`; returns their rows of the tensor table."""
@@ -53,34 +57,36 @@ def write_shared(
     if spec.norm_bias:
         vectors.append(spec.final_norm_name.removesuffix("weight") + "bias")
     entries: list[TensorEntry] = []
-    writer = PackedWriter(path)
     progress.start("shared", "packing embedding and head", len(matrices) * spec.vocab_size, "items")
-    for name in matrices:
-        rows, columns = reader.shape(name)
-        writer.add_packed(name, _pack_in_slices(reader, name, head, progress))
-        entries.append(
-            TensorEntry(
-                name=name, shape=(rows, columns), blob="shared", pattern="dense",
-                values=head, kept=rows * columns,
-            )
-        )  # fmt: skip
-        reader.release()
-    for name in vectors:
-        values = reader.read(name)
-        writer.add_vector(name, values)
-        entries.append(
-            TensorEntry(
-                name=name, shape=values.shape, blob="shared", pattern="dense",
-                values="f32", kept=values.size,
-            )
-        )  # fmt: skip
-    writer.close()
+    with PackedWriter(path) as writer:
+        for name in matrices:
+            rows, columns = reader.shape(name)
+            writer.add_packed(name, _pack_in_slices(reader, name, head, progress))
+            entries.append(_entry(name, (rows, columns), head))
+            reader.release()
+        for name in vectors:
+            values = reader.read(name)
+            writer.add_vector(name, values)
+            entries.append(_entry(name, values.shape, "f32"))
     progress.finish("shared")
     return entries
 
 
+def _entry(
+    name: str, shape: tuple[int, ...], values: Literal["f32", "bf16", "int8", "int4"]
+) -> TensorEntry:
+    return TensorEntry(
+        name=name,
+        shape=shape,
+        blob="shared",
+        pattern="dense",
+        values=values,
+        kept=math.prod(shape),
+    )
+
+
 def _pack_in_slices(
-    reader: WeightReader, name: str, values: str, progress: Progress
+    reader: WeightReader, name: str, values: Values, progress: Progress
 ) -> PackedTensor:
     """A large matrix packed by row slices: never whole in float32."""
     rows = reader.shape(name)[0]

@@ -29,7 +29,7 @@ class SquareSums:
     def __init__(self, spec: ArchSpec, block: nn.Module) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._tokens: dict[str, int] = {}
-        firsts = {}
+        firsts: dict[str, str] = {}
         for linear in spec.linears:
             firsts.setdefault(linear.group, linear.name)
         last = spec.linears[-1].group
