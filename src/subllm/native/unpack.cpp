@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kTileGrain = 8;
 
-// Decodes a run of `count` values.
+// Decodes a run of `count` values. Adding 0 turns the -0 of a negative scale into 0.
 void decode(ValueType type, const uint8_t* run, int64_t count, float scale, float* out) {
   switch (type) {
     case ValueType::bf16: {
@@ -24,14 +24,15 @@ void decode(ValueType type, const uint8_t* run, int64_t count, float scale, floa
     }
     case ValueType::int8:
       for (int64_t i = 0; i < count; ++i)
-        out[i] = static_cast<float>(static_cast<int8_t>(run[i])) * scale;
+        out[i] = static_cast<float>(static_cast<int8_t>(run[i])) * scale + 0.0f;
       return;
     case ValueType::int4:
       for (int64_t i = 0; i < count / 2; ++i) {
-        out[2 * i] = static_cast<float>((run[i] & 15) - 8) * scale;
-        out[2 * i + 1] = static_cast<float>((run[i] >> 4) - 8) * scale;
+        out[2 * i] = static_cast<float>((run[i] & 15) - 8) * scale + 0.0f;
+        out[2 * i + 1] = static_cast<float>((run[i] >> 4) - 8) * scale + 0.0f;
       }
-      if (count % 2) out[count - 1] = static_cast<float>((run[count / 2] & 15) - 8) * scale;
+      if (count % 2)
+        out[count - 1] = static_cast<float>((run[count / 2] & 15) - 8) * scale + 0.0f;
   }
 }
 
@@ -46,7 +47,8 @@ void expand(uint64_t bits, const float* values, int64_t width, float* out) {
   }
 }
 
-// Walks one row tile, writing those of its rows whose `out` is not null.
+}  // namespace
+
 void unpack_tile(const PackedView& view, int64_t tile, float* const (&out)[kTileRows]) {
   const Geometry& g = view.geometry;
   const int64_t fixed = run_bytes(g.type, g.slots);
@@ -97,8 +99,6 @@ void unpack_tile(const PackedView& view, int64_t tile, float* const (&out)[kTile
   if (ceil_div(run - start, kAlign) != ceil_div(size, kAlign))
     refuse("a mask keeps fewer weights than there are values");
 }
-
-}  // namespace
 
 void unpack(const PackedView& view, float* out, int threads) {
   const Geometry& g = view.geometry;

@@ -151,7 +151,7 @@ def unpack_reference(packed: PackedTensor) -> Floats:
                 run, at = _read_run(packed.data, at, slots, packed.values)
                 if packed.scales is not None:
                     group = block * TILE_COLS // GROUP
-                    run = run * np.float32(packed.scales[tile, group, r])
+                    run = run * np.float32(packed.scales[tile, group, r]) + np.float32(0)  # no -0
                 out[tile * TILE_ROWS + r, block * TILE_COLS + columns] = run[: columns.size]
     return np.ascontiguousarray(out[:rows, :cols])
 
