@@ -6,54 +6,28 @@
 #include <nanobind/stl/string.h>
 
 #include <optional>
-#include <stdexcept>
 #include <string>
 
+#include "bindings.h"
 #include "core.h"
 #include "parallel.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
+using subllm::python::Array;
+using subllm::python::expect_size;
+using subllm::python::Matrix;
+using subllm::python::pointer;
+using subllm::python::size;
+using subllm::python::view_of;
+
 namespace {
-
-template <typename T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-template <typename T>
-T* pointer(const std::optional<Array<T>>& array) {
-  return array ? array->data() : nullptr;
-}
-
-template <typename T>
-int64_t size(const std::optional<Array<T>>& array) {
-  return array ? static_cast<int64_t>(array->size()) : 0;
-}
-
-void expect_size(const char* name, size_t have, int64_t want) {
-  if (static_cast<int64_t>(have) != want)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(have) +
-                                " elements where " + std::to_string(want) + " belong");
-}
 
 template <typename A, typename B>
 void expect_same_shape(const Matrix<A>& a, const Matrix<B>& b) {
   if (a.shape(0) != b.shape(0) || a.shape(1) != b.shape(1))
     throw std::invalid_argument("input and output differ in shape");
-}
-
-subllm::PackedView view_of(int64_t rows, int64_t cols, int64_t slots, const std::string& values_type,
-                           const std::optional<Array<const uint64_t>>& mask,
-                           const uint8_t* values, int64_t values_size,
-                           const uint16_t* scales, int64_t scales_size,
-                           const std::optional<Array<const uint32_t>>& offsets) {
-  const subllm::PackedView view{
-      {rows, cols, slots, subllm::parse_value_type(values_type)},
-      pointer(mask), values, scales, pointer(offsets)};
-  subllm::check_planes(view, {size(mask), values_size, scales_size, size(offsets)});
-  return view;
 }
 
 void select_nm(Matrix<const float> scores, int n, int m, Matrix<bool> out, int threads) {
@@ -143,6 +117,7 @@ void gguf_dequantize(const std::string& type, Array<const uint8_t> data, Array<f
 NB_MODULE(_native, m) {
   m.doc() = "Packing, selection and GGUF decoding in C++. Outputs are arrays given by the "
             "caller; ValueError for data that does not fit. `threads` 0 means every usable CPU.";
+  subllm::python::bind_kernels(m);
   m.def("usable_cpus", &subllm::usable_cpus, "CPUs that this process may run on.");
   m.def("select_nm", &select_nm, "scores"_a.noconvert(), "n"_a, "m"_a, "out"_a.noconvert(), "threads"_a = 0,
         "out[r, c] = scores[r, c] is among the n highest of its group of m columns.");

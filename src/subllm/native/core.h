@@ -92,6 +92,10 @@ void pack(const float* weights, const Geometry& geometry, const uint64_t* mask,
 // out [rows][cols]; masked weights are 0.
 void unpack(const PackedView& view, float* out, int threads);
 
+// Rows of one row tile: out[r] is null or [cols]. Throws std::invalid_argument when mask and
+// values contradict each other.
+void unpack_tile(const PackedView& view, int64_t tile, float* const (&out)[kTileRows]);
+
 // out [count][cols], the rows named by `indices`.
 void unpack_rows(const PackedView& view, const int64_t* indices, int64_t count, float* out,
                  int threads);

@@ -1,0 +1,68 @@
+#include "isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace subllm {
+
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool (*runs_here)();
+};
+
+#if 0  // until they exist
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+const std::vector<Candidate>& candidates() {
+  static const std::vector<Candidate> all = {
+#if 0  // until they exist
+      {&kAvx512Kernels, &has_avx512},
+      {&kAvx2Kernels, &has_avx2},
+#elif 0
+      {&kNeonKernels, [] { return true; }},
+#endif
+      {&kScalarKernels, [] { return true; }},
+  };
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string_view> isas() {
+  std::vector<std::string_view> names;
+  for (const auto& [kernels, runs_here] : candidates())
+    if (runs_here()) names.emplace_back(kernels->name);
+  return names;
+}
+
+const Kernels& kernels(std::string_view name) {
+  for (const auto& [kernels, runs_here] : candidates()) {
+    if (name != kernels->name) continue;
+    if (runs_here()) return *kernels;
+    throw std::runtime_error("this CPU lacks what the " + std::string(name) + " kernels need");
+  }
+  throw std::runtime_error("there are no kernels named '" + std::string(name) + "' for this CPU");
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = [&]() -> const Kernels& {
+    const char* forced = std::getenv("SUBLLM_ISA");
+    return kernels(forced && *forced ? std::string_view(forced) : isas().front());
+  }();
+  return chosen;
+}
+
+}  // namespace subllm

@@ -1,0 +1,52 @@
+// What an instruction set implements. Files compiled for one may define nothing that
+// another file could link to (an inline function built for AVX-512 would be taken for all),
+// so they include no more than this and keep to anonymous namespaces.
+#pragma once
+
+#include <cstdint>
+
+#include "core.h"
+
+namespace subllm {
+
+// A prepared input, as kernels see it; see Input.
+struct Activations {
+  int64_t tokens, cols, groups;
+  const int8_t* codes;     // [tokens][groups * 128]
+  const float* scales;     // [tokens][groups]
+  const int32_t* sums;     // [tokens][groups]
+  const uint16_t* bf16;    // [tokens][groups * 128]
+};
+
+// A group of activations that are all below counts as zeros: 127 / x would overflow.
+inline constexpr float kSmallestInput = 1e-30f;
+
+// Where the rows of a product go.
+struct Target {
+  const float* bias;  // or null
+  float* out;
+  int64_t stride;
+};
+
+struct Kernels {
+  const char* name;
+
+  // One token: codes[groups * 128], scales[groups], sums[groups] of x[cols].
+  void (*quantize)(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);
+
+  // Bytes of working memory, aligned to kAlign, that `multiply` wants.
+  int64_t (*scratch)(const Geometry& geometry, int64_t tokens);
+
+  // All tokens times the row tiles [begin, end).
+  void (*multiply)(const PackedView& view, const Activations& input, int64_t begin, int64_t end,
+                   const Target& target, uint8_t* scratch);
+};
+
+extern const Kernels kScalarKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels, kAvx512Kernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
+#endif
+
+}  // namespace subllm
