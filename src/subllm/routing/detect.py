@@ -21,7 +21,7 @@ _LABELLED_PATH = re.compile(
 )
 # A bare path is believed in the first line only: "// src/main.cpp".
 _BARE_PATH = re.compile(
-    rf"\A\s*(?:<[^\n>]{{1,40}}>)*{_COMMENT_START}([\w./\\+@-]+\.[A-Za-z+]{{1,8}})"
+    rf"\A\s{{0,64}}(?:<[^\n>]{{1,40}}>)*{_COMMENT_START}([\w./\\+@-]+\.[A-Za-z+]{{1,8}})"
     r"[ \t]*(?:\*/|-->)?[ \t]*$",
     re.MULTILINE,
 )
@@ -67,7 +67,8 @@ _NAMES = re.compile(
     r")(?![\w+#-]|\.\w)",
     re.IGNORECASE,
 )
-_NAMED_FILE = re.compile(r"(?<![\w@])[\w./\\-]*\w\.(?:[A-Za-z]{1,5}|[ch]\+\+)(?![\w.])")
+_CHAT_CHARS = 8_000  # looked at from either end of a message
+_NAMED_FILE = re.compile(r"(?<![\w@./\\-])[\w./\\-]{0,200}\w\.(?:[A-Za-z]{1,5}|[ch]\+\+)(?![\w.])")
 _TARGET = re.compile(
     r"\b(?:in|to|into|using|with|as)\s+(?:an?\s+|the\s+|some\s+)?"
     r"(?:(?:modern|plain|pure|idiomatic|valid|clean|vanilla)\s+)?$",
@@ -75,13 +76,11 @@ _TARGET = re.compile(
 )
 
 
-def of_prompt_path(prompt: str, separator: str | None = None) -> str | None:
+def of_prompt_path(prompt: str) -> str | None:
     """The language of the file that a fill-in-the-middle prompt is about: the last path
     after a file separator token, else the last labelled path comment, else a path in
-    the first line. `separator` is the model's own token."""
+    the first line."""
     paths = [match[1] for match in _SEPARATED_PATH.finditer(prompt)]
-    if separator and separator in prompt:
-        paths.append(prompt.rpartition(separator)[2].partition("\n")[0][:400])
     paths = paths or _LABELLED_PATH.findall(prompt) or _BARE_PATH.findall(prompt)
     return _first(of_path(path) for path in reversed(paths))
 
@@ -103,6 +102,8 @@ def of_names(text: str) -> str | None:
     "fix utils.py"). Of several, one that is a target ("to Python", "in Java") wins,
     the last such one; else the first. Code blocks are left out."""
     text = re.sub(r"```.*?(?:```|\Z)", " ", text, flags=re.DOTALL)
+    if len(text) > 2 * _CHAT_CHARS:
+        text = text[:_CHAT_CHARS] + " " + text[-_CHAT_CHARS:]
     named: list[tuple[int, str]] = [
         (match.start(), str(match.lastgroup)) for match in _NAMES.finditer(text)
     ]
@@ -111,7 +112,9 @@ def of_names(text: str) -> str | None:
         if language and language not in _NEUTRAL_FENCES:
             named.append((match.start(), language))
     named.sort()
-    targets = [language for start, language in named if _TARGET.search(text[:start][-40:])]
+    targets = [
+        language for start, language in named if _TARGET.search(text[max(0, start - 40) : start])
+    ]
     if targets:
         return targets[-1]
     return named[0][1] if named else None

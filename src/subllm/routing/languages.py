@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 LANGUAGES = ("python", "java", "cpp", "javascript")
 GENERAL = "general"
 DENSE = "dense"  # reserved for the unpruned base
+UNSTATED = frozenset({"", "auto", "text", "unknown"})  # editors send it for "no idea"
 
 # Editors' language ids and what people write. C is served by the C++ sub-model and
 # TypeScript by the JavaScript one: their nearest relatives.

@@ -25,7 +25,7 @@ from typing import Literal
 from subllm.errors import UnknownNameError
 from subllm.routing.content import of_content
 from subllm.routing.detect import of_fences, of_names, of_prompt_path
-from subllm.routing.languages import DENSE, GENERAL, canonical, of_path
+from subllm.routing.languages import DENSE, GENERAL, UNSTATED, canonical, of_path
 from subllm.routing.sessions import Sessions
 
 AUTO = "auto"
@@ -60,7 +60,6 @@ class Query:
     prompt: str = ""
     suffix: str = ""
     messages: tuple[Message, ...] = ()
-    file_separator: str | None = None
     session: str | None = None
 
 
@@ -158,10 +157,8 @@ class Router:
     def _remember(self, query: Query, route: Route) -> None:
         self._last_used = route.model
         if query.session:
-            served = route.language if route.reason not in ("fallback", "session") else None
-            if served == DENSE:
-                served = None
-            self._sessions.put(query.session, served, route.model)
+            language = None if route.language == DENSE else route.language
+            self._sessions.put(query.session, language, route.model)
 
 
 def _with_language(candidates: Sequence[SubModel], language: str) -> SubModel | None:
@@ -170,10 +167,10 @@ def _with_language(candidates: Sequence[SubModel], language: str) -> SubModel | 
 
 def _evidence(query: Query) -> Iterator[tuple[Reason, str]]:
     """What the request itself says about its language, strongest first."""
-    if query.language and query.language.strip():
-        yield "language", canonical(query.language)
+    if query.language and (stated := canonical(query.language)) not in UNSTATED:
+        yield "language", stated
     path = of_path(query.path) if query.path else None
-    if language := path or of_prompt_path(query.prompt, query.file_separator):
+    if language := path or of_prompt_path(query.prompt):
         yield "path", language
     if language := of_fences(query.prompt):
         yield "fence", language

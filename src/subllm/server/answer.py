@@ -1,6 +1,9 @@
 """Runs a plan and answers: one JSON object, or server-sent events.
 
-Either way a client that leaves stops the work, wherever it is.
+Either way a client that leaves stops the work, wherever it is. The event stream is
+written here and not by sse-starlette: that replaces uvicorn's signal handler on import and
+ends streams at shutdown by cancelling them, where a client should see an error object; and
+what it knows of disconnects is needed for plain replies all the same.
 """
 
 from __future__ import annotations

@@ -76,12 +76,13 @@ class Planner:
         query = Query(
             body.model,
             language=body.language or caller.language,
+            path=body.path,
             prompt=first,
             suffix=body.suffix or "",
             session=caller.session,
         )
         route, model, text = self._route(query)
-        encoded = tuple(_encode(prompt, body.suffix, model, text) for prompt in prompts)
+        encoded = tuple(_encode(prompt, body, model, text) for prompt in prompts)
         params = self._params(body, text, self._config.completion_max_tokens, body.logprobs)
         echoes = tuple(
             (prompt if isinstance(prompt, str) else text.tokenizer.decode(list(prompt)))
@@ -108,6 +109,7 @@ class Planner:
         query = Query(
             body.model,
             language=body.language or caller.language,
+            path=body.path,
             messages=tuple(messages),
             session=caller.session,
         )
@@ -222,7 +224,9 @@ def _prompt_list(body: CompletionBody) -> list[str | list[int]]:
     return [item for item in prompt if not isinstance(item, int)]
 
 
-def _encode(prompt: str | list[int], suffix: str | None, model: ServedModel, text: TextSide) -> Ids:
+def _encode(
+    prompt: str | list[int], body: CompletionBody, model: ServedModel, text: TextSide
+) -> Ids:
     tokenizer = text.tokenizer
     if isinstance(prompt, list):
         if max(prompt) >= tokenizer.vocab_size:
@@ -231,7 +235,7 @@ def _encode(prompt: str | list[int], suffix: str | None, model: ServedModel, tex
                 "prompt",
             )
         return tuple(prompt)
-    if suffix:
+    if body.suffix:
         spec = model.prompt.fim
         if spec is None:
             raise bad_request(
@@ -240,7 +244,7 @@ def _encode(prompt: str | list[int], suffix: str | None, model: ServedModel, tex
         # Only the markers are special tokens: a file may spell one in its text.
         ids = [
             token
-            for piece, marker in fim.pieces(spec, prompt, suffix)
+            for piece, marker in fim.pieces(spec, prompt, body.suffix, body.path)
             for token in (
                 tokenizer.encode(piece, bos=False) if marker else tokenizer.encode_plain(piece)
             )

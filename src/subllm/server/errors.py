@@ -128,10 +128,17 @@ def validation_error(error: RequestValidationError) -> ApiError:
     return bad_request(text[:500], param=param, code="invalid_value")
 
 
-def _http_error(error: HTTPException) -> ApiError:
+def _http_error(path: str, error: HTTPException) -> ApiError:
     headers = dict(error.headers or {})
+    if error.status_code == 400:  # the one that the framework raises itself
+        return bad_request("the body cannot be read as JSON", code="invalid_json")
     if error.status_code == 404:
-        return ApiError(404, "no such route; see the README", code="unknown_url")
+        return ApiError(
+            404,
+            f"there is no {path[:200]}; this server has /v1/models, /v1/completions, "
+            "/v1/chat/completions and /health",
+            code="unknown_url",
+        )
     if error.status_code == 405:
         allow = headers.get("Allow") or headers.get("allow") or "another method"
         return ApiError(
@@ -150,9 +157,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return validation_error(error).response()
 
-    async def on_http(_: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _http_error(error).response()
+        return _http_error(request.url.path, error).response()
 
     async def on_error(_: Request, error: Exception) -> JSONResponse:
         return api_error(error).response()

@@ -7,6 +7,8 @@ never answered, and cannot read replies, since no CORS header is ever sent.
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import secrets
 
 from starlette.datastructures import Headers
@@ -16,6 +18,7 @@ from subllm.server.config import ServerConfig, is_loopback
 from subllm.server.errors import ApiError, api_error
 
 OPEN_PATHS = frozenset({"/health"})
+_DRAIN = 8  # times the limit: how much of a body that is too large is read, then dropped
 
 
 class Guard:
@@ -25,6 +28,7 @@ class Guard:
         self._app = app
         self._key = config.api_key
         self._limit = config.limits.body_bytes
+        self._any_address = not is_loopback(config.host)
         own = () if config.host in ("0.0.0.0", "::") else (config.host,)  # noqa: S104
         self._hosts = frozenset(
             host.strip("[]").lower().rstrip(".") for host in (*config.allowed_hosts, *own)
@@ -51,6 +55,8 @@ class Guard:
                 _check_content_type(headers)
                 receive = await self._buffered(headers, receive)
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            return  # the server stops and this client did not read to the end
         except Exception as error:
             wire = api_error(error)
             if not started:
@@ -60,7 +66,11 @@ class Guard:
         hosts = headers.getlist("host")
         name = host_name(hosts[0]) if len(hosts) == 1 else None
         if name is None or not (
-            is_loopback(name) or name.endswith(".localhost") or name in self._hosts
+            is_loopback(name)
+            or name.endswith(".localhost")
+            or name in self._hosts
+            # Rebinding needs a name: an address says where the browser really connects.
+            or (self._any_address and _is_address(name))
         ):
             raise ApiError(
                 403,
@@ -87,18 +97,21 @@ class Guard:
     async def _buffered(self, headers: Headers, receive: Receive) -> Receive:
         """Read the body up to the limit; what follows (a disconnect) stays with `receive`."""
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._limit:
-            raise self._too_large()
+        size, more = 0, True
+        fits = not declared.isdigit() or int(declared) <= self._limit
         body = bytearray()
-        more = True
-        while more:
+        while more and size <= _DRAIN * self._limit:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                more = False
-            body += message.get("body", b"")
-            more = more and message.get("more_body", False)
-            if len(body) > self._limit:
-                raise self._too_large()
+            more = message["type"] != "http.disconnect" and message.get("more_body", False)
+            piece = message.get("body", b"")
+            size += len(piece)
+            fits = fits and size <= self._limit
+            # The rest is read all the same: closing on unread data would reset the
+            # connection before the client has seen the answer.
+            if fits:
+                body += piece
+        if not fits:
+            raise self._too_large()
         pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:
@@ -123,6 +136,14 @@ def _check_content_type(headers: Headers) -> None:
         raise ApiError(
             415, "send the body as 'Content-Type: application/json'", code="content_type"
         )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def host_name(header: str) -> str | None:

@@ -21,11 +21,15 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 class LegacyLogprobs:
-    """Builds the parallel lists of /v1/completions; `offset` runs on from call to call."""
+    """Builds the parallel lists of /v1/completions; `offset`, in characters, runs on from
+    call to call. Special tokens count where they stand in the text (a prompt's do)."""
 
-    def __init__(self, tokenizer: Tokenizer, offset: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, offset: int = 0, *, special_is_text: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._offset = offset
+        self._no_text = frozenset() if special_is_text else tokenizer.special_ids
 
     def build(
         self, tokens: Iterable[int], entries: Iterable[TokenLogprob | None]
@@ -41,7 +45,10 @@ class LegacyLogprobs:
             text = token_text(self._tokenizer, token)
             out["tokens"].append(text)
             out["text_offset"].append(self._offset)
-            self._offset += len(self._tokenizer.token_bytes(token).decode("utf-8", "ignore"))
+            if token not in self._no_text:
+                # Counted where a character begins, so that a split one counts once.
+                data = self._tokenizer.token_bytes(token)
+                self._offset += sum(byte & 0xC0 != 0x80 for byte in data)
             if entry is None:
                 out["token_logprobs"].append(None)
                 out["top_logprobs"].append(None)

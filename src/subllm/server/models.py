@@ -6,6 +6,7 @@ only when a name points to another digest, so that a new sub-model is served at 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from subllm.catalog.prompt import PromptSpec
-from subllm.errors import UnknownNameError, UsageError
+from subllm.errors import StoreError, UnknownNameError, UsageError
 from subllm.routing.router import SubModel
 from subllm.runtime.request import Engine
 from subllm.server.jobs import ModelRef
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from subllm.store.store import Store
     from subllm.text.chat_template import ChatTemplate
     from subllm.text.tokenizer import Tokenizer
+
+
+log = logging.getLogger("subllm.server")
 
 
 class ManifestSource(Protocol):
@@ -89,6 +93,7 @@ class ModelSet:
         self._text_lock = threading.Lock()
         self._served: dict[str, ServedModel] = {}
         self._ignored: dict[str, str] = {}  # bases by name, with the digest seen
+        self._damaged: set[str] = set()  # digests that were warned of
         self._texts: dict[str, TextSide] = {}
 
     @classmethod
@@ -119,7 +124,14 @@ class ModelSet:
                 served = self._served.get(name)
                 if self._ignored.get(name) == digest or (served and served.ref.version == digest):
                     continue
-                manifest = self._source.manifest(digest)
+                try:
+                    manifest = self._source.manifest(digest)
+                except StoreError as error:  # one damaged model must not stop the others
+                    self._served.pop(name, None)
+                    if digest not in self._damaged:
+                        self._damaged.add(digest)
+                        log.warning("%s is not served: %s", name, error)
+                    continue
                 if isinstance(manifest, ModelManifest):
                     self._served[name] = ServedModel(ModelRef(name, digest), manifest)
                     self._ignored.pop(name, None)

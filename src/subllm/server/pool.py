@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from subllm.errors import SubllmError
 from subllm.runtime.request import Engine
 from subllm.server.jobs import Job, ModelRef
 
@@ -69,7 +70,11 @@ class EnginePool:
             if not stale.idle:
                 return stale
             self.close(stale)
-        needed = self._estimate(ref.name) if self._max_bytes is not None else 0
+        needed = 0
+        if self._max_bytes is not None:
+            # A model that cannot be measured cannot be loaded: the load says why.
+            with contextlib.suppress(SubllmError, OSError):
+                needed = self._estimate(ref.name)
         while self._over(1, needed):
             victim = self._first_idle()
             if victim is None:

@@ -123,7 +123,7 @@ class CompletionReply(Reply):
 
     def scored(self, prompt: int, entries: tuple[TokenLogprob | None, ...]) -> None:
         for index in range(prompt * self.plan.n, (prompt + 1) * self.plan.n):
-            lists = LegacyLogprobs(self.plan.text.tokenizer)
+            lists = LegacyLogprobs(self.plan.text.tokenizer, special_is_text=True)
             self._logprobs[index].append(lists.build(self.plan.prompts[prompt], entries))
 
     def _echo(self, index: int) -> str:

@@ -3,7 +3,7 @@
 Defaults that differ from OpenAI's, on purpose: temperature 0 (a local coding server
 should answer the same twice), max_tokens from the server's settings (OpenAI's 16 cuts
 every real completion), model "auto". Beyond OpenAI: top_k, min_p, repetition_penalty,
-stop_token_ids, ignore_eos, language. Fields that would change the result and are not
+stop_token_ids, ignore_eos, language, path (of the file being edited). Fields that would change the result and are not
 supported are refused by name; other unknown fields are accepted and ignored.
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-TokenIds = list[Annotated[int, Field(ge=0, lt=2**31)]]
+# FailFast: a million wrong items are one error, not a million.
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()]
+Texts = Annotated[list[str], FailFast()]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -34,8 +36,9 @@ class Sampling(_Wire):
 
     model: str | None = None
     language: str | None = Field(default=None, max_length=64)
+    path: str | None = Field(default=None, max_length=1024)
     n: Annotated[int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Texts | None = None
     stop_token_ids: TokenIds | None = None
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
@@ -54,7 +57,7 @@ class Sampling(_Wire):
 
 
 class CompletionBody(Sampling):
-    prompt: str | list[str] | TokenIds | list[TokenIds] | None = None
+    prompt: str | Texts | TokenIds | Annotated[list[TokenIds], FailFast()] | None = None
     suffix: str | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -68,12 +71,12 @@ class TextPart(_Wire):
 
 class ChatMessage(_Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], FailFast()] | None = None
     name: str | None = None
 
 
 class ChatBody(Sampling):
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FailFast()]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
