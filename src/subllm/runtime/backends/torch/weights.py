@@ -78,7 +78,7 @@ class _Loader:
         self.dtype, self.device = dtype, device
 
     def vector(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return torch.from_numpy(self.source.vector(name)).to(self.device, dtype, copy=True)
+        return torch.tensor(self.source.vector(name), dtype=dtype, device=self.device)
 
     def norm(self, name: str) -> Norm:
         weight = self.vector(f"{name}.weight", torch.float32) + self.spec.norm_offset
