@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -115,10 +116,10 @@ def _invoke(arguments: list[str]) -> int:
 
 def _show_traceback() -> bool:
     """Print the traceback of the error being handled when SUBLLM_DEBUG asks for it."""
-    wanted = os.environ.get("SUBLLM_DEBUG", "") not in ("", "0")
-    if wanted:
+    if console.debugging():
         traceback.print_exc()
-    return wanted
+        return True
+    return False
 
 
 def main() -> NoReturn:
@@ -127,6 +128,9 @@ def main() -> NoReturn:
         from typer._completion_classes import completion_init
 
         completion_init()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A model may write what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
     status = run(sys.argv[1:])
     if status == INTERRUPTED:
         print(file=sys.stderr)  # the shell's prompt starts on a line of its own

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from subllm.errors import EngineBusyError, ServerError, SubllmError, UsageError
+from subllm.errors import ContextLengthError, EngineBusyError, ServerError, SubllmError, UsageError
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 600.0
@@ -22,14 +22,15 @@ ANSWER_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer that comes in pieces. `route` says which model was chosen and why."""
+    """An answer that comes in pieces. `route` says why its model was chosen; closing
+    `events` early (Ctrl-C) stops the work."""
 
     route: str
-    events: Iterator[dict[str, Any]]
+    events: Generator[dict[str, Any], None, None]
 
 
 class ServerClient:
-    """One server. Closing a stream early (Ctrl-C) makes the server stop the work."""
+    """One server; every request is a connection of its own."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = urlsplit(url)
@@ -63,6 +64,9 @@ class ServerClient:
         connection, response = self._request("POST", path, body, ANSWER_SECONDS)
         return Stream(response.getheader("x-subllm-route", ""), self._events(connection, response))
 
+    def close(self) -> None:
+        """Nothing stays open between requests."""
+
     def _request(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
@@ -87,7 +91,7 @@ class ServerClient:
 
     def _events(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         with closing(connection):
             try:
                 for line in response:
@@ -120,14 +124,18 @@ class ServerClient:
 
 def _raise_for(status: int, body: bytes) -> None:
     """An OpenAI error object as the exception that the same mistake raises in process."""
+    code = None
     try:
-        message = json.loads(body)["error"]["message"]
+        error = json.loads(body)["error"]
+        message, code = error["message"], error.get("code")
     except (ValueError, KeyError, TypeError):
         message = f"the server answered with status {status}"
     if status == 401:
         raise ServerError(f"{message} (set SUBLLM_API_KEY to the server's key)")
     if status in (429, 503):
         raise EngineBusyError(message)
+    if code == "context_length_exceeded":
+        raise ContextLengthError(message)
     if 400 <= status < 500:
         raise UsageError(message)
     raise ServerError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -37,6 +38,11 @@ def error(message: str) -> None:
     """The one line that tells why a command failed."""
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(message, err=True)
+
+
+def debugging() -> bool:
+    """Whether SUBLLM_DEBUG asks for tracebacks."""
+    return os.environ.get("SUBLLM_DEBUG", "") not in ("", "0")
 
 
 def size(count: float) -> str:

@@ -63,7 +63,7 @@ def log_path(home: Path, port: int) -> Path:
 
 
 @contextmanager
-def recorded(home: Path, host: str, port: int) -> Iterator[None]:
+def recorded(home: Path, host: str, port: int) -> Iterator[Daemon]:
     """Make this process known as the server of `port` while the body runs."""
     import psutil
 
@@ -76,7 +76,7 @@ def recorded(home: Path, host: str, port: int) -> Iterator[None]:
         json.dump(asdict(daemon), file)
     Path(temporary).replace(path)
     try:
-        yield
+        yield daemon
     finally:
         path.unlink(missing_ok=True)
 
@@ -140,6 +140,7 @@ def launch(home: Path, host: str, port: int, options: list[str], api_key: str | 
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
+            env=_environment(home),
         )
     deadline = time.monotonic() + START_SECONDS
     try:
@@ -156,6 +157,15 @@ def launch(home: Path, host: str, port: int, options: list[str], api_key: str | 
         if process.poll() is None:
             process.terminate()
         raise
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Ours, with paths that mean the same in another directory."""
+    environment = {**os.environ, "SUBLLM_HOME": str(home)}
+    for name in ("SUBLLM_CONFIG", "SUBLLM_CATALOG"):
+        if value := environment.get(name):
+            environment[name] = str(Path(value).expanduser().absolute())
+    return environment
 
 
 def _last_line(log: Path) -> str:

@@ -1,0 +1,96 @@
+"""`subllm chat`: a conversation on the terminal, or one turn in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from subllm.cli import console
+from subllm.cli.context import complete_model, open_context
+
+if TYPE_CHECKING:
+    from subllm.cli.conversation import Conversation
+
+EXAMPLES = """
+subllm chat
+subllm chat "How do I reverse a list in Python?"
+cat error.log | subllm chat - --system "Explain the error."
+"""
+
+
+def command(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="One question instead of a conversation; '-' reads it from a pipe."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="Choose the sub-model of this language.")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model of 'subllm list', a base, or auto.",
+            autocompletion=complete_model,
+        ),
+    ] = "auto",
+    system: Annotated[
+        str | None, typer.Option("--system", "-s", help="Instructions before everything.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", min=1, help="Of one answer. Default: 1024.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw the same tokens again.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Answer in this process even if a server runs.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the one answer as one JSON document.")
+    ] = False,
+) -> None:
+    """Chat with a model: on a terminal a conversation, else one question and its answer.
+
+    In a conversation /help lists what can be typed, Ctrl-C stops an answer and Ctrl-D ends.
+    """
+    from subllm.cli.asking import argument_text, open_client, read_text, sampling
+    from subllm.cli.conversation import Conversation, converse
+    from subllm.errors import UsageError
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    question = None
+    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        question = read_text("-").strip()
+    elif prompt is not None:
+        question = argument_text(prompt)
+    if question == "" or (question is None and (json_output or not terminal)):
+        raise UsageError("nothing to answer; give a question, or '-' and a pipe")
+    options = sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    context = open_context()
+    with open_client(context, local=local) as client:
+        conversation = Conversation(client, options, model, language, system)
+        if question is None:
+            converse(conversation, context.settings.home)
+        else:
+            _answer(conversation, question, json_output)
+
+
+def _answer(conversation: Conversation, question: str, json_output: bool) -> None:
+    from subllm.cli.asking import Output
+
+    output = Output()
+    answer = conversation.ask(question, _nowhere if json_output else output.write)
+    if json_output:
+        console.emit_json(answer.document())
+        return
+    output.end()
+    console.note(answer.line)
+
+
+def _nowhere(_: str) -> None:
+    pass

@@ -1,0 +1,164 @@
+"""`subllm serve`: the OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from subllm.cli import console
+from subllm.cli.context import Context, open_context
+from subllm.settings import help_for
+
+if TYPE_CHECKING:
+    from subllm.cli.daemon import Daemon
+
+EXAMPLES = """
+subllm serve                     until Ctrl-C
+subllm serve --detach            in the background; 'subllm stop' ends it
+SUBLLM_API_KEY=secret subllm serve --host 0.0.0.0
+"""
+
+
+def command(
+    host: Annotated[str | None, typer.Option(help=help_for("host"))] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help=help_for("port"))] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Start it in the background and return.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help=help_for("device"))] = None,
+    threads: Annotated[int | None, typer.Option(help=help_for("threads"))] = None,
+    context_length: Annotated[int | None, typer.Option(help=help_for("context_length"))] = None,
+    max_loaded_models: Annotated[
+        int | None, typer.Option(help=help_for("max_loaded_models"))
+    ] = None,
+    max_queue: Annotated[int | None, typer.Option(help=help_for("max_queue"))] = None,
+    log_level: Annotated[str | None, typer.Option(help=help_for("log_level"))] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print where it listens as one JSON document.")
+    ] = False,
+) -> None:
+    """Serve the store's models to editors over the OpenAI API, on this machine.
+
+    Each request goes to the sub-model of its language. Models load when first asked for,
+    and new ones are served without a restart. Ctrl-C or SIGTERM ends the server with exit
+    code 0. Clients must send SUBLLM_API_KEY when it is set; another host than this machine
+    needs it.
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "device": device,
+        "threads": threads,
+        "context_length": context_length,
+        "max_loaded_models": max_loaded_models,
+        "max_queue": max_queue,
+        "log_level": log_level,
+    }
+    context = open_context(**given)
+    _refuse_second(context)
+    if detach:
+        _detach(context, given, json_output)
+    else:
+        _serve(context, json_output)
+
+
+def _serve(context: Context, json_output: bool) -> None:
+    """Until a signal."""
+    from subllm.cli import daemon
+    from subllm.server.config import ServerConfig
+    from subllm.server.run import serve
+
+    settings = context.settings
+    config = ServerConfig(
+        host=settings.host,
+        port=settings.port,
+        api_key=context.api_key,
+        max_engines=settings.max_loaded_models,
+        max_queue=settings.max_queue,
+    )
+    with ExitStack() as stack:
+
+        def on_ready(host: str, port: int) -> None:
+            me = stack.enter_context(daemon.recorded(settings.home, host, port))
+            _announce(context, me, json_output)
+            if sys.stdout.isatty() and not json_output:
+                console.note("Ctrl-C stops it.")
+
+        serve(
+            context.store,
+            config,
+            device=settings.device,
+            threads=settings.threads,
+            context_length=settings.context_length,
+            on_ready=on_ready,
+            log_level=settings.log_level,
+        )
+
+
+def _detach(context: Context, given: Mapping[str, object], json_output: bool) -> None:
+    from subllm.cli import daemon
+
+    settings = context.settings
+    options = []
+    for name, value in given.items():
+        if value is not None and name not in ("host", "port"):
+            options += [f"--{name.replace('_', '-')}", str(value)]
+    started = daemon.launch(settings.home, settings.host, settings.port, options, context.api_key)
+    _announce(context, started, json_output)
+    if not json_output:
+        console.result(f"log: {daemon.log_path(settings.home, settings.port)}")
+        only = "" if len(daemon.running(settings.home)) == 1 else f" --port {started.port}"
+        console.result(f"'subllm stop{only}' ends it.")
+
+
+def _refuse_second(context: Context) -> None:
+    """A clearer word than "port taken" where the port is taken by us."""
+    from subllm.cli import daemon
+    from subllm.errors import ServerError
+
+    settings = context.settings
+    for server in daemon.running(settings.home):
+        if server.port == settings.port:
+            raise ServerError(
+                f"a server of this store runs on port {server.port} already (pid {server.pid}); "
+                "use it, stop it with 'subllm stop', or choose another --port"
+            )
+
+
+def _announce(context: Context, server: Daemon, json_output: bool) -> None:
+    """Where it listens, what it serves, what to tell an editor."""
+    from subllm.store.names import kind_of
+
+    names = context.store.names()
+    models = sorted(name for name in names if kind_of(name) == "model")
+    address = f"{server.url}/v1"
+    if json_output:
+        console.emit_json(
+            {
+                "url": address,
+                "host": server.host,
+                "port": server.port,
+                "pid": server.pid,
+                "models": models,
+            }
+        )
+        return
+    key = "the one in SUBLLM_API_KEY" if context.api_key else "any (none is needed)"
+    served = ", ".join(models) or "none yet; 'subllm extract python' makes one, served at once"
+    console.facts(
+        [
+            ("listening", address + _beyond(server.host)),
+            ("models", served),
+            ("editors", f"OpenAI-compatible, base URL {address}, model auto, API key {key}"),
+        ]
+    )
+
+
+def _beyond(host: str) -> str:
+    from subllm.server.config import is_loopback
+
+    return "" if is_loopback(host) else f" (and from other machines: {host})"
