@@ -3,19 +3,20 @@
 Defaults that differ from OpenAI's, on purpose: temperature 0 (a local coding server
 should answer the same twice), max_tokens from the server's settings (OpenAI's 16 cuts
 every real completion), model "auto". Beyond OpenAI: top_k, min_p, repetition_penalty,
-stop_token_ids, ignore_eos, language, path (of the file being edited). Fields that would change the result and are not
-supported are refused by name; other unknown fields are accepted and ignored.
+stop_token_ids, ignore_eos, language, path (of the file being edited). Fields that would
+change the result and are not supported are refused by name; other unknown fields are
+accepted and ignored.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-# FailFast: a million wrong items are one error, not a million.
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()]
-Texts = Annotated[list[str], FailFast()]
+# fail_fast: a million wrong items are one error, not a million.
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -57,7 +58,7 @@ class Sampling(_Wire):
 
 
 class CompletionBody(Sampling):
-    prompt: str | Texts | TokenIds | Annotated[list[TokenIds], FailFast()] | None = None
+    prompt: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)] | None = None
     suffix: str | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -71,12 +72,12 @@ class TextPart(_Wire):
 
 class ChatMessage(_Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[TextPart], FailFast()] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: str | None = None
 
 
 class ChatBody(Sampling):
-    messages: Annotated[list[ChatMessage], Field(min_length=1), FailFast()]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None

@@ -87,7 +87,8 @@ class EngineWorker:
             raise ServerError(_SHUTTING_DOWN)
         if len(self._unfinished) + len(jobs) > self._max_open:
             raise EngineBusyError(
-                f"{len(self._unfinished)} completions are running and waiting; try again in a moment"
+                f"{len(self._unfinished)} completions are running and waiting; "
+                "try again in a moment"
             )
         for job in jobs:
             self._unfinished[job.id] = job
