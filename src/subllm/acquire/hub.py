@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from subllm.acquire.prompts import special_tokens
 from subllm.catalog.schema import HubSource
 from subllm.errors import AcquireError, DigestError, NetworkError, OfflineError
 from subllm.progress import Progress
-from subllm.store.files import check_space
+from subllm.store.files import check_space, disk_errors
 from subllm.store.manifest import FileEntry
 
 _KEY = "pull"
@@ -50,12 +51,28 @@ def fetch_hub(source: HubSource, client: HubClient, progress: Progress, offline:
             return _Fetch(source, client, cached, progress).run()
         except AcquireError:
             raise error from None
-    return _Fetch(source, client, listing, progress).run()
+    fetched = _Fetch(source, client, listing, progress).run()
+    _remember(listing, source.revision)
+    return fetched
+
+
+def _remember(listing: Listing, revision: str) -> None:
+    """Tell the cache's other users, and ourselves when offline, where a branch points."""
+    if revision == listing.commit:
+        return
+    path = _folder(listing.repo, listing.repo_type) / "refs" / revision
+    with suppress(OSError):  # a cache that cannot be written still serves what it holds
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(listing.commit)
+
+
+def _folder(repo: str, repo_type: RepoType) -> Path:
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type)
 
 
 def cached_listing(repo: str, revision: str, repo_type: RepoType = "model") -> Listing | None:
     """What the cache holds of a repository, complete or not; None when nothing."""
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type)
+    folder = _folder(repo, repo_type)
     commit = revision
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         try:
@@ -67,10 +84,12 @@ def cached_listing(repo: str, revision: str, repo_type: RepoType = "model") -> L
     for path in sorted(snapshot.rglob("*")):
         if path.is_file():
             name = path.relative_to(snapshot).as_posix()
-            blob = path.resolve().name
+            # One step only: a blob may be a link to a store that names files otherwise.
+            blob = path.readlink().name if path.is_symlink() else ""
             sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
-            files[name] = HubFile(name, path.stat().st_size, sha256, None)
-    return Listing(repo, repo_type, commit, files) if files else None
+            git_sha1 = blob if re.fullmatch(r"[0-9a-f]{40}", blob) else None
+            files[name] = HubFile(name, path.stat().st_size, sha256, git_sha1)
+    return Listing(repo, repo_type, commit, files, from_cache=True) if files else None
 
 
 class _Fetch:
@@ -150,8 +169,9 @@ class _Fetch:
         missing = sum(file.size - self._held(file) for file in files)
         cache = Path(constants.HF_HUB_CACHE)
         if missing:
-            cache.mkdir(parents=True, exist_ok=True)
-            check_space(cache, missing)
+            with disk_errors(cache):
+                cache.mkdir(parents=True, exist_ok=True)
+                check_space(cache, missing)
         self._progress.start(_KEY, self._source.repo, total, "bytes")
         try:
             return [self._entry(file) for file in files]
@@ -163,9 +183,7 @@ class _Fetch:
         listing = self._listing
         if cached_file(listing.repo, file.name, listing.commit) is not None:
             return file.size
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
-            repo_id=listing.repo, repo_type=listing.repo_type
-        )
+        folder = _folder(listing.repo, listing.repo_type)
         partial = folder / "blobs" / f"{file.sha256 or file.git_sha1}.incomplete"
         return min(file.size, partial.stat().st_size) if partial.exists() else 0
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi, constants, get_token
@@ -24,11 +25,12 @@ from huggingface_hub.errors import (
 )
 
 from subllm.errors import AcquireError, GatedError, NetworkError, SubllmError
+from subllm.store.files import disk_errors
 
 RepoType = Literal["model", "dataset"]
 PROBE_SECONDS = 3.0
 # With the base of the HTTP library's errors, whichever library huggingface_hub uses.
-_UNREACHABLE: tuple[type[Exception], ...] = (
+UNREACHABLE: tuple[type[Exception], ...] = (
     OSError,
     *(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"),
 )
@@ -47,12 +49,13 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository at one commit."""
+    """A repository at one commit; `from_cache` when the hub was not asked."""
 
     repo: str
     repo_type: RepoType
     commit: str
     files: Mapping[str, HubFile]
+    from_cache: bool = False
 
 
 class HubClient:
@@ -98,7 +101,18 @@ class HubClient:
     def _list_files(self, repo: str, revision: str, repo_type: RepoType) -> Listing:
         with self.errors(repo):
             ask = self._api.dataset_info if repo_type == "dataset" else self._api.model_info
-            info = ask(repo, revision=revision, timeout=self._probe_seconds, files_metadata=True)
+            try:
+                info = ask(
+                    repo, revision=revision, timeout=self._probe_seconds, files_metadata=True
+                )
+            except HFValidationError:
+                raise
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                # A captive portal, say: it answers 200 with a page of its own.
+                raise NetworkError(
+                    f"{self.endpoint} does not answer as a model hub; check the network, proxies "
+                    "and HF_ENDPOINT"
+                ) from error
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise NetworkError(f"{self.endpoint} sent no commit for {repo}; is it a model hub?")
         files = {}
@@ -131,7 +145,10 @@ class HubClient:
             raise AcquireError(f"{repo!r} is not a repository name; write org/name") from error
         except HfHubHTTPError as error:
             raise self._http_error(repo, error.response.status_code) from error
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                with disk_errors(Path(str(error.filename))):
+                    raise
             reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             raise NetworkError(
                 f"{self.endpoint} could not be reached ({reason}); check the network, proxies "

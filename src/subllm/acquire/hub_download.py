@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Self
 
 import filelock
 from huggingface_hub import (
     constants,
     get_hf_file_metadata,
+    get_session,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
-from subllm.acquire.hub_client import HubClient, HubFile, Listing
-from subllm.errors import DigestError, NetworkError
+from subllm.acquire.hub_client import UNREACHABLE, HubClient, HubFile, Listing
+from subllm.errors import AcquireError, DigestError, NetworkError
 from subllm.store.files import CHUNK, check_space, disk_errors, hash_file
 
 OnBytes = Callable[[int], None]
 _ETAG = re.compile(r"[0-9A-Za-z_-]{8,128}")
-
-
-class _NoBar:
-    """Stands in for the library's progress bar; `on_bytes` reports instead."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, _: float = 1) -> None:
-        pass
+_TRIES = 3  # in a row without a new byte
+_PAUSE_SECONDS = 1.0
 
 
 def cached_file(repo: str, name: str, commit: str, repo_type: str = "model") -> Path | None:
@@ -59,16 +48,22 @@ def download(
 
     `on_bytes` hears how many bytes came, or were there already; it is negative when the
     server makes a download start over. Raises NetworkError, GatedError, DigestError,
-    DiskFullError; what arrived stays for the next try, unless its digest is wrong.
+    DiskFullError, StoreError; what arrived stays for the next try, unless its digest is
+    wrong.
     """
     cached = cached_file(listing.repo, file.name, listing.commit, listing.repo_type)
     if cached is not None:
-        digest = hash_file(cached, on_bytes)
-        if file.sha256 is not None and digest != f"sha256-{file.sha256}":
-            raise DigestError(
-                f"{cached} in the Hugging Face cache is damaged; delete it, then pull again"
-            )
+        with disk_errors(cached):
+            digest = hash_file(cached, on_bytes)
+            if not _matches(cached, digest, file.sha256, file.git_sha1):
+                raise DigestError(
+                    f"{cached} in the Hugging Face cache is damaged; delete it, then pull again"
+                )
         return cached, digest
+    if listing.from_cache:
+        raise AcquireError(
+            f"{file.name} of {listing.repo} just vanished from the Hugging Face cache; pull again"
+        )
     with client.errors(listing.repo):
         return _fetch(client, listing, file, on_bytes)
 
@@ -90,23 +85,21 @@ def _fetch(
     cache = Path(constants.HF_HUB_CACHE)
     folder = repo_folder_name(repo_id=listing.repo, repo_type=listing.repo_type)
     blob = cache / folder / "blobs" / etag
-    lock = cache / ".locks" / folder / f"{etag}.lock"
-    with disk_errors(cache):
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    # The library's own lock on this blob: its users wait for us, and we for them.
-    with filelock.FileLock(lock):
+    with _lock(cache / ".locks" / folder / f"{etag}.lock"):
         if blob.exists():
-            digest = hash_file(blob, on_bytes)
+            with disk_errors(blob):
+                digest = hash_file(blob, on_bytes)
         else:
             digest = _stream(client, url, blob, size, on_bytes)
-    expected = file.sha256 or (etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None)
-    if expected is not None and digest != f"sha256-{expected}":
-        blob.unlink(missing_ok=True)
-        raise DigestError(
-            f"{file.name} of {listing.repo} has digest {digest[:19]}..., the hub says "
-            f"sha256-{expected[:12]}...; nothing was stored, pull again"
-        )
+        sha256 = file.sha256 or (etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None)
+        git_sha1 = etag if re.fullmatch(r"[0-9a-f]{40}", etag) else None
+        with disk_errors(blob):
+            if not _matches(blob, digest, sha256, git_sha1):
+                blob.unlink()
+                raise DigestError(
+                    f"{file.name} of {listing.repo} has not the digest that the hub announces; "
+                    "nothing was stored, pull again"
+                )
     # The blob is there: this only makes the library's link to it.
     path = hf_hub_download(
         listing.repo,
@@ -116,72 +109,127 @@ def _fetch(
         cache_dir=cache,
         token=client.token,
         endpoint=client.endpoint,
-        tqdm_class=cast(Any, _NoBar),
     )
     return Path(path), digest
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """The library's own lock on a blob: its users wait for us, and we for them."""
+    lock = filelock.FileLock(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _matches(path: Path, digest: str, sha256: str | None, git_sha1: str | None) -> bool:
+    """Whether a file with this digest is the announced one, as far as anything is known."""
+    if sha256 is not None:
+        return digest == f"sha256-{sha256}"
+    if git_sha1 is None:
+        return True
+    data = path.read_bytes()  # small: git keeps large files elsewhere
+    hasher = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return hasher.hexdigest() == git_sha1
 
 
 def _stream(client: HubClient, url: str, blob: Path, size: int, on_bytes: OnBytes) -> str:
     """Download to `<blob>.incomplete`, going on where an earlier try stopped."""
     partial = blob.with_name(blob.name + ".incomplete")
-    partial.touch()
-    if partial.stat().st_size > size:
-        partial.unlink()
+    with disk_errors(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
-    check_space(blob.parent, size - partial.stat().st_size)
-    with partial.open("r+b", buffering=0) as raw:
-        file = _HashingFile(raw, on_bytes)
-        http_get(
-            url,
-            cast(BinaryIO, file),
-            resume_size=file.tell(),
-            headers=build_hf_headers(token=client.token),
-            expected_size=size,
-            tqdm_class=cast(Any, _NoBar),
-        )
-    partial.replace(blob)
-    return file.digest()
+        check_space(partial.parent, size - min(size, partial.stat().st_size))
+    with _Partial(partial, size, on_bytes) as file:
+        tries = 0
+        while file.size < size:
+            before = file.size
+            try:
+                _receive(client, url, file)
+            except UNREACHABLE as error:
+                if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                    raise
+                tries = 1 if file.size > before else tries + 1
+                if tries >= _TRIES:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+        digest = file.digest()
+    with disk_errors(blob):
+        partial.replace(blob)
+    return digest
 
 
-class _HashingFile(io.RawIOBase):
-    """Appends to `raw`, whose content counts from the start; hashes what is in it."""
+def _receive(client: HubClient, url: str, file: _Partial) -> None:
+    """What the server sends from the end of `file` on."""
+    headers = build_hf_headers(token=client.token) | {"Accept-Encoding": "identity"}
+    if file.size:
+        headers["Range"] = f"bytes={file.size}-"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    # Another host is not shown the token: the HTTP library sees to that on redirects.
+    with get_session().stream(
+        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
+    ) as response:
+        hf_raise_for_status(response)
+        if file.size and response.status_code == 200:
+            file.restart()
+        for piece in response.iter_bytes():  # as they come: whole ones would be lost in part
+            file.append(piece)
+    if file.size < file.expected:
+        raise ConnectionError(f"only {file.size} of {file.expected} bytes came")
 
-    def __init__(self, raw: io.FileIO, on_bytes: OnBytes) -> None:
-        self._raw = raw
-        self._path = Path(str(raw.name))
+
+class _Partial:
+    """A file that grows at its end up to `expected` bytes, hashed on the way."""
+
+    def __init__(self, path: Path, expected: int, on_bytes: OnBytes) -> None:
+        self.expected = expected
+        self.size = 0
+        self._path = path
         self._on_bytes = on_bytes
         self._hasher = hashlib.sha256()
-        while chunk := raw.read(CHUNK):
-            self._hasher.update(chunk)
-            on_bytes(len(chunk))
+        with disk_errors(path):
+            self._file: IO[bytes] = path.open("r+b", buffering=0)
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        while view:
+    def __enter__(self) -> Self:
+        """Count and hash what an earlier try left; what is too long is no such thing."""
+        with disk_errors(self._path):
+            if self._path.stat().st_size > self.expected:
+                self._file.truncate(0)
+            while piece := self._file.read(CHUNK):
+                self._count(piece)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, data: bytes) -> None:
+        """Raises NetworkError when the server sends more than it announced."""
+        if self.size + len(data) > self.expected:
+            raise NetworkError(f"the hub sends more than the {self.expected} bytes of a file")
+        rest = memoryview(data)
+        while rest:  # an unbuffered file may take less than it is given
             with disk_errors(self._path):
-                count = self._raw.write(view)
-            self._hasher.update(view[:count])
-            self._on_bytes(count)
-            view = view[count:]
-        return len(data)
+                count = self._file.write(rest)
+            self._count(rest[:count])
+            rest = rest[count:]
 
-    def tell(self) -> int:
-        return self._raw.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._raw.seek(offset, whence)
-
-    def truncate(self, size: int | None = None) -> int:
-        """The server began anew: so do the digest and the count of bytes."""
-        kept = self._raw.tell() if size is None else size
-        lost = self._raw.seek(0, io.SEEK_END) - kept
-        self._raw.truncate(kept)
-        self._raw.seek(0)
+    def restart(self) -> None:
+        """Forget everything."""
+        with disk_errors(self._path):
+            self._file.seek(0)
+            self._file.truncate()
+        self._on_bytes(-self.size)
+        self.size = 0
         self._hasher = hashlib.sha256()
-        while chunk := self._raw.read(CHUNK):
-            self._hasher.update(chunk)
-        self._on_bytes(-lost)
-        return kept
 
     def digest(self) -> str:
         return f"sha256-{self._hasher.hexdigest()}"
+
+    def _count(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
+        self.size += len(data)
+        self._on_bytes(len(data))

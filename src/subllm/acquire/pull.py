@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from subllm.acquire.fetched import Fetched
 from subllm.acquire.licences import licence_for
 from subllm.acquire.local import fetch_local
@@ -28,9 +30,7 @@ from subllm.store.manifest import BaseManifest, FileEntry
 from subllm.store.names import kind_of
 from subllm.store.store import Store
 
-_HF = re.compile(
-    r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?"
-)
+_HF = re.compile(r"hf:(?P<repo>[^@]*)(@(?P<revision>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,8 @@ def _locate(entry: FileEntry, manifest: BaseManifest, store: Store) -> Path:
 
 
 def _target(base: str, catalog: Catalog, source: str | None, name: str | None) -> _Target:
-    match = _HF.fullmatch(base)
-    if match is None and base.startswith("hf:"):
-        raise UsageError(f"{base!r} is no hub repository; write hf:org/name or hf:org/name@commit")
-    if match is not None:
-        hub = HubSource(type="hub", repo=match["repo"], revision=match["revision"] or "main")
-        target = _Target(_required(name, base), None, (hub,))
+    if base.startswith("hf:"):
+        target = _Target(_required(name, base), None, (_repository(base),))
     elif base not in catalog.bases and _looks_like_path(base):
         path = Path(base).expanduser().absolute()
         target = _Target(_required(name, base), None, (), path)
@@ -130,6 +126,18 @@ def _target(base: str, catalog: Catalog, source: str | None, name: str | None) -
     if source is not None and (target.path is not None or source != "hub"):
         raise UsageError(f"--source {source} does not apply to {base}; leave it out")
     return target
+
+
+def _repository(base: str) -> HubSource:
+    match = _HF.fullmatch(base)
+    assert match is not None
+    revision = "main" if match["revision"] is None else match["revision"]
+    try:
+        return HubSource(type="hub", repo=match["repo"], revision=revision)
+    except ValidationError as error:
+        raise UsageError(
+            f"{base!a} is no hub repository; write hf:org/name or hf:org/name@commit"
+        ) from error
 
 
 def _looks_like_path(base: str) -> bool:
@@ -162,8 +170,9 @@ def _present(store: Store, target: _Target) -> BaseManifest | None:
         return None
     for source in target.sources:
         if isinstance(source, HubSource):
-            pinned = len(source.revision) == 40 and source.revision != manifest.revision
-            if manifest.source == f"hub:{source.repo}" and not pinned:
+            # Where another branch points now, only the hub knows.
+            fits = source.revision in ("main", manifest.revision)
+            if manifest.source == f"hub:{source.repo}" and fits:
                 return manifest
         elif manifest.files[0].digest == f"sha256-{source.sha256}":
             return manifest

@@ -14,7 +14,6 @@ from subllm.catalog.prompt import PromptSpec
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
 
 def _relative(path: str) -> str:
@@ -23,6 +22,11 @@ def _relative(path: str) -> str:
     return path
 
 
+Revision = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200),
+    AfterValidator(_relative),
+]
 FilePath = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_relative)]
 BASE_NAME = r"^[a-z0-9]+([._-][a-z0-9]+)*:[a-z0-9]+([._][a-z0-9]+)*$"
 SET_NAME = r"^[a-z0-9][a-z0-9._-]*$"

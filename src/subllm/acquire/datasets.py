@@ -1,0 +1,83 @@
+"""Data sets of the hub: their files, fetched into the usual cache when asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from subllm.acquire.hub import cached_listing
+from subllm.acquire.hub_client import HubClient, Listing
+from subllm.acquire.hub_download import download
+from subllm.errors import NetworkError, OfflineError
+from subllm.progress import Progress
+from subllm.store.files import check_space
+
+LISTING_SECONDS = 20.0  # the listings of large sets are long
+
+
+class DatasetFiles:
+    """The files of one data set at one commit."""
+
+    def __init__(self, client: HubClient, listing: Listing, progress: Progress) -> None:
+        self._client = client
+        self._listing = listing
+        self._progress = progress
+
+    @property
+    def names(self) -> list[str]:
+        """Paths in the repository, sorted."""
+        return sorted(self._listing.files)
+
+    def fetch(self, name: str) -> Path:
+        """A path of `names`, complete and checked, in the cache.
+
+        Raises NetworkError, GatedError, DigestError, DiskFullError.
+        """
+        file = self._listing.files[name]
+        key = f"dataset:{name}"
+        cache = Path(constants.HF_HUB_CACHE)
+        cache.mkdir(parents=True, exist_ok=True)
+        check_space(cache, file.size)
+        self._progress.start(key, f"{self._listing.repo}/{name}", file.size, "bytes")
+        try:
+            path, _ = download(
+                self._client,
+                self._listing,
+                file,
+                lambda count: self._progress.advance(key, count),
+            )
+        finally:
+            self._progress.finish(key)
+        return path
+
+
+def open_dataset(
+    repo: str,
+    revision: str,
+    progress: Progress,
+    *,
+    offline: bool = False,
+    client: HubClient | None = None,
+) -> DatasetFiles:
+    """The data set `repo`; `offline`, or when the hub does not answer, what the cache has.
+
+    Raises NetworkError, OfflineError, GatedError, AcquireError.
+    """
+    client = client or HubClient(probe_seconds=LISTING_SECONDS)
+    if offline:
+        cached = cached_listing(repo, revision, "dataset")
+        if cached is None:
+            raise OfflineError(
+                f"the data set {repo} is not in the Hugging Face cache and SUBLLM_OFFLINE is "
+                "set; unset it to fetch"
+            )
+        return DatasetFiles(client, cached, progress)
+    try:
+        listing = client.list_files(repo, revision, "dataset")
+    except NetworkError:
+        cached = cached_listing(repo, revision, "dataset")
+        if cached is None:
+            raise
+        listing = cached
+    return DatasetFiles(client, listing, progress)
