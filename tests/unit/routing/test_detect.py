@@ -140,8 +140,10 @@ def test_names(text: str, language: str | None) -> None:
 
 
 PIECES = st.sampled_from(
-    ["\n", " ", "\t", "-", "a", ".", "/", "\\", "(", "[x for x in ", "const {", "function(", "$x"]
-    + ["```", "<|", "#", "//", "public ", "List<", "`${", "\x00", "é", "\ud800", "in C", "\"'"]
+    [
+        *("\n", " ", "\t", "-", "a", ".", "/", "\\", "(", "[x for x in ", "const {", "function("),
+        *("$x", "```", "<|", "#", "//", "public ", "List<", "`${", "\x00", "é", "\ud800", "in C"),
+    ]
 )
 
 
