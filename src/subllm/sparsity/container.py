@@ -27,6 +27,7 @@ from subllm.sparsity.layout import (
 from subllm.sparsity.pattern import Pattern
 
 FORMAT = "subllm-packed"
+METADATA = "__metadata__"  # the header's one entry that is no tensor
 MAX_HEADER = 100_000_000  # the limit of safetensors itself
 MAX_SIDE = 2**31
 PREFIX = 8  # bytes of the length field
@@ -87,7 +88,7 @@ def encode_header(
         for name, row in table.items()
     }
     header: dict[str, Any] = {
-        "__metadata__": {
+        METADATA: {
             "format": FORMAT,
             "layout": str(LAYOUT_VERSION),
             "table": json.dumps(rows, separators=(",", ":")),
@@ -113,7 +114,7 @@ def decode_header(head: bytes, file_size: int) -> Header:
     if len(head) < PREFIX or length > min(file_size - PREFIX, MAX_HEADER):
         raise _damaged("its header is longer than the file")
     raw = _parse(head[PREFIX : PREFIX + length])
-    table = _table(raw.pop("__metadata__", None))
+    table = _table(raw.pop(METADATA, None))
     data_start = PREFIX + length
     entries = {name: _entry(name, value) for name, value in raw.items()}
     ordered = sorted(entries.values(), key=lambda e: (e.start, e.end))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from subllm.errors import DiskFullError, LayoutError, WeightsError
 from subllm.sparsity.container import (
     MAX_HEADER,
+    METADATA,
     PREFIX,
     Entry,
     TableRow,
@@ -37,7 +38,7 @@ class PackedWriter:
     The bytes go to `<path>.partial`; `close` writes the header, syncs and renames, so that
     `path` is either absent (or its old self) or complete. As a context manager it closes
     on success and discards on an exception. Raises DiskFullError when the disk is full,
-    LayoutError for a name that is used twice.
+    WeightsError when the file cannot be written, LayoutError for a name that is used twice.
     """
 
     def __init__(self, path: Path, *, reserve: int = RESERVE) -> None:
@@ -48,13 +49,16 @@ class PackedWriter:
         self._entries: list[Entry] = []
         self._table: dict[str, TableRow] = {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
-        self._file: BinaryIO = self._partial.open("w+b")
-        self._file.seek(self._start)
+        try:
+            self._file: BinaryIO = self._partial.open("w+b")
+            self._file.seek(self._start)
+        except OSError as error:
+            raise _disk_error(error) from error
 
     def add_packed(self, name: str, tensor: PackedTensor) -> None:
         """Raises LayoutError for planes that do not fit their description."""
-        self._claim(name)
         geometry = tensor.check()
+        self._claim(name, *(f"{name}.{plane}" for plane in planes_of(geometry)))
         planes = {
             "mask": tensor.mask,
             "values": tensor.data,
@@ -86,15 +90,16 @@ class PackedWriter:
             self._file.write(header)
             self._file.flush()
             os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(self._path)
         except OSError as error:
             self.discard()
             raise _disk_error(error) from error
-        self._file.close()
-        self._partial.replace(self._path)
 
     def discard(self) -> None:
         """Removes what was written; `path` stays as it was."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk refuses the buffered rest again
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -111,10 +116,11 @@ class PackedWriter:
         else:
             self.discard()
 
-    def _claim(self, name: str) -> None:
+    def _claim(self, *names: str) -> None:
         taken = {entry.name for entry in self._entries} | self._table.keys() | self._vectors.keys()
-        if name in taken:
-            raise LayoutError(f"tensor {name!r} is there twice; each name may be added once")
+        for name in names:
+            if name in taken or name == METADATA:
+                raise LayoutError(f"tensor {name!r} is there twice; each name may be added once")
 
     def _append(self, name: str, dtype: str, array: npt.NDArray[np.generic]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
