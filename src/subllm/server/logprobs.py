@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from subllm.runtime.request import TokenLogprob
+from subllm.text.stream_decoder import StreamDecoder
 
 if TYPE_CHECKING:
     from subllm.text.tokenizer import Tokenizer
@@ -21,15 +22,16 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 class LegacyLogprobs:
-    """Builds the parallel lists of /v1/completions; `offset`, in characters, runs on from
-    call to call. Special tokens count where they stand in the text (a prompt's do)."""
+    """Builds the parallel lists of /v1/completions; `offset`, in characters of the text,
+    runs on from call to call. Special tokens count where the text has them (a prompt's
+    has)."""
 
     def __init__(
         self, tokenizer: Tokenizer, offset: int = 0, *, special_is_text: bool = False
     ) -> None:
         self._tokenizer = tokenizer
         self._offset = offset
-        self._no_text = frozenset() if special_is_text else tokenizer.special_ids
+        self._decoder = StreamDecoder(tokenizer, skip_special=not special_is_text)
 
     def build(
         self, tokens: Iterable[int], entries: Iterable[TokenLogprob | None]
@@ -45,10 +47,7 @@ class LegacyLogprobs:
             text = token_text(self._tokenizer, token)
             out["tokens"].append(text)
             out["text_offset"].append(self._offset)
-            if token not in self._no_text:
-                # Counted where a character begins, so that a split one counts once.
-                data = self._tokenizer.token_bytes(token)
-                self._offset += sum(byte & 0xC0 != 0x80 for byte in data)
+            self._offset += len(self._decoder.push(token))
             if entry is None:
                 out["token_logprobs"].append(None)
                 out["top_logprobs"].append(None)

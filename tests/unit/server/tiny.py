@@ -1,0 +1,255 @@
+"""A server over real tiny engines: torch, random weights, one token for each byte."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import openai
+from oracles import tiny_models
+
+from subllm.catalog.prompt import FimSpec, PromptSpec
+from subllm.runtime.backends.torch import TorchBackend
+from subllm.runtime.engine import LocalEngine
+from subllm.runtime.request import Request, TokenEvent, TokenLogprob
+from subllm.server.app import create_app
+from subllm.server.config import ServerConfig
+from subllm.server.models import ModelSet
+from subllm.server.run import Server, bind, uvicorn_config
+from subllm.store.manifest import (
+    BaseManifest,
+    BaseRef,
+    Licence,
+    Manifest,
+    MethodRecord,
+    ModelBlobs,
+    ModelManifest,
+    sha256_of,
+)
+from subllm.text.tokenizer import Tokenizer
+
+BASE = "tiny:1m"
+PYTHON, JAVA, CPP = (f"{BASE}-{language}" for language in ("python", "java", "cpp"))
+CONTEXT = 256
+END = tiny_models.END
+PRE, SUF, MID, SEP = range(259, 263)
+MARKERS = {PRE: "<|pre|>", SUF: "<|suf|>", MID: "<|mid|>", SEP: "<|sep|>"}
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+FIM = FimSpec(prefix="<|pre|>", suffix="<|suf|>", middle="<|mid|>", file_separator="<|sep|>")
+PROMPT = PromptSpec(fim=FIM, context_length=CONTEXT)
+
+# What the model writes for a seed, whatever the prompt: see `Engine.add`.
+SCRIPTS: dict[int, tuple[int, ...]] = {
+    7: tuple("aé€😀.".encode()),
+    8: (*b"abc", END),
+    9: tuple(b"abcdefgh"),
+    10: (97, tiny_models.FILL, 98),
+}
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
+    definition = json.loads(json.loads(tiny_models.tokenizer().to_bundle())["tokenizer"])
+    like = definition["added_tokens"][0]
+    definition["added_tokens"] += [
+        {**like, "id": token, "content": text} for token, text in MARKERS.items()
+    ]
+    config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
+    return Tokenizer.from_files(
+        {
+            "tokenizer.json": json.dumps(definition).encode(),
+            "tokenizer_config.json": json.dumps(config).encode(),
+        }
+    )
+
+
+@functools.cache
+def weights(seed: int) -> tiny_models.MemorySource:
+    return tiny_models.source(tiny_models.oracle("qwen2", seed))
+
+
+class Engine:
+    """The real engine, watched. `delay` slows every step, `gate` holds it, `fail` breaks
+    the next one."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        seed = sum(name.encode()) % 1000
+        backend = TorchBackend(weights(seed), device="cpu", dtype="float32", threads=1)
+        options = {"context_length": CONTEXT, "prefill_chunk": 16, **options}
+        self._engine = LocalEngine(name, backend, tokenizer(), **options)
+        self.name = name
+        self.delay = 0.0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fail: Exception | None = None
+        self.requests: list[Request] = []
+        self.aborted: list[str] = []
+        self.steps = 0
+        self.closed = False
+
+    context_length = property(lambda self: self._engine.context_length)
+    resident_bytes = property(lambda self: self._engine.resident_bytes)
+
+    def add(self, request: Request) -> None:
+        self.requests.append(request)
+        script = SCRIPTS.get(request.params.seed or 0)
+        if script is not None:
+            # Each token once, in this order: a bias for each and a penalty on repeating.
+            bias = tuple((token, 1e4 - 50 * i) for i, token in enumerate(script))
+            params = replace(request.params, logit_bias=bias, presence_penalty=1e6)
+            request = replace(request, params=params)
+        self._engine.add(request)
+
+    def step(self) -> list[TokenEvent]:
+        self.gate.wait(20)
+        time.sleep(self.delay)
+        self.steps += 1
+        if self.fail is not None:
+            raise self.fail
+        return self._engine.step()
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+        self._engine.abort(request_id)
+
+    def has_work(self) -> bool:
+        return self._engine.has_work()
+
+    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
+        return self._engine.score(tokens, top)
+
+    def close(self) -> None:
+        self.closed = True
+        self._engine.close()
+
+
+def manifest(name: str, language: str, **changes: Any) -> ModelManifest:
+    digest = sha256_of(b"")
+    fields: dict[str, Any] = {
+        "layout": 1,
+        "name": name,
+        "language": language,
+        "base": BaseRef(name=BASE, manifest=digest, source="path:x", licence=Licence(id="MIT")),
+        "plan": digest,
+        "method": MethodRecord(name="none"),
+        "pattern": "8:16",
+        "values": "int8",
+        "head": "int8",
+        "calibration": None,
+        "arch": {},
+        "prompt": PROMPT,
+        "tensors": (),
+        "blobs": ModelBlobs(own=digest, shared=digest, tokenizer=digest),
+        "density": 0.5,
+    }
+    return ModelManifest(**{**fields, **changes})
+
+
+@dataclass
+class Shelf:
+    """A `ManifestSource` and the loader of its models."""
+
+    manifests: dict[str, Manifest | Exception] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    engines: list[Engine] = field(default_factory=list)
+    loading: Callable[[str], None] = lambda name: None
+
+    def names(self) -> dict[str, str]:
+        return {name: f"{name}@{id(manifest)}" for name, manifest in self.manifests.items()}
+
+    def manifest(self, name_or_digest: str) -> Manifest:
+        found = self.manifests[name_or_digest.partition("@")[0]]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def load(self, name: str) -> Engine:
+        self.loading(name)
+        engine = Engine(name, **self.options)
+        self.engines.append(engine)
+        return engine
+
+    def engine(self, name: str) -> Engine:
+        """The newest engine of a model."""
+        return next(engine for engine in reversed(self.engines) if engine.name == name)
+
+
+def shelf(**options: Any) -> Shelf:
+    """Python, Java and C++ models of one base, and the base itself, which is not served."""
+    base = BaseManifest(
+        name=BASE, source="x", weights="gguf", files=(), licence=Licence(id="MIT"), prompt=PROMPT
+    )
+    models = {n: manifest(n, n.rpartition("-")[2]) for n in (PYTHON, JAVA, CPP)}
+    return Shelf({BASE: base, **models}, options)
+
+
+@dataclass(frozen=True)
+class Live:
+    shelf: Shelf
+    server: Server
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @functools.cached_property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=20)
+
+    @functools.cached_property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def health(self) -> dict[str, Any]:
+        return dict(self.http.get("/health").json())
+
+
+@contextlib.contextmanager
+def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
+    """uvicorn on a free port, as `serve` runs it, in a thread."""
+    settings = ServerConfig(**{"port": 0, "default_base": BASE, **config})
+    models = ModelSet(shelf, shelf.load, lambda manifest: tokenizer())
+    app = create_app(models, settings)
+    ready: list[tuple[str, int]] = []
+    up = threading.Event()
+
+    def on_ready(host: str, port: int) -> None:
+        ready.append((host, port))
+        up.set()
+
+    server = Server(uvicorn_config(app), app.state.worker, on_ready)
+    listener = bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield Live(shelf, server, *ready[0])
+    finally:
+        for engine in shelf.engines:
+            engine.gate.set()
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for what another thread will bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
