@@ -1,0 +1,50 @@
+// Choosing a token from logits, as Python's `runtime.sampler` defines it: bias and penalties,
+// temperature, top_k, top_p, min_p, then a draw along the order of the logits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace subllm {
+
+struct SampleParams {
+  double temperature = 0.0;  // 0: greedy
+  int64_t top_k = 0;
+  double top_p = 1.0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;
+  std::vector<std::pair<int64_t, double>> logit_bias;
+};
+
+struct Draw {
+  SampleParams params;
+  std::span<const int32_t> history;  // of the whole sequence
+  int64_t prompt_length = 0;
+  double uniform = 0.0;  // in [0, 1)
+  int64_t logprobs = -1;  // alternatives to report; -1: no log-probability either
+};
+
+struct TokenLogprob {
+  int64_t token;
+  double logprob;
+  std::vector<std::pair<int64_t, double>> top;  // best first
+};
+
+// Throws std::invalid_argument for parameters out of range or tokens outside the vocabulary.
+void check_draw(const Draw& draw, int64_t vocab);
+
+// Applies bias and penalties in place. The draw must have been checked.
+void adjust(const Draw& draw, std::span<float> logits);
+
+// The token chosen from adjusted logits. Throws std::runtime_error when none is finite.
+int64_t sample(const Draw& draw, std::span<const float> adjusted);
+
+// Natural log of a token's probability under the logits, with the `top` best tokens. Throws
+// std::runtime_error when no logit is finite.
+TokenLogprob logprob_of(int64_t token, int64_t top, std::span<const float> logits);
+
+}  // namespace subllm
