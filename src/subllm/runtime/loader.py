@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,19 +11,23 @@ from subllm.arch.spec import ArchSpec
 from subllm.errors import BackendError, ContextLengthError
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.weights import FloatArray
-from subllm.sparsity.packing import unpack_rows
+from subllm.sparsity.packing import PackedTensor, unpack_rows
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
 if TYPE_CHECKING:
     from subllm.runtime.backend import Backend
 
+BackendName = Literal["auto", "native", "torch"]
+
 DEFAULT_CONTEXT = 8192
 """Context where none is asked for: long models are served with this much."""
 
+_CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
+
 
 class PackedSource:
-    """A `WeightSource` over the packed tensors of one model of the store."""
+    """A `WeightSource` and `PackedWeightSource` over one model of the store."""
 
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
@@ -33,9 +38,11 @@ class PackedSource:
     def spec(self) -> ArchSpec:
         return self._spec
 
+    def tensor(self, name: str) -> PackedTensor:
+        return self._files.tensor(name)
+
     def rows(self, name: str, start: int, stop: int) -> FloatArray:
-        packed = self._files.tensor(name)
-        return unpack_rows(packed, np.arange(start, stop, dtype=np.int64))
+        return unpack_rows(self.tensor(name), np.arange(start, stop, dtype=np.int64))
 
     def vector(self, name: str) -> FloatArray:
         return self._files.vector(name)
@@ -51,30 +58,45 @@ def load_engine(
     store: Store,
     name: str,
     *,
+    backend: BackendName = "auto",
     device: str = "auto",
     threads: int | None = None,
     context_length: int | None = None,
     max_batch: int = 8,
     queue_limit: int = 64,
     kv_tokens: int | None = None,
+    kv_type: Literal["bfloat16", "int8"] = "bfloat16",
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
 ) -> LocalEngine:
     """An engine on the model `name`; see `LocalEngine` for the limits.
 
+    backend         "native" computes on the CPU, on the packed weights themselves; "torch"
+                    unpacks them, for any device that torch has; "auto" takes torch where
+                    the device is not the CPU
+    device          "auto", "cpu", "cuda", "cuda:N"; auto is CUDA where it is usable
     context_length  at most what the model was trained for; by default that, or
                     DEFAULT_CONTEXT where it is longer
+    kv_type         of keys and values in memory (int8: native only)
+    dtype           float32 is slow and exact, to judge the other by
+
     Raises UnknownNameError, StoreError and WeightsError as the store does,
-    ContextLengthError for a context longer than the model's, BackendError when torch
-    or the device is missing.
+    ContextLengthError for a context longer than the model's, BackendError when the
+    backend is missing or does not have the device.
     """
+    chosen = _choose(backend, device)
     with open_model(store, name) as files:
         manifest = files.manifest
         context = _context(name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
-        backend = _backend(PackedSource(files), device=device, threads=threads, dtype=dtype)
+        source = PackedSource(files)
+        loaded: Backend
+        if chosen == "native":
+            loaded = _native(source, threads=threads, kv_type=kv_type, dtype=dtype)
+        else:
+            loaded = _torch(source, device=device, threads=threads, kv_type=kv_type, dtype=dtype)
     return LocalEngine(
         manifest.name,
-        backend,
+        loaded,
         tokenizer,
         context_length=context,
         stop_tokens=manifest.prompt.stop_tokens,
@@ -94,13 +116,54 @@ def _context(name: str, asked: int | None, longest: int) -> int:
     return asked
 
 
-def _backend(
+def _choose(backend: BackendName, device: str) -> BackendName:
+    if backend == "native" and device not in ("auto", "cpu"):
+        raise BackendError(
+            f"the native backend computes on the CPU, not on {device}; use --backend torch"
+        )
+    if backend != "auto":
+        return backend
+    if device == "auto":
+        return "torch" if _has_cuda() else "native"
+    return "native" if device == "cpu" else "torch"
+
+
+def _has_cuda() -> bool:
+    """Whether torch would find a CUDA device. Importing torch costs seconds and a hundred
+    megabytes, so it is asked only where the driver shows a device."""
+    if not any(Path(node).exists() for node in _CUDA_NODES):
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _native(
+    source: PackedSource,
+    *,
+    threads: int | None,
+    kv_type: Literal["bfloat16", "int8"],
+    dtype: Literal["bfloat16", "float32"],
+) -> Backend:
+    from subllm.runtime.backends.native import KvType, NativeBackend
+
+    exact = dtype == "float32"
+    kv: KvType = "float32" if exact and kv_type == "bfloat16" else kv_type
+    return NativeBackend(source, threads=threads, kv=kv, exact=exact)
+
+
+def _torch(
     source: PackedSource,
     *,
     device: str,
     threads: int | None,
+    kv_type: Literal["bfloat16", "int8"],
     dtype: Literal["bfloat16", "float32"],
 ) -> Backend:
+    if kv_type != "bfloat16":
+        raise BackendError(f"the torch backend has no {kv_type} KV memory; use --backend native")
     try:
         from subllm.runtime.backends.torch import TorchBackend
     except ImportError as error:

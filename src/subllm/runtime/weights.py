@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.arch.spec import ArchSpec
+from subllm.sparsity.packing import PackedTensor
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -30,3 +31,19 @@ class WeightSource(Protocol):
     def cache_key(self, name: str) -> str | None:
         """Equal for equal matrices of different models, so that models in one process
         share them; None where the matrix belongs to this model alone."""
+
+
+class PackedWeightSource(Protocol):
+    """Packed weights by name, where they lie; for a backend that computes on them.
+
+    Every method raises WeightsError for an unknown name or a malformed file.
+    """
+
+    @property
+    def spec(self) -> ArchSpec: ...
+
+    def tensor(self, name: str) -> PackedTensor:
+        """A matrix; its planes may be mapped memory."""
+
+    def vector(self, name: str) -> FloatArray:
+        """A norm or a bias, float32 [size]."""

@@ -1,0 +1,168 @@
+"""The native backend: packed weights where they are mapped, all arithmetic in C++.
+
+A step is one foreign call with the interpreter lock released. What Python hands over is
+checked there, before anything changes; a refusal comes back as BackendError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm import native
+from subllm.errors import BackendError
+from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw, TokenArray
+from subllm.runtime.backends.native.weights import DecoderWeights
+from subllm.runtime.request import TokenLogprob
+from subllm.runtime.weights import PackedWeightSource
+
+KvType = Literal["bfloat16", "int8", "float32"]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what the core refuses into BackendError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise BackendError(
+            "there is no memory left for this step; lower the context length or the number "
+            "of parallel requests"
+        ) from error
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise BackendError(f"the native backend refused: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def as_tokens(values: Any) -> TokenArray:
+    """int32 [n], checked where it is not that already. Raises BackendError."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise BackendError(f"tokens must be integers [n], not {array.dtype} {array.shape}")
+    if array.dtype != np.int32:
+        limits = np.iinfo(np.int32)
+        if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+            raise BackendError("a token does not fit 32 bits; check the prompt")
+        array = array.astype(np.int32)
+    return np.ascontiguousarray(array)
+
+
+def pack_draw(draw: Draw) -> tuple[Any, ...]:
+    """A draw as the core takes it."""
+    params = draw.params
+    return (
+        float(params.temperature),
+        int(params.top_k),
+        float(params.top_p),
+        float(params.min_p),
+        float(params.repetition_penalty),
+        float(params.presence_penalty),
+        float(params.frequency_penalty),
+        [(int(token), float(bias)) for token, bias in params.logit_bias],
+        as_tokens(draw.history),
+        int(draw.prompt_length),
+        float(draw.uniform),
+        -1 if params.logprobs is None else int(params.logprobs),
+    )
+
+
+class NativeBackend:
+    """Implements `runtime.backend.Backend`."""
+
+    def __init__(
+        self,
+        source: PackedWeightSource,
+        *,
+        threads: int | None = None,
+        kv: KvType = "bfloat16",
+        exact: bool = False,
+    ) -> None:
+        """Takes the weights where they are; they must stay mapped for as long as this lives.
+
+        threads  None: all cores of the process's affinity
+        kv       how keys and values are kept; int8 has a scale per token and head
+        exact    float32 activations in every product: slow, a reference for the others
+
+        Raises WeightsError for weights that do not fit the architecture, BackendError when
+        the core was not built or does not know the architecture.
+        """
+        weights = DecoderWeights(source)
+        self._vocab_size = source.spec.vocab_size
+        self._weight_bytes = weights.nbytes
+        with _refusals():
+            self._decoder = native.core().Decoder(
+                source.spec.to_dict(), weights.shared, weights.layers, kv, threads or 0, exact
+            )
+            self._block_bytes = int(self._decoder.kv_block_bytes)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def resident_bytes(self) -> int:
+        with _refusals():
+            return self._weight_bytes + int(self._decoder.kv_bytes)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return self._block_bytes // KV_BLOCK
+
+    def kv_open(self) -> int:
+        with _refusals():
+            return int(self._decoder.kv_open())
+
+    def kv_fork(self, source: int, length: int) -> int:
+        """Full blocks are shared until one of the two writes to them."""
+        with _refusals():
+            return int(self._decoder.kv_fork(source, length))
+
+    def kv_close(self, handle: int) -> None:
+        with _refusals():
+            self._decoder.kv_close(handle)
+
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+        with _refusals():
+            work = [
+                (
+                    chunk.kv,
+                    chunk.start,
+                    as_tokens(chunk.tokens),
+                    None if chunk.draw is None else pack_draw(chunk.draw),
+                )
+                for chunk in chunks
+            ]
+            return [
+                None if choice is None else Choice(choice[0], _logprob(choice[1]))
+                for choice in self._decoder.step(work)
+            ]
+
+    def score(
+        self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
+    ) -> list[TokenLogprob]:
+        with _refusals():
+            found = self._decoder.score(kv, start, as_tokens(tokens), as_tokens(targets), top)
+            return [TokenLogprob(*entry) for entry in found]
+
+    def logits(self, kv: int, start: int, tokens: TokenArray) -> npt.NDArray[np.float32]:
+        """float32 [tokens, vocab] of a chunk, for tests; memory grows with both."""
+        ids = as_tokens(tokens)
+        out = np.empty((len(ids), self._vocab_size), np.float32)
+        with _refusals():
+            self._decoder.logits(kv, start, ids, out)
+        return out
+
+    def close(self) -> None:
+        with _refusals():
+            self._decoder.close()
+
+
+def _logprob(entry: tuple[int, float, tuple[tuple[int, float], ...]] | None) -> TokenLogprob | None:
+    return None if entry is None else TokenLogprob(*entry)

@@ -1,0 +1,94 @@
+"""A model's packed tensors, named by their role, as the native decoder takes them.
+
+Matrices are handed over where they lie, usually in a mapped file: nothing is copied but
+the small vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from subllm import native
+from subllm.errors import WeightsError
+from subllm.runtime.weights import PackedWeightSource
+
+
+class DecoderWeights:
+    """`shared` and `layers` as `_native.Decoder` takes them; `nbytes` of all tensors."""
+
+    def __init__(self, source: PackedWeightSource) -> None:
+        """Raises WeightsError for a tensor that is missing, damaged or of another shape
+        than the architecture wants."""
+        self._source, self._spec = source, source.spec
+        self.nbytes = 0
+        spec = self._spec
+        embedding = self._matrix(spec.embedding_name, spec.vocab_size, spec.hidden_size)
+        head = embedding
+        if not spec.tied_head:
+            head = self._matrix(spec.head_name, spec.vocab_size, spec.hidden_size)
+        self.shared: dict[str, Any] = {"embedding": embedding, "head": head}
+        self._norm(self.shared, "final_norm", spec.final_norm_name.removesuffix(".weight"))
+        self.layers = [self._layer(index) for index in range(spec.num_layers)]
+
+    def _layer(self, index: int) -> dict[str, Any]:
+        spec, prefix = self._spec, self._spec.block_prefix(index)
+        layer: dict[str, Any] = {}
+        for linear in spec.linears:
+            name = f"{prefix}{linear.name}"
+            layer[linear.role] = self._matrix(
+                f"{name}.weight", linear.out_features, linear.in_features
+            )
+            if linear.bias:
+                layer[f"{linear.role}_bias"] = self._vector(f"{name}.bias", linear.out_features)
+        self._norm(layer, "input_norm", f"{prefix}input_layernorm")
+        second = f"{prefix}post_attention_layernorm"
+        if spec.post_norms:
+            self._norm(layer, "post_attention_norm", second)
+            self._norm(layer, "mlp_norm", f"{prefix}pre_feedforward_layernorm")
+            self._norm(layer, "post_mlp_norm", f"{prefix}post_feedforward_layernorm")
+        else:
+            self._norm(layer, "mlp_norm", second)
+        if spec.qk_norm:
+            for part in "qk":
+                name = f"{prefix}self_attn.{part}_norm.weight"
+                layer[f"{part}_norm"] = self._vector(name, spec.head_dim)
+        return layer
+
+    def _norm(self, target: dict[str, Any], role: str, name: str) -> None:
+        target[role] = self._vector(f"{name}.weight", self._spec.hidden_size)
+        if self._spec.norm_bias:
+            target[f"{role}_bias"] = self._vector(f"{name}.bias", self._spec.hidden_size)
+
+    def _vector(self, name: str, size: int) -> Any:
+        vector = self._source.vector(name)
+        if vector.shape != (size,):
+            raise _misfit(name, vector.shape, (size,))
+        self.nbytes += vector.nbytes
+        return vector
+
+    def _matrix(self, name: str, rows: int, cols: int) -> Any:
+        packed = self._source.tensor(name)
+        geometry = packed.check()
+        if packed.shape != (rows, cols):
+            raise _misfit(name, packed.shape, (rows, cols))
+        self.nbytes += packed.nbytes
+        scales = None if packed.scales is None else packed.scales.view("<u2")
+        try:
+            return native.core().Matrix(
+                rows,
+                cols,
+                geometry.slots,
+                packed.values,
+                packed.mask,
+                packed.offsets,
+                packed.data,
+                scales,
+            )
+        except (ValueError, TypeError) as error:
+            raise WeightsError(f"{name} is damaged: {error}; run 'subllm verify'") from error
+
+
+def _misfit(name: str, have: tuple[int, ...], want: tuple[int, ...]) -> WeightsError:
+    return WeightsError(
+        f"{name} has shape {have}, the architecture wants {want}; extract or add the model again"
+    )
