@@ -22,6 +22,7 @@ from subllm.errors import ExtractionError
 from subllm.weights.reader import WeightReader
 
 BatchShape = tuple[int, int]  # sequences, tokens
+EmbeddingRows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,28 @@ class _Recorder(nn.Module):
         return hidden
 
 
+# Longer sequences would need too much memory for their attention scores.
+_EAGER_TOKENS = 1024
+
+
+def _attention(device: torch.device, dtype: torch.dtype, longest: int) -> str:
+    """transformers' attention to run. On a CPU the fused kernel takes about 1.5 times as
+    long for short sequences in bf16 as products and a softmax of their own."""
+    fits = longest <= _EAGER_TOKENS
+    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 and fits else "sdpa"
+
+
 class BlockStack:
     """The blocks of one model, loaded one at a time onto `device` in `dtype`.
 
-    Memory: one block, plus the embedding rows in use while `embed` runs. Raises
-    ExtractionError where transformers does not know the architecture.
+    longest: tokens of the longest sequence that will run. Memory: one block, plus the
+    embedding rows in use while `embed` runs. Raises ExtractionError where transformers
+    does not know the architecture.
     """
 
-    def __init__(self, reader: WeightReader, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, reader: WeightReader, device: torch.device, dtype: torch.dtype, longest: int
+    ) -> None:
         from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -71,7 +86,7 @@ class BlockStack:
             config = AutoConfig.for_model(**reader.config)
             with init_empty_weights(include_buffers=False):
                 model = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, attn_implementation="sdpa"
+                    config, dtype=dtype, attn_implementation=_attention(device, dtype, longest)
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise ExtractionError(
@@ -91,17 +106,22 @@ class BlockStack:
             )
         self._calls: dict[BatchShape, list[_Call]] = {}
 
-    def embed(self, tokens: npt.NDArray[np.int32], batch: int) -> torch.Tensor:
+    def embed(
+        self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
+    ) -> torch.Tensor:
         """The first block's inputs for int32 tokens [samples, length], taken `batch`
-        sequences at a time: [samples, length, hidden] in `dtype`, on the CPU."""
+        sequences at a time: [samples, length, hidden] in `dtype`, on the CPU.
+
+        rows: another embedding than the reader's, ids int64 [n] -> float32 [n, hidden]."""
         used, inverse = np.unique(tokens, return_inverse=True)
         if used[0] < 0 or used[-1] >= self.spec.vocab_size:
             raise ExtractionError(
                 "calibration tokens lie outside the model's vocabulary; "
                 "tokenizer and weights do not belong together"
             )
-        rows = self.reader.rows(self.spec.embedding_name, used.astype(np.int64))
-        table = torch.from_numpy(rows).to(self.device, self.dtype)
+        ids = used.astype(np.int64)
+        chosen = rows(ids) if rows else self.reader.rows(self.spec.embedding_name, ids)
+        table = torch.from_numpy(chosen).to(self.device, self.dtype)
         compact = torch.from_numpy(inverse.reshape(tokens.shape).astype(np.int64))
         samples, length = tokens.shape
         out = torch.empty(samples, length, self.spec.hidden_size, dtype=self.dtype)
@@ -142,7 +162,7 @@ class BlockStack:
 
     def load(self, layer: int) -> nn.Module:
         """Block `layer` with its weights on the device; `unload` it before the next."""
-        block = self._blocks[layer]
+        block: nn.Module = self._blocks[layer]
         prefix = self.spec.block_prefix(layer)
         state = {
             name: torch.from_numpy(self.reader.read(prefix + name)).to(self.device, self.dtype)

@@ -74,7 +74,7 @@ def estimate(
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)
     block = spec.block_params() * size + largest * 12  # float32 source, scores, mask, packed
-    working = 4 * 512 * spec.intermediate_size * size * 6
+    working = 512 * spec.intermediate_size * size * 6
     head_slice = 16384 * spec.hidden_size * (4 + size)
     peak = psutil.Process().memory_info().rss + states + max(block + working, head_slice)
     return Estimate(flops, rate, _OVERHEAD * flops / rate + 3.0, int(peak))

@@ -7,16 +7,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from subllm.extraction.blocks import BlockStack
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.commit import Parts, commit_model, run_record
-from subllm.extraction.heldout import HeadRows, HeldoutStream, compare
+from subllm.extraction.heldout import HeldoutStream, compare
 from subllm.extraction.memory import peak_memory_bytes
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
@@ -24,7 +26,7 @@ from subllm.progress import Progress
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import unpack_rows
-from subllm.store.manifest import ModelManifest, Perplexity
+from subllm.store.manifest import ModelManifest, Perplexity, TensorEntry
 from subllm.store.store import Store
 
 
@@ -92,28 +94,27 @@ class _Run:
     def run(self, on_block: OnBlock | None) -> tuple[int, str, ModelManifest]:
         """Returns the block resumed at, the manifest's digest and the manifest."""
         prepared, options = self._prepared, self._prepared.options
-        stack = BlockStack(prepared.reader, prepared.device, prepared.dtype)
-        calibration = None
-        if prepared.tokens is not None:
-            calibration = stack.embed(prepared.tokens, options.batch)
-        heldout = []
-        for domain, tokens in prepared.heldout.items():
-            states = stack.embed(tokens, options.batch)
-            heldout.append(HeldoutStream(domain, tokens, states, states.clone()))
-        prepared.reader.release()
-        loop = BlockwiseExtraction(
-            stack,
-            BlockRecipe(prepared.method, prepared.plan.pattern, prepared.plan.values),
-            calibration,
-            heldout,
-            options.batch,
-            Checkpoint(self._workspace),
-            on_block,
-        )
-        blocks = loop.run(self._progress)
-        del calibration
-        parts = self._parts(blocks)
-        perplexity = self._perplexity(stack, heldout, parts.shared)
+        shared, entries = self._shared()
+        file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
+        with PackedReader(file) as packed:
+            stack = BlockStack(prepared.reader, prepared.device, prepared.dtype, self._longest())
+            calibration = None
+            if prepared.tokens is not None:
+                calibration = stack.embed(prepared.tokens, options.batch)
+            heldout = self._heldout(stack, packed)
+            prepared.reader.release()
+            loop = BlockwiseExtraction(
+                stack,
+                BlockRecipe(prepared.method, prepared.plan.pattern, prepared.plan.values),
+                calibration,
+                heldout,
+                options.batch,
+                Checkpoint(self._workspace),
+                on_block,
+            )
+            blocks = loop.run(self._progress)
+            del calibration
+            perplexity = self._perplexity(stack, heldout, packed)
         digest, manifest = commit_model(
             self._store,
             prepared.name,
@@ -122,66 +123,76 @@ class _Run:
             prepared.base,
             prepared.reader,
             prepared.base.prompt,
-            parts,
+            Parts(blocks, shared, entries, prepared.tokenizer.to_bundle()),
             perplexity,
             self._workspace,
         )
         return loop.resumed_at, digest, manifest
 
-    def _parts(self, blocks: list[Path]) -> Parts:
-        prepared = self._prepared
-        tokenizer = prepared.tokenizer.to_bundle()
-        plan = prepared.plan
+    def _longest(self) -> int:
+        lengths = [tokens.shape[1] for tokens in self._prepared.heldout.values()]
+        if self._prepared.tokens is not None:
+            lengths.append(self._prepared.tokens.shape[1])
+        return max(lengths, default=0)
+
+    def _shared(self) -> tuple[Path | str, list[TensorEntry]]:
+        """The shared part, as a new file or as the blob that the store has."""
+        plan, reader = self._prepared.plan, self._prepared.reader
         known = find_shared(self._store, plan.base, plan.head, LAYOUT_VERSION)
         if known is not None:
-            return Parts(blocks, known.blobs.shared, shared_entries(known), tokenizer)
+            return known.blobs.shared, shared_entries(known)
+        self._workspace.mkdir(parents=True, exist_ok=True)
         path = self._workspace / "shared.packed"
-        entries = write_shared(prepared.reader, plan.head, path, self._progress)
-        return Parts(blocks, path, entries, tokenizer)
+        return path, write_shared(reader, plan.head, path, self._progress)
+
+    def _heldout(self, stack: BlockStack, packed: PackedReader) -> list[HeldoutStream]:
+        """Held-out states before the first block; the packed side has the packed embedding."""
+        embedding = packed.tensor(stack.spec.embedding_name)
+        batch = self._prepared.options.batch
+        return [
+            HeldoutStream(
+                domain,
+                tokens,
+                stack.embed(tokens, batch),
+                stack.embed(tokens, batch, partial(unpack_rows, embedding)),
+            )
+            for domain, tokens in self._prepared.heldout.items()
+        ]
 
     def _perplexity(
-        self, stack: BlockStack, heldout: list[HeldoutStream], shared: Path | str
+        self, stack: BlockStack, heldout: list[HeldoutStream], packed: PackedReader
     ) -> dict[str, Perplexity]:
         """Of every held-out stream; the packed side uses the packed head."""
-        spec = stack.spec
-        packed_file = PackedReader(
-            shared if isinstance(shared, Path) else self._store.blobs.path(shared)
-        )
-        try:
-            dense_head, packed_head = _heads(self._prepared, packed_file)
-            norm = stack.final_norm()
-            result = {}
-            self._progress.start("perplexity", "measuring the loss", len(heldout), "items")
-            for stream in heldout:
-                result[stream.domain] = compare(
-                    stream,
-                    norm,
-                    dense_head,
-                    packed_head,
-                    spec.vocab_size,
-                    spec.final_softcap,
-                    stack.device,
-                )
-                self._progress.advance("perplexity")
-            self._progress.finish("perplexity")
-            self._prepared.reader.release()
-            return result
-        finally:
-            packed_file.close()
+        spec, reader = stack.spec, self._prepared.reader
+        head = packed.tensor(spec.head_name)
+
+        def dense_rows(start: int, stop: int) -> torch.Tensor:
+            return torch.from_numpy(reader.rows(spec.head_name, _range(start, stop)))
+
+        def packed_rows(start: int, stop: int) -> torch.Tensor:
+            return torch.from_numpy(unpack_rows(head, _range(start, stop)))
+
+        norm = stack.final_norm()
+        result = {}
+        self._progress.start("perplexity", "measuring the loss", len(heldout), "items")
+        for stream in heldout:
+            result[stream.domain] = compare(
+                stream,
+                norm,
+                dense_rows,
+                packed_rows,
+                spec.vocab_size,
+                spec.final_softcap,
+                stack.device,
+            )
+            self._progress.advance("perplexity")
+        self._progress.finish("perplexity")
+        reader.release()
+        return result
 
 
-def _heads(prepared: Prepared, packed_file: PackedReader) -> tuple[HeadRows, HeadRows]:
-    name = prepared.reader.spec.head_name
-
-    def dense(start: int, stop: int) -> torch.Tensor:
-        rows = prepared.reader.rows(name, np.arange(start, stop, dtype=np.int64))
-        return torch.from_numpy(rows)
-
-    def packed(start: int, stop: int) -> torch.Tensor:
-        rows = unpack_rows(packed_file.tensor(name), np.arange(start, stop, dtype=np.int64))
-        return torch.from_numpy(rows)
-
-    return dense, packed
+def _range(start: int, stop: int) -> npt.NDArray[np.int64]:
+    return np.arange(start, stop, dtype=np.int64)
 
 
 def _report(

@@ -12,9 +12,10 @@ import torch
 from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout
 from subllm.catalog.loader import Catalog
-from subllm.errors import ExtractionError, UsageError
+from subllm.errors import UsageError
 from subllm.extraction.estimate import Estimate, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
+from subllm.progress import Progress
 from subllm.pruning.method import Method
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
@@ -52,11 +53,12 @@ class ExtractOptions:
     seed: int = 0
     device: str = "auto"
     compute: str = "bfloat16"
-    batch: int = 4
+    batch: int = 1
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
     tag: str = ""
     name: str = ""
+    offline: bool = False  # calibration sets of the hub come from its cache only
 
 
 @dataclass
@@ -100,7 +102,13 @@ def open_base(store: Store, name: str) -> tuple[str, BaseManifest, WeightReader,
     return digest, manifest, reader, Tokenizer.from_files(reader.tokenizer_files())
 
 
-def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) -> Prepared:
+def prepare(
+    store: Store,
+    base: str,
+    options: ExtractOptions,
+    catalog: Catalog,
+    progress: Progress | None = None,
+) -> Prepared:
     """Validate, tokenize and plan. Writes nothing.
 
     Raises UsageError and its kin for bad options, ExtractionError for a base that the
@@ -125,7 +133,7 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
     tokens, record = None, None
     if method.needs:
         data = load_calibration(
-            options.calibration or f"pack:{options.language}",
+            options.calibration,
             language=options.language,
             tokenizer=tokenizer,
             prompt=manifest.prompt,
@@ -133,6 +141,8 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
             seq_len=options.seq_len,
             seed=options.seed,
             catalog=catalog,
+            offline=options.offline,
+            progress=progress,
         )
         tokens = data.tokens
         record = CalibrationRecord(
@@ -143,7 +153,7 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
             seed=data.seed,
             unique_tokens=data.unique_tokens,
         )
-    heldout = _heldout(options, tokenizer, manifest)
+    heldout = _heldout(options, tokenizer, manifest, catalog, progress)
     plan = ExtractionPlan(
         base=digest,
         language=options.language,
@@ -183,21 +193,26 @@ def prepare(store: Store, base: str, options: ExtractOptions, catalog: Catalog) 
 
 
 def _heldout(
-    options: ExtractOptions, tokenizer: Tokenizer, base: BaseManifest
+    options: ExtractOptions,
+    tokenizer: Tokenizer,
+    base: BaseManifest,
+    catalog: Catalog,
+    progress: Progress | None,
 ) -> dict[str, npt.NDArray[np.int32]]:
     if options.heldout is not None:
         return dict(options.heldout)
     domains = dict.fromkeys((options.language, *options.evaluate))
-    try:
-        return {
-            domain: load_heldout(
-                domain,
-                tokenizer=tokenizer,
-                prompt=base.prompt,
-                sequences=HELDOUT_SEQUENCES,
-                seq_len=HELDOUT_LENGTH,
-            )
-            for domain in domains
-        }
-    except LookupError as error:
-        raise ExtractionError(f"no held-out text for {error}") from error
+    return {
+        domain: load_heldout(
+            domain,
+            tokenizer=tokenizer,
+            prompt=base.prompt,
+            sequences=HELDOUT_SEQUENCES,
+            seq_len=HELDOUT_LENGTH,
+            spec=options.calibration if domain == options.language else "",
+            catalog=catalog,
+            offline=options.offline,
+            progress=progress,
+        )
+        for domain in domains
+    }

@@ -49,25 +49,24 @@ def write_shared(
     reader: WeightReader, head: Values, path: Path, progress: Progress
 ) -> list[TensorEntry]:
     """Pack embedding and head (`head` is their value type), norms and biases of `reader`
-    into `path`; returns their rows of the tensor table."""
+    into `path`, unless an earlier run did; returns their rows of the tensor table."""
     spec = reader.spec
     matrices = dict.fromkeys((spec.embedding_name, spec.head_name))
     vectors = [name for layer in range(spec.num_layers) for name in spec.block_vectors(layer)]
     vectors.append(spec.final_norm_name)
     if spec.norm_bias:
         vectors.append(spec.final_norm_name.removesuffix("weight") + "bias")
-    entries: list[TensorEntry] = []
+    entries = [_entry(name, reader.shape(name), head) for name in matrices]
+    entries += [_entry(name, reader.shape(name), "f32") for name in vectors]
+    if path.exists():  # complete: a writer renames
+        return entries
     progress.start("shared", "packing embedding and head", len(matrices) * spec.vocab_size, "items")
     with PackedWriter(path) as writer:
         for name in matrices:
-            rows, columns = reader.shape(name)
             writer.add_packed(name, _pack_in_slices(reader, name, head, progress))
-            entries.append(_entry(name, (rows, columns), head))
             reader.release()
         for name in vectors:
-            values = reader.read(name)
-            writer.add_vector(name, values)
-            entries.append(_entry(name, values.shape, "f32"))
+            writer.add_vector(name, reader.read(name))
     progress.finish("shared")
     return entries
 

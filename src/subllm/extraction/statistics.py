@@ -68,12 +68,8 @@ def column_square_sums(rows: torch.Tensor) -> torch.Tensor:
     128 rows (float64 for float64 input), so that long sums do not lose small terms."""
     dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
     if rows.device.type != "cpu":
-        return (
-            rows.to(torch.float64 if dtype == torch.float64 else dtype)
-            .square()
-            .sum(0, dtype=torch.float64)
-        )
+        return rows.to(dtype).square().sum(0, dtype=torch.float64)
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     for start in range(0, len(rows), _CHUNK):
-        total += rows[start : start + _CHUNK].to(dtype).square_().sum(0)
+        total += rows[start : start + _CHUNK].to(dtype, copy=True).square_().sum(0)
     return total

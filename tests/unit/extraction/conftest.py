@@ -41,8 +41,8 @@ def store(tmp_path: Path) -> Store:
 def add_base(store: Store, tmp_path: Path) -> Callable[[str], PreTrainedModel]:
     """Puts the tiny model of a family into the store as the base `tiny:1m`."""
 
-    def add(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        model = tiny_model(family, dtype)
+    def add(family: str) -> PreTrainedModel:
+        model = tiny_model(family)
         directory = save_checkpoint(model, tmp_path / family)
         files = tuple(
             FileEntry(

@@ -36,7 +36,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def tiny_model(family: str) -> PreTrainedModel:
     """Random weights; norms and biases are not left at one and zero."""
     torch.manual_seed(sum(map(ord, family)))
     config = AutoConfig.for_model(family, **_COMMON, **FAMILIES[family])
@@ -46,7 +46,7 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
             parameter.data += 0.2 * torch.randn_like(parameter)
         elif "layers" in name:
             parameter.data = torch.randn_like(parameter) * 0.1
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def tiny_tokenizer_json() -> bytes:
