@@ -12,32 +12,26 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 CONFIG = "config.json"
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENSE-MODEL")
-_TOKENIZER = (
-    "tokenizer.json",
+LICENCE_BYTES = 200_000  # longer ones are no licences
+TOKENIZER = "tokenizer.json"
+_BESIDE_TOKENIZER = (
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "added_tokens.json",
     "chat_template.jinja",
-    "chat_template.json",
     "generation_config.json",
 )
-# Read only where there is no tokenizer.json.
-_SLOW_TOKENIZER = ("tokenizer.model", "vocab.json", "merges.txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 
 
 def side_files(names: Collection[str], where: str) -> list[str]:
-    """Config and tokenizer files among `names`. AcquireError without a config."""
+    """Config and tokenizer files among `names`. AcquireError without the needed ones."""
     if CONFIG not in names:
         raise AcquireError(f"{where} has no {CONFIG}; give one with a Hugging Face checkpoint")
-    wanted = [CONFIG, *_TOKENIZER]
-    if "tokenizer.json" not in names:
-        wanted += _SLOW_TOKENIZER
-    return [name for name in wanted if name in names]
-
-
-def needs_index(names: Collection[str]) -> bool:
-    return INDEX in names
+    if TOKENIZER not in names:
+        raise AcquireError(
+            f"{where} has no {TOKENIZER}; give one that was saved with a fast tokenizer"
+        )
+    return [name for name in (CONFIG, TOKENIZER, *_BESIDE_TOKENIZER) if name in names]
 
 
 def weight_files(names: Collection[str], index: bytes | None, where: str) -> list[str]:
@@ -87,7 +81,7 @@ def parse_config(data: bytes, where: str) -> Mapping[str, Any]:
 
     try:
         config = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{where}: {CONFIG} is not JSON; fetch it again") from error
     if not isinstance(config, dict):
         raise WeightsError(f"{where}: {CONFIG} is not an object; fetch it again")

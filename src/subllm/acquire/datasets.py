@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from subllm.acquire.hub import cached_listing
+from subllm.acquire.hub import cached_listing, remember
 from subllm.acquire.hub_client import HubClient, Listing
 from subllm.acquire.hub_download import download
 from subllm.errors import NetworkError, OfflineError
@@ -75,9 +75,11 @@ def open_dataset(
         return DatasetFiles(client, cached, progress)
     try:
         listing = client.list_files(repo, revision, "dataset")
-    except NetworkError:
+        remember(listing, revision)
+    except NetworkError as error:
         cached = cached_listing(repo, revision, "dataset")
         if cached is None:
             raise
+        progress.note(f"{error}; taking {repo} from the Hugging Face cache")
         listing = cached
     return DatasetFiles(client, listing, progress)

@@ -22,7 +22,6 @@ from subllm.store.files import check_space, disk_errors
 from subllm.store.manifest import FileEntry
 
 _KEY = "pull"
-_LICENCE_BYTES = 200_000
 
 
 def fetch_hub(source: HubSource, client: HubClient, progress: Progress, offline: bool) -> Fetched:
@@ -52,11 +51,11 @@ def fetch_hub(source: HubSource, client: HubClient, progress: Progress, offline:
         except AcquireError:
             raise error from None
     fetched = _Fetch(source, client, listing, progress).run()
-    _remember(listing, source.revision)
+    remember(listing, source.revision)
     return fetched
 
 
-def _remember(listing: Listing, revision: str) -> None:
+def remember(listing: Listing, revision: str) -> None:
     """Tell the cache's other users, and ourselves when offline, where a branch points."""
     if revision == listing.commit:
         return
@@ -137,7 +136,7 @@ class _Fetch:
         tokenizer = {
             entry.name: Path(entry.hub_path).read_bytes()
             for entry in entries
-            if entry.name == "tokenizer.json" and entry.hub_path is not None
+            if entry.name == checkpoint.TOKENIZER and entry.hub_path is not None
         }
         return self._fetched(
             entries, "safetensors", config=config, special=special_tokens(tokenizer)
@@ -160,7 +159,7 @@ class _Fetch:
     def _licence_text(self) -> str:
         for name in checkpoint.LICENCES:
             file = self._listing.files.get(name)
-            if file is not None and file.size <= _LICENCE_BYTES:
+            if file is not None and file.size <= checkpoint.LICENCE_BYTES:
                 return self._read(name).decode("utf-8", "replace")
         return ""
 

@@ -102,9 +102,9 @@ class HubClient:
         with self.errors(repo):
             ask = self._api.dataset_info if repo_type == "dataset" else self._api.model_info
             try:
-                info = ask(
-                    repo, revision=revision, timeout=self._probe_seconds, files_metadata=True
-                )
+                # Longer than whoever waits for this thread, whose message is the clearer one.
+                timeout = self._probe_seconds + 1
+                info = ask(repo, revision=revision, timeout=timeout, files_metadata=True)
             except HFValidationError:
                 raise
             except (ValueError, TypeError, KeyError, AttributeError) as error:

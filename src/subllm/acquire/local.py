@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from subllm.acquire import checkpoint
 from subllm.acquire.fetched import Fetched
@@ -13,7 +14,6 @@ from subllm.store.files import disk_errors, hash_file
 from subllm.store.manifest import FileEntry
 
 _KEY = "pull"
-_LICENCE_BYTES = 200_000
 
 
 def fetch_local(path: Path, progress: Progress) -> Fetched:
@@ -24,37 +24,48 @@ def fetch_local(path: Path, progress: Progress) -> Fetched:
     """
     path = path.expanduser().absolute()
     if path.is_dir():
-        names = sorted(item.name for item in path.iterdir() if item.is_file())
+        with disk_errors(path):
+            names = sorted(item.name for item in path.iterdir() if item.is_file())
         ggufs = [name for name in names if name.endswith(".gguf")]
         if len(ggufs) == 1 and not any(name.endswith(".safetensors") for name in names):
-            return _gguf(path / ggufs[0], progress)
-        return _safetensors(path, names, progress)
+            return _fetched([path / ggufs[0]], "gguf", path / ggufs[0], progress)
+        files, licence_text = _checkpoint(path, names)
+        return _fetched(files, "safetensors", path, progress, licence_text)
     if not path.is_file():
         raise UsageError(f"there is no file or directory {path}; check the path")
     if path.suffix != ".gguf":
         raise UsageError(f"{path} is no .gguf file; give its directory for safetensors")
-    return _gguf(path, progress)
+    return _fetched([path], "gguf", path, progress)
 
 
-def _gguf(path: Path, progress: Progress) -> Fetched:
+def _fetched(
+    files: list[Path],
+    weights: Literal["safetensors", "gguf"],
+    path: Path,
+    progress: Progress,
+    licence_text: str = "",
+) -> Fetched:
     from subllm.weights.open import open_weights
 
-    reader = open_weights(path)
+    # Opened, since no digest tells whether these are whole.
+    reader = open_weights(files)
     try:
         config = reader.config
         special = special_tokens(reader.tokenizer_files())
     finally:
         reader.close()
     return Fetched(
-        files=_entries([path], progress),
-        weights="gguf",
+        files=_entries(files, progress),
+        weights=weights,
         source=f"path:{path}",
+        licence_text=licence_text,
         config=config,
         special=special,
     )
 
 
-def _safetensors(directory: Path, names: list[str], progress: Progress) -> Fetched:
+def _checkpoint(directory: Path, names: list[str]) -> tuple[list[Path], str]:
+    """The files that make a checkpoint of safetensors, and its licence."""
     where = str(directory)
     with disk_errors(directory):
         sides = checkpoint.side_files(names, where)
@@ -62,23 +73,13 @@ def _safetensors(directory: Path, names: list[str], progress: Progress) -> Fetch
         if checkpoint.INDEX in names:
             index = (directory / checkpoint.INDEX).read_bytes()
             sides.append(checkpoint.INDEX)
-        config = checkpoint.parse_config((directory / checkpoint.CONFIG).read_bytes(), where)
+        checkpoint.parse_config((directory / checkpoint.CONFIG).read_bytes(), where)
         weights = checkpoint.weight_files(names, index, where)
-        tokenizer = {
-            name: (directory / name).read_bytes() for name in sides if name == "tokenizer.json"
-        }
         licence = next((directory / name for name in checkpoint.LICENCES if name in names), None)
         text = ""
-        if licence is not None and licence.stat().st_size <= _LICENCE_BYTES:
+        if licence is not None and licence.stat().st_size <= checkpoint.LICENCE_BYTES:
             text = licence.read_text("utf-8", "replace")
-    return Fetched(
-        files=_entries([directory / name for name in (*sides, *weights)], progress),
-        weights="safetensors",
-        source=f"path:{directory}",
-        licence_text=text,
-        config=config,
-        special=special_tokens(tokenizer),
-    )
+    return [directory / name for name in (*sides, *weights)], text
 
 
 def _entries(paths: list[Path], progress: Progress) -> tuple[FileEntry, ...]:

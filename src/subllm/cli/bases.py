@@ -33,4 +33,5 @@ def fetch(
         name=name,
         progress=progress,
         offline=context.settings.offline,
+        probe_seconds=context.settings.hub_probe_seconds,
     )

