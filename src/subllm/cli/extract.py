@@ -102,8 +102,9 @@ def command(
                 evaluate=domains,
                 tag=tag,
                 name=name,
+                offline=context.settings.offline,
             )
-            prepared = prepare(context.store, base, options, context.catalog)
+            prepared = prepare(context.store, base, options, context.catalog, progress)
             _announce(prepared)
             reports.append(
                 extract(context.store, prepared, progress, threads=context.settings.threads)

@@ -1,0 +1,160 @@
+"""From `--calibration` to token matrices: calibration data and held-out text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm.calibration.files import FilesSource
+from subllm.calibration.jsonl import JsonlSource
+from subllm.calibration.mix import budgets, parse_mix
+from subllm.calibration.packs import PackSource, pack_names
+from subllm.calibration.render import Renderer
+from subllm.calibration.sampler import digest, pack, row_content, take
+from subllm.calibration.source import CalibrationData, Split, TextSource
+from subllm.catalog.loader import Catalog
+from subllm.catalog.prompt import PromptSpec
+from subllm.errors import CalibrationError
+from subllm.progress import NullProgress, Progress
+from subllm.text.tokenizer import Tokenizer
+
+_HELDOUT_SEED = 0
+
+
+def load_calibration(
+    spec: str,
+    *,
+    language: str,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    samples: int,
+    seq_len: int,
+    seed: int,
+    catalog: Catalog,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> CalibrationData:
+    """`samples` sequences of `seq_len` tokens, the same for the same arguments and data.
+
+    spec      "" (the language's own pack), "pack:LANGUAGE", a directory of code, a
+              .jsonl file, "hub:SET", or a mix "pack:python=0.7,PATH=0.3"
+    language  whose files of a directory are read
+    offline   take hub sets from the cache only
+
+    Where `language` has no pack, an eighth of the documents is left to `load_heldout`.
+    Raises CalibrationError, UnknownNameError (hub set), AcquireError (hub set).
+    """
+    split: Split = "all" if language in pack_names() else "train"
+    origin = _Origin(language, catalog, split, offline, progress or NullProgress())
+    sources = origin.open_mix(spec or f"pack:{language}")
+    total = samples * row_content(tokenizer, seq_len)
+    renderer = Renderer(tokenizer, prompt)
+    parts = [
+        take(sources[part][0], renderer, budget, seed, least=seq_len, part=part)
+        for part, budget in enumerate(budgets(sources, total))
+    ]
+    documents = [document for part in parts for document in part.documents]
+    tokens = pack(documents, tokenizer, samples, seq_len)
+    return CalibrationData(
+        tokens=tokens,
+        source=_label(sources),
+        digest=digest(tokens),
+        seed=seed,
+        unique_tokens=sum(part.unique_tokens for part in parts),
+    )
+
+
+def load_heldout(
+    language: str,
+    *,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    sequences: int = 8,
+    seq_len: int = 512,
+    spec: str = "",
+    catalog: Catalog | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.int32]:
+    """Text of `language` that no calibration sees: int32 [<= sequences, seq_len].
+
+    It is the held-out part of the language's pack; where it has none, what
+    `load_calibration` left of `spec`. Never repeated, so there may be fewer sequences.
+    Raises CalibrationError when there is not even one, else as `load_calibration`.
+    """
+    if language in pack_names():
+        spec = ""
+    origin = _Origin(
+        language, catalog or Catalog({}, {}), "heldout", offline, progress or NullProgress()
+    )
+    sources = origin.open_mix(spec or f"pack:{language}")
+    width = row_content(tokenizer, seq_len)
+    renderer = Renderer(tokenizer, prompt)
+    parts = [
+        take(sources[part][0], renderer, budget, _HELDOUT_SEED, least=0, repeat=False, part=part)
+        for part, budget in enumerate(budgets(sources, sequences * width))
+    ]
+    documents = [document for part in parts for document in part.documents]
+    tokens = sum(part.tokens for part in parts)
+    if tokens < width:
+        raise CalibrationError(
+            f"{_label(sources)} leaves {tokens} tokens of {language} to measure on, at least "
+            f"{width} are needed; add text to it"
+        )
+    return pack(documents, tokenizer, tokens // width, seq_len)
+
+
+def _label(sources: list[tuple[TextSource, float]]) -> str:
+    """What a manifest says of the sources."""
+    if len(sources) == 1:
+        return sources[0][0].name
+    return "mix:" + ",".join(f"{source.name}={share:.4g}" for source, share in sources)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Opens the sources of one call."""
+
+    language: str
+    catalog: Catalog
+    split: Split
+    offline: bool
+    progress: Progress
+
+    def open_mix(self, spec: str) -> list[tuple[TextSource, float]]:
+        """The sources of `spec` with their shares, which sum to 1."""
+        if Path(spec).expanduser().exists():  # a path may have "," and "=" in it
+            return [(self._open(spec), 1.0)]
+        return [(self._open(part), share) for part, share in parse_mix(spec).items()]
+
+    def _open(self, spec: str) -> TextSource:
+        """Raises CalibrationError for what is none of the kinds, or does not exist."""
+        kind, colon, rest = spec.partition(":")
+        if colon and kind == "pack":
+            return PackSource(rest, "heldout" if self.split == "heldout" else "train")
+        if colon and kind == "hub":
+            return self._hub_set(rest)
+        path = Path(spec).expanduser()
+        if path.is_dir():
+            return FilesSource(path, self.language, self.split)
+        if path.suffix == ".jsonl":
+            return JsonlSource(path, self.split)
+        hint = "give a directory, a .jsonl file, pack:LANGUAGE or hub:SET"
+        if spec in pack_names():
+            hint = f"did you mean pack:{spec}?"
+        elif spec in self.catalog.calibration_sets:
+            hint = f"did you mean hub:{spec}?"
+        raise CalibrationError(f"{spec!r} is no calibration source; {hint}")
+
+    def _hub_set(self, name: str) -> TextSource:
+        # Imported late: the hub's library takes a while, and no other source needs it.
+        from subllm.acquire.datasets import open_dataset
+        from subllm.calibration.hub_sets import HubSource
+
+        entry = self.catalog.calibration_set(name)
+        opened = partial(open_dataset, progress=self.progress, offline=self.offline)
+        return HubSource(entry, opened, self.split)

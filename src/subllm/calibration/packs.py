@@ -1,0 +1,112 @@
+"""The packs that come with subllm: written by an open model, one language each.
+
+A pack is `data/LANGUAGE.jsonl.xz`: JSON lines under xz. The first is the header
+    {"pack": "python", "version": 1, "provenance": {...}}
+and each other one a sample
+    {"id": ..., "split": "train" | "heldout", "instruction": ..., "answer": "code",
+     "tag": "python", "code": ...}      or with "answer": "prose" and "text"
+"""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from subllm.calibration.source import Document, Split, key
+from subllm.errors import CalibrationError, UnknownNameError
+
+DATA = Path(__file__).with_name("data")
+_SUFFIX = ".jsonl.xz"
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Header(_Line):
+    pack: str
+    version: Literal[1]
+    provenance: dict[str, Any]
+
+
+class _Sample(_Line):
+    id: str = Field(min_length=1)
+    split: Literal["train", "heldout"]
+    instruction: str = Field(min_length=1)
+
+
+class CodeSample(_Sample):
+    answer: Literal["code"]
+    tag: str = Field(min_length=1)
+    code: str = Field(min_length=1)
+
+
+class ProseSample(_Sample):
+    answer: Literal["prose"]
+    text: str = Field(min_length=1)
+
+
+Sample = Annotated[CodeSample | ProseSample, Field(discriminator="answer")]
+_SAMPLE: TypeAdapter[CodeSample | ProseSample] = TypeAdapter(Sample)
+
+
+@dataclass(frozen=True)
+class Pack:
+    header: Header
+    samples: tuple[CodeSample | ProseSample, ...]
+
+
+def pack_names() -> tuple[str, ...]:
+    """The languages that have a pack."""
+    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in DATA.glob("*" + _SUFFIX)))
+
+
+def read_pack(path: Path) -> Pack:
+    """Raises CalibrationError naming the line that is malformed, or an id used twice."""
+    number = 0
+    samples: dict[str, CodeSample | ProseSample] = {}
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            number = 1
+            header = Header.model_validate_json(next(lines, ""))
+            for number, line in enumerate(lines, 2):
+                sample = _SAMPLE.validate_json(line)
+                if sample.id in samples:
+                    raise CalibrationError(f"{path}:{number}: id {sample.id!r} occurs twice")
+                samples[sample.id] = sample
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CalibrationError(
+            f"{path}:{number}: {where + ': ' if where else ''}{first['msg']}; reinstall subllm"
+        ) from error
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}); reinstall subllm") from error
+    return Pack(header, tuple(samples.values()))
+
+
+class PackSource:
+    """One split of a shipped pack."""
+
+    def __init__(self, language: str, split: Split) -> None:
+        """Raises CalibrationError with the nearest names for a pack that is not there."""
+        known = pack_names()
+        if language not in known:
+            hint = f"packs are {', '.join(known)}; or give --calibration PATH"
+            raise CalibrationError(str(UnknownNameError("pack", language, known, hint)))
+        self.name = f"pack:{language}"
+        self._path = DATA / (language + _SUFFIX)
+        self._split = split
+
+    def documents(self, seed: int) -> Iterator[Document]:
+        samples = [s for s in read_pack(self._path).samples if s.split == self._split]
+        for sample in sorted(samples, key=lambda sample: key(seed, sample.id)):
+            if isinstance(sample, CodeSample):
+                yield Document(sample.id, sample.code, sample.instruction, sample.tag)
+            else:
+                yield Document(sample.id, sample.text, sample.instruction)

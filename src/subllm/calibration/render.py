@@ -1,0 +1,187 @@
+"""Documents in the forms in which a model is served, as token ids."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Literal
+
+from subllm.calibration.functions import functions
+from subllm.calibration.source import Document, key
+from subllm.catalog.prompt import PromptSpec
+from subllm.errors import CalibrationError, UsageError
+from subllm.text import fim
+from subllm.text.chat_template import ChatTemplate
+from subllm.text.tokenizer import Tokenizer
+
+# chat         the model's own template, the answer in a code fence
+# instruction  the plain form of instruction data sets, for models of any family
+# file         the text as it is
+# function     each function of the text on its own, as after its signature
+# fim          a random stretch of the text taken out, between the model's markers
+Form = Literal["chat", "instruction", "file", "function", "fim"]
+
+INSTRUCTION = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Output:\n"
+)
+# What separates documents in the training of one family or another, the plainest first:
+# a model tuned for chat ends its turns with another token.
+_END_OF_TEXT = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<eos>",
+)
+_FIM_LINES = 3  # fewer leave nothing on one side
+_LONGEST_MIDDLE = 12  # lines
+_SLOT = re.compile("\ue000([0-9]+)\ue001")
+
+
+class Renderer:
+    """Renders for one model."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: PromptSpec) -> None:
+        """Raises WeightsError for a chat template that does not compile."""
+        self._tokenizer = tokenizer
+        self._fim = prompt.fim
+        source = tokenizer.chat_template
+        self._template = (
+            ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token) if source else None
+        )
+        self.end = _end_of_text(tokenizer)
+
+    def forms(self, document: Document) -> list[Form]:
+        """The forms that this document can take for this model, at least one."""
+        if document.turns:
+            return ["chat"] if self._template else ["file"]
+        forms: list[Form] = []
+        if document.instruction:
+            forms += ["chat", "instruction"] if self._template else ["instruction"]
+            if document.tag is None:
+                return forms
+        forms.append("file")
+        if document.tag is not None:
+            if functions(document.text, document.tag):
+                forms.append("function")
+            if self._fim and len(document.text.splitlines()) >= _FIM_LINES:
+                forms.append("fim")
+        return forms
+
+    def encode(self, document: Document, turn: int) -> list[int]:
+        """Token ids in the form that is due when the document is used for the
+        `turn`-th time, from 0; each text in it is closed by the end-of-text token.
+
+        The first form follows from the id, so that all are about equally frequent, and
+        each further turn takes the next. Only markers of the form are read as special
+        tokens, never the document's own text.
+        """
+        forms = self.forms(document)
+        form = forms[(key("form", document.id) + turn) % len(forms)]
+        return self.encode_as(form, document, turn)
+
+    def encode_as(self, form: Form, document: Document, turn: int = 0) -> list[int]:
+        """As `encode`, in a form of `forms(document)`."""
+        if form == "chat":
+            return self._closed(self._chat(document))
+        if form == "instruction":
+            prompt = INSTRUCTION.format(instruction=document.instruction)
+            return self._closed(self._plain(prompt + document.text))
+        if form == "function":
+            parts = functions(document.text, document.tag or "")
+            return [token for part in parts for token in self._closed(self._plain(part))]
+        if form == "fim":
+            return self._closed(self._fill(document, turn))
+        text = "\n\n".join(content for _, content in document.turns) or document.text
+        return self._closed(self._plain(text))
+
+    def _closed(self, ids: list[int]) -> list[int]:
+        if self.end is None or ids[-1:] == [self.end]:
+            return ids
+        return [*ids, self.end]
+
+    def _plain(self, text: str) -> list[int]:
+        return self._tokenizer.encode_plain(text, bos=None)
+
+    def _chat(self, document: Document) -> list[int]:
+        turns = document.turns or (
+            ("user", document.instruction),
+            ("assistant", _fenced(document.text, document.tag)),
+        )
+        contents = [content for _, content in turns]
+        safe = not any(self._spells_special(content) for content in contents)
+        shown = contents if safe else [f"\ue000{i}\ue001" for i in range(len(contents))]
+        messages = [
+            {"role": role, "content": text} for (role, _), text in zip(turns, shown, strict=True)
+        ]
+        assert self._template is not None
+        try:
+            rendered = self._template.render(messages, add_generation_prompt=False)
+        except UsageError as error:
+            raise CalibrationError(f"document {document.id}: {error}") from error
+        # The template writes the beginning-of-text token itself.
+        if safe:
+            return self._tokenizer.encode(rendered, bos=False)
+        ids: list[int] = []
+        for index, part in enumerate(_SLOT.split(rendered)):
+            if index % 2:
+                ids += self._tokenizer.encode_plain(contents[int(part)])
+            else:
+                ids += self._tokenizer.encode(part, bos=False)
+        return ids
+
+    def _spells_special(self, text: str) -> bool:
+        """Whether reading the text could turn part of it into a special token."""
+        return self._tokenizer.encode(text, bos=False) != self._tokenizer.encode_plain(text)
+
+    def _fill(self, document: Document, turn: int) -> list[int]:
+        assert self._fim is not None
+        prefix, middle, suffix = split_middle(document.text, key("fim", document.id, turn))
+        ids: list[int] = []
+        for text, marker in [*fim.pieces(self._fim, prefix, suffix), (middle, False)]:
+            if marker:
+                ids += self._tokenizer.encode(text, bos=False)
+            else:
+                ids += self._tokenizer.encode_plain(text)
+        bos = self._tokenizer.bos_id
+        return [bos, *ids] if self._tokenizer.adds_bos and bos is not None else ids
+
+
+def _end_of_text(tokenizer: Tokenizer) -> int | None:
+    """The token that separates documents; None for a tokenizer that has no such token."""
+    ends = [end for text in _END_OF_TEXT if (end := tokenizer.id_of(text)) is not None]
+    # A vocabulary may have the spelling of another family's token as plain text.
+    for known in (tokenizer.eos_ids, tokenizer.special_ids):
+        for end in ends:
+            if end in known:
+                return end
+    return tokenizer.eos_ids[0] if tokenizer.eos_ids else None
+
+
+def split_middle(text: str, seed: int) -> tuple[str, str, str]:
+    """(prefix, middle, suffix) as where an editor asks for a completion.
+
+    Half of the middles are whole lines, the others begin inside a line, as when
+    somebody is typing; short ones are more frequent than long ones.
+    """
+    # Its sequence is the same in every version of Python.
+    draw = random.Random(seed).random  # noqa: S311
+    lines = text.splitlines(keepends=True)
+    first = int(draw() * len(lines))
+    count = 1 + int(draw() ** 2 * min(_LONGEST_MIDDLE, len(lines) - first))
+    start = sum(len(line) for line in lines[:first])
+    end = start + sum(len(line) for line in lines[first : first + count])
+    if draw() < 0.5:
+        body = lines[first].rstrip("\r\n")
+        indent = len(body) - len(body.lstrip())
+        start += indent + int(draw() * max(1, len(body) - indent))
+        end = max(start, end - 1) if text[end - 1 : end] == "\n" else end
+    return text[:start], text[start:end], text[end:]
+
+
+def _fenced(text: str, tag: str | None) -> str:
+    if tag is None:
+        return text
+    ending = "" if text.endswith("\n") else "\n"
+    return f"```{tag}\n{text}{ending}```"
