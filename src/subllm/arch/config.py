@@ -9,6 +9,7 @@ from subllm.arch.spec import Activation, RopeScaling
 from subllm.errors import WeightsError
 
 MAX_SIZE = 2**31  # no dimension of a real model comes near
+MAX_LAYERS = 1024  # each costs memory before anything is read
 DEFAULT_THETA = 10000.0
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -41,6 +42,13 @@ class Config:
         if not valid or not minimum <= value < MAX_SIZE:
             raise WeightsError(f"{key} = {value!r} in the model's config is not a valid size")
         return value
+
+    def layers(self, default: int | None = None) -> int:
+        """Blocks of the model."""
+        layers = self.size("num_hidden_layers", default)
+        if layers > MAX_LAYERS:
+            raise WeightsError(f"{layers} layers in the model's config are more than {MAX_LAYERS}")
+        return layers
 
     def optional_size(self, key: str) -> int | None:
         return None if self._values.get(key) is None else self.size(key)

@@ -21,7 +21,7 @@ def spec(config: Config) -> ArchSpec:
         family="gemma",
         hidden_size=hidden,
         intermediate_size=config.size("intermediate_size"),
-        num_layers=config.size("num_hidden_layers"),
+        num_layers=config.layers(),
         num_heads=heads,
         num_kv_heads=config.size("num_key_value_heads", heads),
         head_dim=config.size("head_dim", 256),

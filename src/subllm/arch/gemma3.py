@@ -16,7 +16,7 @@ LOCAL_THETA = 10_000.0
 
 def spec(config: Config) -> ArchSpec:
     hidden = config.size("hidden_size", 2304)
-    layers = config.size("num_hidden_layers", 26)
+    layers = config.layers(26)
     attention_bias = config.flag("attention_bias", False)
     theta, local_theta, scaling = _rope(config)
     every = config.size("sliding_window_pattern", 6)

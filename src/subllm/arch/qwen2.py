@@ -8,7 +8,7 @@ from subllm.arch.spec import ArchSpec
 
 def spec(config: Config) -> ArchSpec:
     hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
-    layers = config.size("num_hidden_layers")
+    layers = config.layers()
     theta, scaling = config.rope()
     window = None
     if config.flag("use_sliding_window", False):

@@ -14,7 +14,7 @@ def spec(config: Config) -> ArchSpec:
         family="starcoder2",
         hidden_size=hidden,
         intermediate_size=config.size("intermediate_size"),
-        num_layers=config.size("num_hidden_layers"),
+        num_layers=config.layers(),
         num_heads=heads,
         num_kv_heads=config.size("num_key_value_heads", 2),
         head_dim=config.size("head_dim", hidden // heads),

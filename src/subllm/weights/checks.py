@@ -30,9 +30,10 @@ def check_indices(name: str, shape: tuple[int, ...], indices: npt.NDArray[np.int
     """Raises WeightsError unless `indices` are rows of a matrix of this shape."""
     if len(shape) != 2:
         raise WeightsError(f"tensor {name!r} is not a matrix and has no rows; read it whole")
-    if indices.size and not (indices.min() >= 0 and indices.max() < shape[0]):
+    missing = indices[(indices < 0) | (indices >= shape[0])]
+    if missing.size:
         raise WeightsError(
-            f"row {int(indices.max())} of tensor {name!r} does not exist; it has {shape[0]} rows"
+            f"row {missing[0]} of tensor {name!r} does not exist; it has {shape[0]} rows"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from subllm.arch.config import MAX_LAYERS, MAX_SIZE
 from subllm.errors import WeightsError
 from subllm.weights.gguf_file import GgufFile
 from subllm.weights.gguf_names import ARCHITECTURES
@@ -41,10 +42,10 @@ class Metadata:
     def get(self, key: str) -> Any:
         return self._file.metadata.get(f"{self.architecture}.{key}")
 
-    def size(self, key: str, default: int | None = None) -> int:
+    def size(self, key: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
         value = self.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= limit:
             raise WeightsError(
                 f"{self._file.path}: {self.architecture}.{key} is {value!r}, "
                 "not a valid size; fetch it again"
@@ -73,16 +74,21 @@ def config_from_gguf(file: GgufFile) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise WeightsError(f"{file.path} has no embedding matrix; fetch it again")
+    head_dim = meta.size("attention.key_length", max(1, hidden // heads))
+    if meta.size("rope.dimension_count", head_dim) != head_dim:
+        raise WeightsError(
+            f"{file.path}: rotary embeddings on part of a head are not supported; use another model"
+        )
     config: dict[str, Any] = {
         "model_type": kind,
         "architectures": [_CLASSES[kind]],
         "dtype": "bfloat16",
         "hidden_size": hidden,
         "intermediate_size": meta.size("feed_forward_length"),
-        "num_hidden_layers": meta.size("block_count"),
+        "num_hidden_layers": meta.size("block_count", limit=MAX_LAYERS),
         "num_attention_heads": heads,
         "num_key_value_heads": meta.size("attention.head_count_kv", heads),
-        "head_dim": meta.size("attention.key_length", max(1, hidden // heads)),
+        "head_dim": head_dim,
         "vocab_size": embedding.shape[0],
         "max_position_embeddings": meta.size("context_length"),
         "tie_word_embeddings": "output.weight" not in file.tensors,

@@ -15,6 +15,7 @@ from subllm.weights.gguf_pretokenizers import PRE_TOKENIZERS
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # of GGUF's token types
 _SPACE = "\u2581"
+_LONGEST_PIECE = 512  # characters; the search for merges is quadratic in them
 # Whichever of these control tokens a vocabulary has ends a generation, beside its eos.
 _END_TOKENS = (
     "<|endoftext|>",
@@ -205,9 +206,13 @@ def _merges(texts: list[str], kinds: list[int], scores: list[float]) -> list[lis
     SentencePiece files list scores, not merges. Control, unused and byte tokens are
     left out: plain text must never merge into them.
     """
-    ids = {t: i for i, t in enumerate(texts) if kinds[i] in (_NORMAL, _USER_DEFINED)}
-    if len(scores) != len(texts):
-        raise WeightsError("the file's token scores and tokens differ in number; fetch it again")
+    if len(scores) != len(texts) or not all(isinstance(s, int | float) for s in scores):
+        raise WeightsError("the file's token scores do not fit its tokens; fetch it again")
+    ids = {
+        text: index
+        for index, text in enumerate(texts)
+        if kinds[index] in (_NORMAL, _USER_DEFINED) and len(text) <= _LONGEST_PIECE
+    }
     found: list[tuple[float, int, int, int, int, str, str]] = []
     for text, index in ids.items():
         for cut in range(1, len(text)):

@@ -21,6 +21,7 @@ from subllm.weights.floats import FLOAT_BYTES
 from subllm.weights.mapped import MappedFile
 
 MAX_HEADER = 100_000_000
+MAX_DIMS = 8  # the product of a million sides would take minutes
 
 # Types whose tensors are recognised; only those of FLOAT_BYTES can be read as weights.
 _ITEM_BYTES = {
@@ -89,7 +90,7 @@ class SafetensorsFile:
             raise self._bad(f"tensor {name!r} is not described by an object")
         kind, shape = entry.get("dtype"), entry.get("shape")
         offsets = entry.get("data_offsets")
-        if kind not in _ITEM_BYTES:
+        if not isinstance(kind, str) or kind not in _ITEM_BYTES:
             raise self._bad(f"tensor {name!r} has unknown type {kind!r}")
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
             raise self._bad(f"tensor {name!r} has malformed shape or offsets")
@@ -100,4 +101,6 @@ class SafetensorsFile:
 
 
 def _are_sizes(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**62 for v in value)
+    if not isinstance(value, list) or len(value) > MAX_DIMS:
+        return False
+    return all(type(v) is int and 0 <= v < 2**62 for v in value)
