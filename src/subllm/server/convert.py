@@ -144,7 +144,9 @@ class Planner:
                 f"a stop string must have 1 to {limits.stop_chars} characters", "stop"
             )
         if len(body.logit_bias or ()) > limits.logit_bias:
-            raise bad_request(f"at most {limits.logit_bias} biases are accepted", "logit_bias")
+            raise bad_request(
+                f"logit_bias: at most {limits.logit_bias} biases are accepted", "logit_bias"
+            )
         return body.n or 1
 
     def _check_choices(self, prompts: int, n: int) -> None:

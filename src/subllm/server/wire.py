@@ -12,11 +12,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair becomes U+FFFD: editors cut text inside an emoji, and JSON can
+    carry the half, but nothing can encode it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 # fail_fast: a million wrong items are one error, not a million.
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
-Texts = Annotated[list[str], Field(fail_fast=True)]
+Texts = Annotated[list[Text], Field(fail_fast=True)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -35,11 +47,11 @@ class StreamOptions(_Wire):
 class Sampling(_Wire):
     """What both generating routes share."""
 
-    model: str | None = None
-    language: str | None = Field(default=None, max_length=64)
-    path: str | None = Field(default=None, max_length=1024)
+    model: Text | None = None
+    language: Text | None = Field(default=None, max_length=64)
+    path: Text | None = Field(default=None, max_length=1024)
     n: Annotated[int, Field(ge=1)] | None = None
-    stop: str | Texts | None = None
+    stop: Text | Texts | None = None
     stop_token_ids: TokenIds | None = None
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
@@ -58,8 +70,8 @@ class Sampling(_Wire):
 
 
 class CompletionBody(Sampling):
-    prompt: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)] | None = None
-    suffix: str | None = None
+    prompt: Text | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)] | None = None
+    suffix: Text | None = None
     best_of: int | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0)] | None = None
@@ -67,12 +79,12 @@ class CompletionBody(Sampling):
 
 class TextPart(_Wire):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(_Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    content: Text | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: str | None = None
 
 
