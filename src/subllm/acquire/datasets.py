@@ -8,10 +8,10 @@ from huggingface_hub import constants
 
 from subllm.acquire.hub import cached_listing, remember
 from subllm.acquire.hub_client import HubClient, Listing
-from subllm.acquire.hub_download import download
+from subllm.acquire.hub_download import cached_file, download
 from subllm.errors import NetworkError, OfflineError
 from subllm.progress import Progress
-from subllm.store.files import check_space
+from subllm.store.files import check_space, disk_errors
 
 LISTING_SECONDS = 20.0  # the listings of large sets are long
 
@@ -32,18 +32,22 @@ class DatasetFiles:
     def fetch(self, name: str) -> Path:
         """A path of `names`, complete and checked, in the cache.
 
-        Raises NetworkError, GatedError, DigestError, DiskFullError.
+        Raises NetworkError, GatedError, DigestError, DiskFullError,
+        StoreError.
         """
         file = self._listing.files[name]
         key = f"dataset:{name}"
-        cache = Path(constants.HF_HUB_CACHE)
-        cache.mkdir(parents=True, exist_ok=True)
-        check_space(cache, file.size)
-        self._progress.start(key, f"{self._listing.repo}/{name}", file.size, "bytes")
+        listing = self._listing
+        if cached_file(listing.repo, name, listing.commit, listing.repo_type) is None:
+            cache = Path(constants.HF_HUB_CACHE)
+            with disk_errors(cache):
+                cache.mkdir(parents=True, exist_ok=True)
+            check_space(cache, file.size)
+        self._progress.start(key, f"{listing.repo}/{name}", file.size, "bytes")
         try:
             path, _ = download(
                 self._client,
-                self._listing,
+                listing,
                 file,
                 lambda count: self._progress.advance(key, count),
             )

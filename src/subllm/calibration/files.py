@@ -65,12 +65,7 @@ class FilesSource:
     minified, larger than MAX_BYTES or a symbolic link is passed over."""
 
     def __init__(self, root: Path, language: str, split: Split) -> None:
-        """`language` none of EXTENSIONS (a domain, "general") takes all code there is.
-
-        Raises CalibrationError when `root` is no directory.
-        """
-        if not root.is_dir():
-            raise CalibrationError(f"{root} is no directory; give one with code in it")
+        """`language` none of EXTENSIONS (a domain, "general") takes all code there is."""
         self._root = root.resolve()
         self._extensions = frozenset(EXTENSIONS.get(language, _ALL))
         self._language = language

@@ -15,9 +15,6 @@ class JsonlSource:
     """Every line is an object of one of the shapes in `rows.SHAPES`."""
 
     def __init__(self, path: Path, split: Split) -> None:
-        """Raises CalibrationError when there is no such file."""
-        if not path.is_file():
-            raise CalibrationError(f"{path} is no file; give a .jsonl file or a directory")
         self._path = path.resolve()
         self._split = split
         self.name = f"jsonl:{self._path}"

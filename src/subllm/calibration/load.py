@@ -127,7 +127,7 @@ class _Origin:
 
     def open_mix(self, spec: str) -> list[tuple[TextSource, float]]:
         """The sources of `spec` with their shares, which sum to 1."""
-        if Path(spec).expanduser().exists():  # a path may have "," and "=" in it
+        if _existing(spec):  # a path may have "," and "=" in it
             return [(self._open(spec), 1.0)]
         return [(self._open(part), share) for part, share in parse_mix(spec).items()]
 
@@ -138,17 +138,17 @@ class _Origin:
             return PackSource(rest, "heldout" if self.split == "heldout" else "train")
         if colon and kind == "hub":
             return self._hub_set(rest)
-        path = Path(spec).expanduser()
-        if path.is_dir():
+        path = _existing(spec)
+        if path is not None and path.is_dir():
             return FilesSource(path, self.language, self.split)
-        if path.suffix == ".jsonl":
+        if path is not None and path.suffix == ".jsonl":
             return JsonlSource(path, self.split)
         hint = "give a directory, a .jsonl file, pack:LANGUAGE or hub:SET"
         if spec in pack_names():
             hint = f"did you mean pack:{spec}?"
         elif spec in self.catalog.calibration_sets:
             hint = f"did you mean hub:{spec}?"
-        raise CalibrationError(f"{spec!r} is no calibration source; {hint}")
+        raise CalibrationError(f"{spec!r} is no calibration source that exists; {hint}")
 
     def _hub_set(self, name: str) -> TextSource:
         # Imported late: the hub's library takes a while, and no other source needs it.
@@ -158,3 +158,12 @@ class _Origin:
         entry = self.catalog.calibration_set(name)
         opened = partial(open_dataset, progress=self.progress, offline=self.offline)
         return HubSource(entry, opened, self.split)
+
+
+def _existing(spec: str) -> Path | None:
+    """The path that `spec` is, where there is something."""
+    try:
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a name that no system takes, an unknown user's home
+        return None

@@ -74,11 +74,6 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         read(path)
 
 
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match=r"is no file; give a \.jsonl file"):
-        JsonlSource(tmp_path / "a.jsonl", "all")
-
-
 def test_of_many_rows_a_seeded_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "KEPT", 10)
     path = write(tmp_path / "a.jsonl", *({"text": f"row {i}"} for i in range(200)))

@@ -155,11 +155,14 @@ def test_a_mix_has_its_shares_of_the_tokens(tmp_path: Path) -> None:
 def test_what_is_no_source_gets_a_hint() -> None:
     catalog = load_catalog()
     for spec, hint in [
-        ("python", r"'python' is no calibration source; did you mean pack:python\?"),
+        ("python", r"'python' is no calibration source that exists; did you mean pack:python\?"),
         ("py_alpaca", r"did you mean hub:py_alpaca\?"),
         ("/no/such/place", "give a directory, a .jsonl file, pack:LANGUAGE or hub:SET"),
         ("pack:pyton", r"unknown pack 'pyton'; did you mean python\?"),
-        ("/no/such.jsonl", "is no file"),
+        ("/no/such.jsonl", "give a directory"),
+        ("~nobody-here/code", "give a directory"),
+        ("x" * 5000, "give a directory"),
+        (__file__, "give a directory"),
         ("pack:python=x,b=1", "'x' is no weight"),
     ]:
         with pytest.raises(CalibrationError, match=hint):
