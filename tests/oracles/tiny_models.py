@@ -108,9 +108,14 @@ class MemorySource:
         return MemorySource(self.spec, changed)
 
 
-def oracle(family: str, seed: int = 0) -> Any:
-    """A transformers model in float32 with weights large enough to tell errors."""
+def oracle(family: str, seed: int = 0, **changes: Any) -> Any:
+    """A transformers model in float32 with weights large enough to tell errors.
+
+    changes: attributes of the model's configuration.
+    """
     config = CONFIGS[family]()
+    for name, value in changes.items():
+        setattr(config, name, value)
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()

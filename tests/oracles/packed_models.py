@@ -1,0 +1,143 @@
+"""Tiny models in packed form: in memory, and in a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from oracles.tiny_models import MemorySource, oracle, source, tokenizer
+from subllm.arch.spec import ArchSpec
+from subllm.catalog.prompt import PromptSpec
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.packed_file import PackedWriter
+from subllm.sparsity.packing import PackedTensor, pack, unpack
+from subllm.store.manifest import (
+    BaseRef,
+    Licence,
+    MethodRecord,
+    ModelBlobs,
+    ModelManifest,
+    TensorEntry,
+    sha256_of,
+)
+from subllm.store.store import Store
+
+NAME = "tiny:1m-python"
+
+
+class PackedMemory:
+    """A `PackedWeightSource` of packed copies of a model's matrices.
+
+    Block matrices take `pattern` (their largest weights stay); embedding and head are dense.
+    """
+
+    def __init__(self, given: MemorySource, values: str = "bf16", pattern: str = "dense") -> None:
+        self.spec: ArchSpec = given.spec
+        self.vectors = {k: t for k, t in given.tensors.items() if t.ndim == 1}
+        self.packed: dict[str, PackedTensor] = {}
+        for name, matrix in given.tensors.items():
+            if matrix.ndim == 2:
+                inner = pattern if name.startswith("model.layers.") else "dense"
+                self.packed[name] = pack(matrix, _mask(matrix, inner), inner, values)
+
+    def tensor(self, name: str) -> PackedTensor:
+        return self.packed[name]
+
+    def vector(self, name: str) -> npt.NDArray[np.float32]:
+        return self.vectors[name]
+
+
+def _mask(matrix: npt.NDArray[np.float32], pattern: str) -> npt.NDArray[np.bool_] | None:
+    if pattern == "dense":
+        return None
+    kept, group = (8, 16) if pattern == "8:16" else (matrix.shape[1] // 2, matrix.shape[1])
+    scores = np.abs(matrix).reshape(matrix.shape[0], -1, group)
+    ranks = np.argsort(np.argsort(scores, axis=-1), axis=-1)
+    return (ranks >= group - kept).reshape(matrix.shape)
+
+
+def packed_oracle(
+    family: str, values: str = "bf16", pattern: str = "dense", seed: int = 0, **config: Any
+) -> tuple[PackedMemory, Any]:
+    """Packed weights, and a transformers model in float32 with exactly those weights.
+
+    config: attributes of the model's configuration to change.
+    """
+    model = oracle(family, seed, **config)
+    packed = PackedMemory(source(model), values, pattern)
+    state = {name: torch.from_numpy(unpack(tensor)) for name, tensor in packed.packed.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert not set(missing) & set(state)
+    return packed, model
+
+
+def store_model(root: Path, packed: PackedMemory, name: str = NAME) -> Store:
+    """A store that holds the model, with the tokenizer of `tiny_models`."""
+    store = Store(root)
+    root.mkdir(exist_ok=True)
+    tensors, files = [], {}
+    for blob in ("own", "shared"):
+        path = root / f"{blob}.packed"
+        with PackedWriter(path) as writer:
+            for key, tensor in packed.packed.items():
+                if _is_own(key) == (blob == "own"):
+                    writer.add_packed(key, tensor)
+                    entry = (tensor.pattern, tensor.values, tensor.kept)
+                    tensors.append(_entry(key, tensor.shape, blob, *entry))
+            for key, vector in packed.vectors.items():
+                if blob == "shared":
+                    writer.add_vector(key, vector)
+                    tensors.append(_entry(key, vector.shape, blob, "dense", "f32", vector.size))
+        files[blob] = path.read_bytes()
+        path.unlink()
+    files["tokenizer"] = tokenizer().to_bundle()
+    with store.writing():
+        for data in files.values():
+            store.blobs.put(data)
+        digest = store.put_manifest(_manifest(name, packed, tuple(tensors), files))
+        store.set_ref(name, digest)
+    return store
+
+
+def _is_own(name: str) -> bool:
+    return name.startswith("model.layers.")
+
+
+def _entry(
+    name: str, shape: tuple[int, ...], blob: Any, pattern: str, values: Any, kept: int
+) -> TensorEntry:
+    return TensorEntry(
+        name=name, shape=shape, blob=blob, pattern=pattern, values=values, kept=int(kept)
+    )
+
+
+def _manifest(
+    name: str, packed: PackedMemory, tensors: tuple[TensorEntry, ...], files: dict[str, bytes]
+) -> ModelManifest:
+    return ModelManifest(
+        layout=LAYOUT_VERSION,
+        name=name,
+        language="python",
+        base=BaseRef(
+            name="tiny:1m",
+            manifest=sha256_of(b"base"),
+            source="path:here",
+            licence=Licence(id="Apache-2.0"),
+        ),
+        plan=sha256_of(b"plan"),
+        method=MethodRecord(name="magnitude"),
+        pattern="8:16",
+        values="int8",
+        head="int8",
+        calibration=None,
+        arch=packed.spec.to_dict(),
+        prompt=PromptSpec(context_length=256),
+        tensors=tensors,
+        blobs=ModelBlobs(**{blob: sha256_of(data) for blob, data in files.items()}),
+        density=0.5,
+    )
