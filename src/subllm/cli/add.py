@@ -9,8 +9,8 @@ import typer
 from subllm.cli import console
 
 EXAMPLES = """
-subllm add qwen2.5-coder:0.5b                serves as qwen2.5-coder:0.5b-dense
-subllm add qwen2.5-coder:0.5b --values int4  smaller, a little less exact
+subllm add qwen2.5-coder:0.5b                served as its -dense
+subllm add qwen2.5-coder:0.5b --values int4  smaller, less exact
 """
 
 

@@ -22,6 +22,18 @@ COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 SHORTEST = 0.01  # seconds that a rate can be told from
 
+# What each reason means to a person.
+REASONS = {
+    "model": "named",
+    "language": "language given",
+    "path": "by the file's name",
+    "fence": "by a code block's tag",
+    "named": "by a language named in the text",
+    "content": "by what the code looks like",
+    "session": "the last language used",
+    "fallback": "no sub-model fits better",
+}
+
 
 class Client(Protocol):
     """What answers: `ServerClient` or `LocalClient`."""
@@ -82,8 +94,6 @@ class Answer:
     @property
     def line(self) -> str:
         """`qwen2.5-coder:0.5b-python (file name): 42 tokens, 51 tok/s, first after 0.31 s`"""
-        from subllm.cli.routes import REASONS
-
         count, rate = self.completion_tokens, self.tokens_per_second
         parts = [f"{count} token{'' if count == 1 else 's'}"]
         if self.finish_reason == "length":

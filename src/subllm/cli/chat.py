@@ -23,7 +23,10 @@ cat error.log | subllm chat - --system "Explain the error."
 def command(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="One question instead of a conversation; '-' reads it from a pipe."),
+        typer.Argument(
+            metavar="QUESTION",
+            help="One question instead of a conversation; '-' reads it from a pipe.",
+        ),
     ] = None,
     language: Annotated[
         str | None, typer.Option("--language", "-l", help="Choose the sub-model of this language.")

@@ -16,7 +16,7 @@ subllm complete "def fib(n):"
 subllm complete --file src/app.py --max-tokens 64 >> src/app.py
 git diff | subllm complete - --language python
 subllm complete --file app.py --fim   fill in where it says <FILL_ME>
-subllm complete "def add(a, b):\\n" --suffix "\\n    return total"
+subllm complete "def add(a, b):" --suffix "return total"
 """
 
 MARK = "<FILL_ME>"
@@ -24,7 +24,8 @@ MARK = "<FILL_ME>"
 
 def command(
     prompt: Annotated[
-        str | None, typer.Argument(help="What to continue; '-' reads it from a pipe.")
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to continue; '-' reads it from a pipe."),
     ] = None,
     file: Annotated[
         Path | None,

@@ -9,10 +9,10 @@ import typer
 from subllm.cli import console
 
 EXAMPLES = """
-subllm extract python                          a Python sub-model of the default base
-subllm extract all --base qwen2.5-coder:1.5b   python, java, cpp and javascript
+subllm extract python                         of the default base
+subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
-subllm extract python --calibration ~/src/app  calibrated on your own code
+subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
 

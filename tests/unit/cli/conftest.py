@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from subllm.cli import app
+from subllm.cli import app, daemon
 from subllm.store.store import Store
 
+from . import tiny_store
 from .samples import Ran, fill
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running server and the store that it serves."""
+
+    server: daemon.Daemon
+    store: Store
 
 
 @pytest.fixture
@@ -27,3 +41,61 @@ def subllm(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 def store(tmp_path: Path) -> Store:
     """The store that commands see; see `fill`."""
     return fill(tmp_path / "subllm-home")
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Put bytes into stdin."""
+
+    def put(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of models that can be asked; not to be changed."""
+    directory = tmp_path_factory.mktemp("tiny")
+    checkpoint = tiny_store.write_checkpoint(directory / "checkpoint")
+    tiny_store.build(directory / "home", checkpoint)
+    return directory / "home"
+
+
+@pytest.fixture
+def tiny(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same in the place that commands look at, to do with as one likes."""
+    monkeypatch.setenv("SUBLLM_THREADS", "1")
+    home = tmp_path / "subllm-home"
+    shutil.copytree(tiny_home, home)
+    return Store(home)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def free() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return free
+
+
+@pytest.fixture(scope="session")
+def live_server(
+    tiny_home: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Live]:
+    """A server that was really detached, on a store of its own."""
+    home = tmp_path_factory.mktemp("served") / "home"
+    shutil.copytree(tiny_home, home)
+    server = daemon.launch(home, "127.0.0.1", free_port(), ["--threads", "1"], None)
+    yield Live(server, Store(home))
+    daemon.stop(server)
+
+
+@pytest.fixture
+def live(live_server: Live, monkeypatch: pytest.MonkeyPatch) -> Live:
+    """The live server, which the commands of this test find."""
+    monkeypatch.setenv("SUBLLM_HOME", str(live_server.store.root))
+    monkeypatch.setenv("SUBLLM_THREADS", "1")
+    return live_server

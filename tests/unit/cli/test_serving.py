@@ -1,0 +1,221 @@
+"""`serve`, `ps` and `stop` with servers that really run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from subllm import __version__
+from subllm.cli import daemon
+from subllm.cli.client import ServerClient
+from subllm.store.store import Store
+
+from .conftest import Live
+from .samples import Ran
+from .tiny_store import BASE, greedy
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def no_server_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    for server in daemon.running(tmp_path / "subllm-home"):
+        os.kill(server.pid, signal.SIGKILL)
+
+
+def test_detach_ps_ask_stop(
+    tiny: Store, free_port: Callable[[], int], subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    # The server runs in another directory: what is relative here must not be there.
+    monkeypatch.setenv("SUBLLM_HOME", "subllm-home")
+    monkeypatch.chdir(tiny.root.parent)
+    started = subllm("serve", "--port", str(port), "--detach", "--context-length", "100")
+    assert (started.status, started.err) == (0, "")
+    lines = started.out.splitlines()
+    url = f"http://127.0.0.1:{port}"
+    assert lines[0] == f"listening  {url}/v1"
+    assert lines[1] == f"models     {BASE}-dense, {BASE}-java, {BASE}-python"
+    assert lines[2] == (
+        f"editors    OpenAI-compatible, base URL {url}/v1, model auto, API key any (none is needed)"
+    )
+
+    (server,) = subllm("ps", "--json").json
+    assert (server["url"], server["port"], server["version"]) == (url, port, __version__)
+    assert (server["answers"], server["loaded"], server["loading"]) == (True, [], None)
+    assert 0 <= server["uptime_seconds"] < 60
+    assert 10_000_000 < server["memory_bytes"] < 1_000_000_000
+
+    assert subllm("complete", "def f(", "-n", "5").out == greedy(tiny, b"def f(", 5)
+    row = subllm("ps").out.splitlines()[1]
+    assert row.split()[:2] == [url, str(server["pid"])]
+    assert f"{BASE}-python (" in row
+    refused = subllm("complete", "x" * 150)
+    assert (refused.status, refused.out) == (7, "")
+    assert "context is 100 tokens" in refused.err
+
+    again = subllm("serve", "--port", str(port), "--detach")
+    assert (again.status, again.out) == (8, "")
+    assert again.err.startswith(f"error: a server of this store runs on port {port} already")
+    assert again.err.count("\n") == 1
+
+    stopped = subllm("stop")
+    assert (stopped.status, stopped.err) == (0, "")
+    assert stopped.out == f"stopped {url} (pid {server['pid']})\n"
+    assert not daemon.record_path(tiny.root, port).exists()
+    assert subllm("ps", "--json").json == []
+    assert "No server runs" in subllm("ps").err
+    gone = subllm("stop")
+    assert (gone.status, gone.out) == (8, "")
+    assert gone.err == "error: no server of this store runs; start one with 'subllm serve'\n"
+
+
+def test_a_port_taken_by_another(live_server: Live, tiny: Store, subllm: Command) -> None:
+    """By a server of another store, which `ps` here does not know."""
+    for more in ([], ["--detach"]):
+        ran = subllm("serve", "--port", str(live_server.server.port), *more)
+        assert (ran.status, ran.out) == (8, "")
+        assert f"port {live_server.server.port} is taken" in ran.err
+        assert ran.err.startswith("error: ")
+        assert ran.err.count("\n") == 1
+    assert subllm("ps", "--json").json == []
+
+
+def test_foreground_until_ctrl_c(
+    tmp_path: Path, free_port: Callable[[], int], subllm: Command
+) -> None:
+    """Also: an empty store is served, and Ctrl-C is a good end."""
+    home, port = tmp_path / "subllm-home", free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "subllm", "serve", "--port", str(port), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "SUBLLM_API_KEY": "secret"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        text = ""
+        while not text.endswith("}\n"):
+            text += process.stdout.readline().decode()
+        assert json.loads(text) == {
+            "url": f"http://127.0.0.1:{port}/v1",
+            "host": "127.0.0.1",
+            "port": port,
+            "pid": process.pid,
+            "models": [],
+        }
+        (found,) = daemon.running(home)
+        assert (found.pid, found.port) == (process.pid, port)
+        with pytest.raises(Exception, match="set SUBLLM_API_KEY"):
+            ServerClient(found.url, "wrong").get("/v1/models")
+        assert ServerClient(found.url, "secret").get("/v1/models")["data"][0]["id"] == "auto"
+        refused = subllm("complete", "x")
+        assert refused.status == 8
+        assert "SUBLLM_API_KEY" in refused.err
+        assert subllm("ps", "--json").json[0]["answers"]
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b""
+        assert process.stderr.read() == b""
+        assert process.wait(10) == 0
+    assert daemon.running(home) == []
+    assert not daemon.record_path(home, port).exists()
+
+
+def test_a_killed_server_is_forgotten(live: Live, tiny: Store, subllm: Command) -> None:
+    """Its record stays behind and is not believed."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        record = daemon.record_path(live.store.root, live.server.port).read_text()
+        stale = daemon.record_path(tiny.root, live.server.port)
+        stale.parent.mkdir(exist_ok=True)
+        stale.write_text(record.replace(f'"pid": {live.server.pid}', f'"pid": {process.pid}'))
+        assert daemon.running(tiny.root) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_several_servers(
+    free_port: Callable[[], int], tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is meant. Records of this process stand for servers."""
+    ended: list[int] = []
+    monkeypatch.setattr(daemon, "stop", lambda server: ended.append(server.port))
+    one, two = free_port(), free_port()
+    with daemon.recorded(tiny.root, "127.0.0.1", one), daemon.recorded(tiny.root, "::1", two):
+        unclear = subllm("stop")
+        assert unclear.status == 2
+        assert "several servers run; say --port" in unclear.err
+        assert subllm("stop", "--port", str(two)).status == 0
+        monkeypatch.setenv("SUBLLM_PORT", str(one))
+        assert subllm("stop", "--json").json[0]["port"] == one
+        assert sorted(s["port"] for s in subllm("stop", "--all", "--json").json) == sorted(
+            [one, two]
+        )
+        assert subllm("stop", "--all", "--port", "1").status == 2
+        absent = subllm("stop", "--port", "1")
+    assert absent.status == 8
+    assert "no server of this store runs on port 1, but on" in absent.err
+    assert ended == [two, one, *sorted([one, two])]
+
+
+def test_a_new_model_is_served_at_once(live: Live, subllm: Command) -> None:
+    name = f"{BASE}-cpp"
+    model = live.store.model(f"{BASE}-dense").model_copy(update={"name": name, "language": "cpp"})
+    live.store.set_ref(name, live.store.put_manifest(model))
+    try:
+        ran = subllm("complete", "int main() {", "-l", "c++", "-n", "2", "--json")
+        assert ran.json["model"] == name
+    finally:
+        live.store.remove(name)
+    ran = subllm("complete", "int main() {", "-l", "c++", "-n", "2", "--json")
+    assert (ran.json["model"], ran.json["route"]) == (f"{BASE}-dense", "fallback")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without an API key"),
+        (["--port", "0"], "--port: input should be greater than or equal to 1"),
+        (["--log-level", "loud"], "--log-level: "),
+        (["--host", "no.such.host.invalid"], ""),
+    ],
+)
+def test_bad_settings(arguments: list[str], message: str, tiny: Store, subllm: Command) -> None:
+    for more in ([], ["--detach"]):
+        ran = subllm("serve", *arguments, *more)
+        assert ran.status in (2, 8)
+        assert ran.out == ""
+        assert ran.err.startswith("error: ")
+        assert message in ran.err
+        assert ran.err.count("\n") == 1
+
+
+def test_a_server_that_ends_while_it_answers(
+    tiny: Store, free_port: Callable[[], int], subllm: Command
+) -> None:
+    server = daemon.launch(tiny.root, "127.0.0.1", free_port(), ["--threads", "1"], None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "subllm", "complete", "def f(", "-n", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(3)
+        began = time.monotonic()
+        daemon.stop(server)
+        assert time.monotonic() - began < daemon.STOP_SECONDS
+        err = process.stderr.read().decode()
+        assert process.wait(10) == 8
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err

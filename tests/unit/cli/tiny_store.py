@@ -1,0 +1,150 @@
+"""A tiny random model that can really be asked, as a checkpoint and in a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from subllm.acquire.pull import pull
+from subllm.catalog.loader import Catalog
+from subllm.extraction.dense import add_dense
+from subllm.progress import NullProgress
+from subllm.runtime.loader import load_engine
+from subllm.runtime.request import Request, SamplingParams
+from subllm.store.store import Store
+from subllm.text.token_bytes import byte_alphabet
+
+BASE = "tiny-coder:1m"
+HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, VOCAB = 32, 64, 2, 4, 2, 264
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+)
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_checkpoint(directory: Path, *, seed: int = 0) -> Path:
+    """A llama of two layers over bytes. Its head knows printable ASCII only, so that it
+    writes text, and never ends by itself."""
+    rng = np.random.default_rng(seed)
+
+    def random(*shape: int, scale: float = 0.3) -> np.ndarray:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    head = np.zeros((VOCAB, HIDDEN), np.float32)
+    head[32:127] = random(95, HIDDEN, scale=1.0)
+    kv = HIDDEN * KV_HEADS // HEADS
+    tensors = {
+        "model.embed_tokens.weight": random(VOCAB, HIDDEN, scale=1.0),
+        "model.norm.weight": np.ones(HIDDEN, np.float32),
+        "lm_head.weight": head,
+    }
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}."
+        tensors |= {
+            f"{prefix}self_attn.q_proj.weight": random(HIDDEN, HIDDEN),
+            f"{prefix}self_attn.k_proj.weight": random(kv, HIDDEN),
+            f"{prefix}self_attn.v_proj.weight": random(kv, HIDDEN),
+            f"{prefix}self_attn.o_proj.weight": random(HIDDEN, HIDDEN),
+            f"{prefix}mlp.gate_proj.weight": random(MLP, HIDDEN),
+            f"{prefix}mlp.up_proj.weight": random(MLP, HIDDEN),
+            f"{prefix}mlp.down_proj.weight": random(HIDDEN, MLP),
+            f"{prefix}input_layernorm.weight": np.ones(HIDDEN, np.float32),
+            f"{prefix}post_attention_layernorm.weight": np.ones(HIDDEN, np.float32),
+        }
+    directory.mkdir(parents=True)
+    save_file(tensors, directory / "model.safetensors")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "intermediate_size": MLP,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(json.dumps(_tokenizer()))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": SPECIAL[0], "chat_template": TEMPLATE})
+    )
+    return directory
+
+
+def _tokenizer() -> dict[str, object]:
+    """One token for each byte, then the special ones."""
+    letters = {code: letter for letter, code in byte_alphabet().items()}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": 256 + index,
+                "content": text,
+                "special": True,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+            }
+            for index, text in enumerate(SPECIAL)
+        ],
+        "pre_tokenizer": {**level, "trim_offsets": False},
+        "decoder": {**level, "trim_offsets": False},
+        "model": {
+            "type": "BPE",
+            "vocab": {letters[byte]: byte for byte in range(256)},
+            "merges": [],
+        },
+    }
+
+
+def build(root: Path, checkpoint: Path) -> Store:
+    """A store at `root` with the base and its dense, Python and Java models.
+
+    The sub-models are the dense one under other names, so that a text tells that the right
+    prompt was answered and the name tells that the right model was.
+    """
+    store = Store(root)
+    pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=BASE)
+    dense = store.model(add_dense(store, BASE, NullProgress()).name)
+    for language in ("python", "java"):
+        name = f"{BASE}-{language}"
+        model = dense.model_copy(update={"name": name, "language": language})
+        store.set_ref(name, store.put_manifest(model))
+    return store
+
+
+def greedy(store: Store, ids: Sequence[int], count: int) -> str:
+    """What follows `ids` greedily, from an engine of its own."""
+    engine = load_engine(store, f"{BASE}-dense")
+    try:
+        engine.add(Request("oracle", tuple(ids), SamplingParams(max_tokens=count)))
+        text = ""
+        while engine.has_work():
+            text += "".join(event.text for event in engine.step())
+        return text
+    finally:
+        engine.close()
+
+
+def token(text: str) -> int:
+    """The id of a special token."""
+    return 256 + SPECIAL.index(text)
