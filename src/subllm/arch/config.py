@@ -50,8 +50,11 @@ class Config:
             raise WeightsError(f"{layers} layers in the model's config are more than {MAX_LAYERS}")
         return layers
 
-    def optional_size(self, key: str) -> int | None:
-        return None if self._values.get(key) is None else self.size(key)
+    def optional_size(self, key: str, absent: int | None = None) -> int | None:
+        """An integer from 1 up; None for null, `absent` where the key is not there."""
+        if key not in self._values:
+            return absent
+        return None if self._values[key] is None else self.size(key)
 
     def number(self, key: str, default: float) -> float:
         """A positive finite number."""
@@ -92,6 +95,7 @@ class Config:
         """Rotary base and scaling, from `rope_parameters` or the older `rope_theta` and
         `rope_scaling`."""
         theta = self.number("rope_theta", default_theta)
+        refuse_partial_rotary(self._values)
         for key in ("rope_scaling", "rope_parameters"):
             values = self._values.get(key)
             if values:
@@ -108,6 +112,11 @@ def positive(key: str, value: Any, default: float) -> float:
     return float(value)
 
 
+def refuse_partial_rotary(values: Mapping[str, Any]) -> None:
+    if positive("partial_rotary_factor", values.get("partial_rotary_factor"), 1.0) != 1.0:
+        raise WeightsError("rotary embeddings on part of a head are not supported")
+
+
 def rope_from(values: Any, theta: float, context: int) -> tuple[float, RopeScaling | None]:
     """Rotary base and scaling from one parameter mapping.
 
@@ -117,8 +126,7 @@ def rope_from(values: Any, theta: float, context: int) -> tuple[float, RopeScali
     if not isinstance(values, Mapping):
         raise WeightsError(f"rope parameters {values!r} in the model's config are not a mapping")
     theta = positive("rope_theta", values.get("rope_theta"), theta)
-    if positive("partial_rotary_factor", values.get("partial_rotary_factor"), 1.0) != 1.0:
-        raise WeightsError("rotary embeddings on part of a head are not supported")
+    refuse_partial_rotary(values)
     kind = values.get("rope_type", values.get("type", "default"))
     factor = positive("factor", values.get("factor"), 1.0)
     if kind == "default":

@@ -23,6 +23,6 @@ def spec(config: Config) -> ArchSpec:
         activation=config.activation("hidden_act", "silu"),
         rope_theta=theta,
         rope_scaling=scaling,
-        sliding_window=config.optional_size("sliding_window"),
+        sliding_window=config.optional_size("sliding_window", absent=4096),
         tied_head=config.flag("tie_word_embeddings", False),
     )

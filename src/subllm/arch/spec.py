@@ -8,14 +8,22 @@ file the weights come from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+import pydantic
 
 from subllm.errors import WeightsError
 
 NormKind = Literal["rmsnorm", "layernorm"]
 Activation = Literal["silu", "gelu", "gelu_tanh"]
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads"),
+    *("head_dim", "vocab_size", "context_length"),
+)
 # Matrices of one group share their input, hence their calibration statistics.
 InputGroup = Literal["attn_in", "o_in", "mlp_in", "down_in"]
 
@@ -35,6 +43,8 @@ class LinearSpec:
 @dataclass(frozen=True)
 class RopeScaling:
     """Rotary frequency scaling; `kind` is "linear" or "llama3"."""
+
+    __pydantic_config__: ClassVar = pydantic.ConfigDict(extra="forbid")
 
     kind: Literal["linear", "llama3"]
     factor: float
@@ -57,6 +67,8 @@ class ArchSpec:
                      (post_attention_layernorm, pre_feedforward_layernorm,
                      post_feedforward_layernorm)
     """
+
+    __pydantic_config__: ClassVar = pydantic.ConfigDict(extra="forbid")
 
     family: str
     hidden_size: int
@@ -89,6 +101,9 @@ class ArchSpec:
     tied_head: bool = False
 
     def __post_init__(self) -> None:
+        for name in _SIZES:
+            if getattr(self, name) < 1:
+                raise WeightsError(f"{name} of an architecture is {getattr(self, name)}, not 1 up")
         if not self.attn_scale:
             object.__setattr__(self, "attn_scale", self.head_dim**-0.5)
         if not self.sliding_layers:
@@ -181,18 +196,20 @@ class ArchSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ArchSpec:
-        """Raises WeightsError on unknown or missing fields."""
-        known = {f.name for f in fields(cls)}
-        unknown = set(data) - known
-        if unknown:
-            raise WeightsError(
-                f"architecture field {sorted(unknown)[0]!r} is unknown; update subllm"
-            )
-        values = dict(data)
-        values["sliding_layers"] = tuple(values.get("sliding_layers", ()))
-        if values.get("rope_scaling") is not None:
-            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+        """Raises WeightsError on unknown, missing or malformed fields."""
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise WeightsError(f"architecture is incomplete: {error}") from error
+            return _stored().validate_json(json.dumps(data), strict=True)
+        except (pydantic.ValidationError, TypeError) as error:
+            raise WeightsError(f"a stored architecture is malformed: {_first(error)}") from error
+
+
+@cache
+def _stored() -> pydantic.TypeAdapter[ArchSpec]:
+    return pydantic.TypeAdapter(ArchSpec)
+
+
+def _first(error: Exception) -> str:
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    details = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in details['loc'])}: {details['msg'].lower()}"
