@@ -1,0 +1,158 @@
+"""The whole product on a real 0.5B code model."""
+
+from __future__ import annotations
+
+import ast
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openai import OpenAI
+
+from .conftest import BASE, PROGRAM, ROOT, Machine, Run, tour_commands
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+PROMPTS = {
+    "python": "def count_vowels(text: str) -> int:\n"
+    '    """Number of vowels in text."""\n    return sum(',
+    "java": "import java.util.List;\n\npublic class Numbers {\n"
+    "    public static int sum(List<Integer> values) {\n        int total = 0;\n",
+    "cpp": "#include <vector>\n\nint sum(const std::vector<int>& values) {\n    int total = 0;\n",
+    "javascript": "// Sum of an array of numbers\nconst sum = (values) => {\n  let total = 0;\n",
+}
+
+
+def test_tour_of_the_readme(tour: list[Run]) -> None:
+    assert len(tour) == len(tour_commands()) >= 5
+    for run in tour:
+        assert run.code == 0, f"{run.command}\n{run.out}\n{run.err}"
+    pull, extract, ask, serve, dense = tour
+    assert "Apache-2.0" in pull.out
+    assert "python perplexity" in extract.out and "peak memory" in extract.out
+    assert "return" in ask.out and f"{BASE}-python" in ask.err
+    assert '"object":"text_completion"' in serve.out.replace(" ", "")
+    assert f"{BASE}-dense" in dense.out
+
+
+def test_cached_plan_answers_at_once(machine: Machine, tour: list[Run]) -> None:
+    started = time.monotonic()
+    document = machine.ok("extract", "python", "--json").document
+    assert document["cached"] and document["name"] == f"{BASE}-python"
+    assert time.monotonic() - started < 30
+    loss = document["perplexity"]["python"]
+    assert 1 < loss["before"] < loss["after"] < 2 * loss["before"]
+
+
+@pytest.mark.parametrize("language", PROMPTS)
+def test_openai_client_gets_each_language_from_its_own_sub_model(
+    server: Machine, language: str
+) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    stream = client.completions.create(
+        model="auto", prompt=PROMPTS[language], max_tokens=32, temperature=0, stream=True
+    )
+    chunks = list(stream)
+    assert {chunk.model for chunk in chunks} == {f"{BASE}-{language}"}
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    text = "".join(chunk.choices[0].text for chunk in chunks)
+    assert len(text.strip()) > 10
+    if language == "python":
+        assert any(word in text for word in ("vowel", "char", "aeiou", "1 for"))
+    else:
+        assert "total" in text
+
+
+def test_chat_and_fill_in_the_middle(server: Machine) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    reply = client.chat.completions.create(
+        model=BASE,
+        messages=[{"role": "user", "content": "Write a Python function that adds two numbers."}],
+        max_tokens=64,
+        temperature=0,
+    )
+    assert reply.model == f"{BASE}-python"
+    assert "def " in (reply.choices[0].message.content or "")
+    filled = client.completions.create(
+        model=f"{BASE}-python",
+        prompt="def area(width, height):\n    return ",
+        suffix="\n\nprint(area(2, 3))\n",
+        max_tokens=24,
+        temperature=0,
+    )
+    assert "width * height" in filled.choices[0].text
+    source = f"def area(width, height):\n    return {filled.choices[0].text}\n"
+    ast.parse(source)
+
+
+def test_language_without_sub_model_falls_back_to_dense(server: Machine) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    raw = client.completions.with_raw_response.create(
+        model="auto", prompt="fn main() {\n    let mut total: u32 = 0;\n", max_tokens=8
+    )
+    assert raw.headers["x-subllm-model"] == f"{BASE}-dense"
+    assert "fallback" in raw.headers["x-subllm-route"]
+
+
+def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine) -> None:
+    arguments = ("complete", PROMPTS["python"], "-n", "24", "--json")
+    served = server.ok(*arguments, SUBLLM_PORT=str(server.port)).document
+    local = server.ok(*arguments, "--local", SUBLLM_OFFLINE="1").document
+    assert served["text"] == local["text"]
+    assert served["model"] == local["model"] == f"{BASE}-python"
+
+
+def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
+    command = ["extract", "general", "--samples", "8", "--tag", "killed"]
+    child = subprocess.Popen(
+        [PROGRAM, *command], env=machine.environment, stderr=subprocess.PIPE, text=True
+    )
+    partial = machine.home / "partial"
+    deadline = time.monotonic() + 600
+    while not list(partial.glob("*/state.safetensors")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    names = [row["name"] for row in machine.ok("list", "--json").document]
+    assert f"{BASE}-general-killed" not in names
+    document = machine.ok(*command, "--json").document
+    assert document["resumed_at_block"] > 0
+    assert machine.ok("verify").code == 0
+
+
+def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
+    """In bf16, on the real weights: whole model in memory, hooks, one sample at a time."""
+    machine.ok("extract", "python", "--samples", "8", "--tag", "plain")
+    out = machine.home / "plain.json"
+    subprocess.run(
+        [
+            sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
+            "--samples", "8", "--json", f"{BASE}-python-plain",
+        ],
+        env=machine.environment, check=True,
+    )  # fmt: skip
+    assert json.loads(out.read_text())["agreement"] >= 0.999
+
+
+def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
+    """And its weights are those of the pulled base, bit for bit."""
+    from subllm.extraction.prepare import open_base
+    from subllm.store.store import Store
+
+    store = Store(machine.home)
+    path = store.blobs.path(store.base(BASE).files[0].digest)
+    copy = tmp_path / "model.gguf"
+    copy.symlink_to(path)
+    machine.ok("pull", str(copy), "--name", "mine:0.5b")
+    try:
+        ours, theirs = open_base(store, "mine:0.5b")[2], open_base(store, BASE)[2]
+        name = "model.layers.3.mlp.up_proj.weight"
+        assert np.array_equal(ours.read(name), theirs.read(name))
+    finally:
+        machine.ok("rm", "--yes", "mine:0.5b")
