@@ -27,6 +27,7 @@ _MARKERS = (
     ),
     FimSpec(prefix="<｜fim▁begin｜>", suffix="<｜fim▁hole｜>", middle="<｜fim▁end｜>"),
     FimSpec(prefix="<|fim_begin|>", suffix="<|fim_hole|>", middle="<|fim_end|>"),
+    FimSpec(prefix="▁<PRE>", suffix="▁<SUF>", middle="▁<MID>"),
 )
 # What ends a document or a turn in one family or another.
 _ENDS = (
@@ -39,6 +40,7 @@ _ENDS = (
     "<|end_of_text|>",
     "<|EOT|>",
     "<｜end▁of▁sentence｜>",
+    "▁<EOT>",
 )
 
 

@@ -66,26 +66,31 @@ def read_catalog(path: Path) -> CatalogFile:
     """One catalog file, validated. Raises CatalogError naming file and line."""
     located = located_yaml.load(path)
     try:
-        return CatalogFile.model_validate(_with_names(located.data))
+        return CatalogFile.model_validate(_with_names(located, path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        location = tuple(first["loc"])
-        line = located.line(_without_tags(location, located.data))
-        raise CatalogError(f"{path}:{line}: {_explain(first['type'], location, first)}") from error
+        location = _without_tags(tuple(first["loc"]), located.data)
+        line = located.line(location)
+        raise CatalogError(f"{path}:{line}: {_explain(location, first)}") from error
 
 
-def _with_names(data: Any) -> Any:
+def _with_names(located: located_yaml.LocatedYaml, path: Path) -> Any:
     """Gives each entry its key as `name`, where the data have the right shape."""
-    if not isinstance(data, dict):
-        return data
-    named = dict(data)
+    if not isinstance(located.data, dict):
+        return located.data
+    named = dict(located.data)
     for section in ("bases", "calibration_sets"):
-        entries = data.get(section)
-        if isinstance(entries, dict):
-            named[section] = {
-                name: {"name": name, **entry} if isinstance(entry, dict) else entry
-                for name, entry in entries.items()
-            }
+        entries = named.get(section)
+        if not isinstance(entries, dict):
+            continue
+        named[section] = {}
+        for name, entry in entries.items():
+            if isinstance(entry, dict) and "name" in entry:
+                line = located.line((section, name, "name"))
+                raise CatalogError(f"{path}:{line}: unknown key 'name' (in {section}.{name})")
+            named[section][name] = entry
+            if isinstance(entry, dict):
+                named[section][name] = {"name": name, **entry}
     return named
 
 
@@ -103,13 +108,26 @@ def _without_tags(location: located_yaml.Location, data: Any) -> located_yaml.Lo
     return tuple(kept)
 
 
-def _explain(kind: str, location: located_yaml.Location, error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in location)
+def _explain(location: located_yaml.Location, error: Mapping[str, Any]) -> str:
+    kind = error["type"]
+    inside = ".".join(map(str, location[:-1])) or "the file"
     if kind == "extra_forbidden":
-        return (
-            f"unknown key {location[-1]!r} (in {'.'.join(map(str, location[:-1])) or 'the file'})"
-        )
+        return f"unknown key {location[-1]!r} (in {inside})"
     if kind == "missing":
-        return f"key {location[-1]!r} is missing (in {'.'.join(map(str, location[:-1]))})"
-    message = str(error["msg"]).removeprefix("Value error, ")
+        return f"key {location[-1]!r} is missing (in {inside})"
+    if kind == "string_pattern_mismatch" and len(location) == 3 and location[-1] == "name":
+        form = "family:size" if location[0] == "bases" else "a name"
+        return f"{location[1]!r} should be {form} in lower-case letters, digits, '.', '_' and '-'"
+    where = ".".join(map(str, location)) or "the file"
+    message = _MESSAGES.get(kind) or str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+# In the words of YAML, where pydantic speaks of Python.
+_MESSAGES = {
+    "model_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+    "tuple_type": "should be a list",
+    "union_tag_not_found": "key 'type' is missing; it is hub or pypi",
+    "union_tag_invalid": "'type' should be hub or pypi",
+}

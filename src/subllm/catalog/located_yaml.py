@@ -34,21 +34,24 @@ def load(path: Path) -> LocatedYaml:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise CatalogError(f"{path}: cannot be read ({reason}); check the path") from error
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return LocatedYaml({}, {(): 1})
-        lines: dict[Location, int] = {}
-        data = _build(loader, node, (), lines, path)
-        return LocatedYaml(data, lines)
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return LocatedYaml({}, {(): 1})
+            lines: dict[Location, int] = {}
+            data = _build(loader, node, (), lines, path)
+            return LocatedYaml(data, lines)
+        finally:
+            loader.dispose()
+    except RecursionError as error:
+        raise CatalogError(f"{path}: nested too deeply; write it flat") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise CatalogError(f"{path}:{line}: not valid YAML: {problem}") from error
-    finally:
-        loader.dispose()
 
 
 def _build(
@@ -62,8 +65,10 @@ def _build(
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise CatalogError(f"{path}:{line}: merge keys (<<) are not read; write them out")
+            key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise CatalogError(f"{path}:{line}: key {key!r} is not text; quote it")
             if key in result:

@@ -44,6 +44,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
     with FakeHub() as fake:
         fake.add_repo("org/tiny", FILES)
+        # As HF_ENDPOINT does before the library is imported.
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", fake.url + template)
         monkeypatch.setattr(constants, "ENDPOINT", fake.url)
         yield fake
 
