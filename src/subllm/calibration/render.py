@@ -160,7 +160,8 @@ def _end_of_text(tokenizer: Tokenizer) -> int | None:
 
 
 def split_middle(text: str, seed: int) -> tuple[str, str, str]:
-    """(prefix, middle, suffix) as where an editor asks for a completion.
+    """(prefix, middle, suffix) as where an editor asks for a completion. The middle is
+    never blank, so the text must not be.
 
     Half of the middles are whole lines, the others begin inside a line, as when
     somebody is typing; short ones are more frequent than long ones.
@@ -168,15 +169,16 @@ def split_middle(text: str, seed: int) -> tuple[str, str, str]:
     # Its sequence is the same in every version of Python.
     draw = random.Random(seed).random  # noqa: S311
     lines = text.splitlines(keepends=True)
-    first = int(draw() * len(lines))
+    written = [i for i, line in enumerate(lines) if line.strip()]
+    first = written[int(draw() * len(written))]
     count = 1 + int(draw() ** 2 * min(_LONGEST_MIDDLE, len(lines) - first))
     start = sum(len(line) for line in lines[:first])
     end = start + sum(len(line) for line in lines[first : first + count])
     if draw() < 0.5:
-        body = lines[first].rstrip("\r\n")
+        body = lines[first].rstrip()
         indent = len(body) - len(body.lstrip())
-        start += indent + int(draw() * max(1, len(body) - indent))
-        end = max(start, end - 1) if text[end - 1 : end] == "\n" else end
+        start += indent + int(draw() * (len(body) - indent))
+        end -= text[end - 1] == "\n"
     return text[:start], text[start:end], text[end:]
 
 

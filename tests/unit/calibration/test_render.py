@@ -139,9 +139,10 @@ def test_the_end_of_text_is_not_another_familys_spelling() -> None:
     st.integers(0, 2**64 - 1),
 )
 def test_split_middle_loses_nothing(lines: list[str], seed: int) -> None:
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "  x = 1", "", ""])
     parts = split_middle(text, seed)
     assert "".join(parts) == text
+    assert parts[1].strip()
     assert parts == split_middle(text, seed)
 
 

@@ -1,0 +1,77 @@
+"""The packs that are shipped: complete, large enough, and with clean splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from subllm.calibration.load import load_calibration, load_heldout
+from subllm.calibration.packs import DATA, CodeSample, pack_names, read_pack
+from subllm.catalog.loader import Catalog
+
+from .tiny import FIM, tokenizer
+
+LANGUAGES = ("cpp", "general", "java", "javascript", "python")
+TRAIN_TOKENS, HELDOUT_TOKENS = 40_000, 4096
+
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the packs have not been made; run scripts/make-packs"
+)
+
+
+def test_every_language_has_one() -> None:
+    assert pack_names() == LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pack_says_where_it_is_from_and_is_large_enough(language: str) -> None:
+    header = read_pack(DATA / f"{language}.jsonl.xz").header
+    assert header.pack == language
+    assert header.provenance["accepted"] > 0
+    # In tokens of the model that wrote them.
+    assert header.provenance["tokens"]["train"] >= TRAIN_TOKENS
+    assert header.provenance["tokens"]["heldout"] >= HELDOUT_TOKENS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_splits_share_neither_instructions_nor_answers(language: str) -> None:
+    samples = read_pack(DATA / f"{language}.jsonl.xz").samples
+    assert len({sample.id for sample in samples}) == len(samples)
+    for content in ("instruction", "answer"):
+        texts: dict[str, set[str]] = {"train": set(), "heldout": set()}
+        for sample in samples:
+            answer = sample.code if isinstance(sample, CodeSample) else sample.text
+            text = sample.instruction if content == "instruction" else answer
+            texts[sample.split].add(" ".join(text.split()))
+        assert not texts["train"] & texts["heldout"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_answers_are_in_the_packs_language(language: str) -> None:
+    samples = read_pack(DATA / f"{language}.jsonl.xz").samples
+    kinds = Counter(sample.tag if isinstance(sample, CodeSample) else "" for sample in samples)
+    if language == "general":
+        assert kinds[""] and len(kinds) > 1
+    else:
+        assert set(kinds) == {language}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pack_loads_in_every_form(language: str) -> None:
+    # The tiny tokenizer has three or four tokens where a real one has one.
+    data = load_calibration(
+        "",
+        language=language,
+        tokenizer=tokenizer(),
+        prompt=FIM,
+        samples=128,
+        seq_len=512,
+        seed=0,
+        catalog=Catalog({}, {}),
+    )
+    assert data.tokens.shape == (128, 512) and data.unique_tokens == data.tokens.size
+    text = tokenizer().decode(data.tokens.ravel().tolist())
+    assert "assistant\n" in text and "### Instruction:" in text
+    heldout = load_heldout(language, tokenizer=tokenizer(), prompt=FIM)
+    assert heldout.shape == (8, 512)
