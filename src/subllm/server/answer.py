@@ -79,62 +79,66 @@ class Source:
     """Chunks until they end or the client leaves. Leaving the context ends the work."""
 
     def __init__(self, items: Chunks, receive: Receive) -> None:
-        self._items = items
-        self._disconnect = asyncio.ensure_future(until_disconnect(receive))
-        self._pending: asyncio.Future[dict[str, Any]] | None = None
+        self._queue: asyncio.Queue[dict[str, Any] | BaseException | None] = asyncio.Queue()
+        self._first: list[dict[str, Any] | None] = []  # what `peek` saw
+        self._gone = False
+        # One task for all chunks: one for each would cost more than the chunk.
+        self._work = asyncio.ensure_future(self._pump(items))
+        self._watch = asyncio.ensure_future(self._until_gone(receive))
 
     async def __aenter__(self) -> Source:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._disconnect.cancel()
-        if self._pending is not None:
-            self._pending.cancel()
-            with contextlib.suppress(BaseException):
-                await self._pending
-        await self._items.aclose()
+        self._watch.cancel()
+        self._work.cancel()
+        await asyncio.wait([self._work, self._watch])
 
     @property
     def gone(self) -> bool:
-        return self._disconnect.done()
+        return self._gone
 
     async def peek(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the next chunk without taking it. A failure
         ends the source and is raised."""
         try:
-            await self._wait(timeout)
-            if self._pending is not None and self._pending.done():
-                error = self._pending.exception()
-                if error is not None and not isinstance(error, StopAsyncIteration):
-                    raise error
+            item = await self._get(timeout)
+        except TimeoutError:
+            return
         except BaseException:
             await self.__aexit__()
             raise
+        self._first.append(item)
 
     async def next(self, timeout: float | None = None) -> dict[str, Any] | None:
         """The next chunk; None at the end or when the client has left. Raises
         TimeoutError after `timeout` seconds, and what the work raises."""
-        pending = await self._wait(timeout)
-        if self.gone:
-            return None
-        if not pending.done():
-            raise TimeoutError
-        self._pending = None
+        item = self._first.pop() if self._first else await self._get(timeout)
+        return None if self._gone else item
+
+    async def _get(self, timeout: float | None) -> dict[str, Any] | None:
+        if self._queue.empty():
+            async with asyncio.timeout(timeout):
+                item = await self._queue.get()
+        else:
+            item = self._queue.get_nowait()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    async def _pump(self, items: Chunks) -> None:
         try:
-            return pending.result()
-        except StopAsyncIteration:
-            return None
+            async with contextlib.aclosing(items):
+                async for chunk in items:
+                    self._queue.put_nowait(chunk)
+            self._queue.put_nowait(None)
+        except Exception as error:
+            self._queue.put_nowait(error)
 
-    async def _wait(self, timeout: float | None) -> asyncio.Future[dict[str, Any]]:
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(_advance(self._items))
-        either: set[asyncio.Future[Any]] = {self._pending, self._disconnect}
-        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return self._pending
-
-
-async def _advance(items: Chunks) -> dict[str, Any]:
-    return await anext(items)
+    async def _until_gone(self, receive: Receive) -> None:
+        await until_disconnect(receive)
+        self._gone = True
+        self._queue.put_nowait(None)
 
 
 class EventStream(Response):

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 from oracles import tiny_models
 
+from subllm.arch.registry import spec_from_config
+from subllm.arch.tensors import tensor_shapes
 from subllm.catalog.prompt import FimSpec, PromptSpec
 from subllm.runtime.backends.torch import TorchBackend
 from subllm.runtime.engine import LocalEngine
@@ -38,7 +41,18 @@ from subllm.text.tokenizer import Tokenizer
 BASE = "tiny:1m"
 PYTHON, JAVA, CPP = (f"{BASE}-{language}" for language in ("python", "java", "cpp"))
 CONTEXT = 256
-END = tiny_models.END
+VOCAB, END = tiny_models.VOCAB, tiny_models.END
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+}
 PRE, SUF, MID, SEP = range(259, 263)
 MARKERS = {PRE: "<|pre|>", SUF: "<|suf|>", MID: "<|mid|>", SEP: "<|sep|>"}
 TEMPLATE = (
@@ -75,7 +89,14 @@ def tokenizer() -> Tokenizer:
 
 @functools.cache
 def weights(seed: int) -> tiny_models.MemorySource:
-    return tiny_models.source(tiny_models.oracle("qwen2", seed))
+    """Random weights, made here: to have transformers make them takes seconds."""
+    spec = spec_from_config({**SHAPE, "model_type": "qwen2", "tie_word_embeddings": True})
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: (rng.normal(0, 0.15, shape) + ("norm" in name)).astype(np.float32)
+        for name, shape in tensor_shapes(spec).items()
+    }
+    return tiny_models.MemorySource(spec, tensors)
 
 
 class Engine:

@@ -1,0 +1,324 @@
+"""The wire form of streams, and clients that leave: raw sockets."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from server.tiny import BASE, CPP, JAVA, PYTHON, Engine, Live, live, shelf, until
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+LONG: dict[str, Any] = {"model": PYTHON, "prompt": "x", "max_tokens": 200, "ignore_eos": True}
+
+
+@pytest.fixture
+def slow() -> Iterator[Live]:
+    """One engine of each model, loaded, where a step takes 20 ms and one request runs."""
+    with live(shelf(max_batch=1, keep_prefixes=0), keep_alive_seconds=0.1) as running:
+        running.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = running.shelf.engine(PYTHON)
+        engine.delay = 0.02
+        engine.requests.clear()
+        engine.steps = 0
+        yield running
+
+
+def send(live: Live, path: str, body: dict[str, Any]) -> socket.socket:
+    """A request on a connection of its own; nothing is read."""
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    )
+    connection = socket.create_connection((live.host, live.port), timeout=10)
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until a response in chunks has ended."""
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    connection.close()
+    return data
+
+
+def body_of(response: bytes) -> bytes:
+    """Undo the chunked encoding."""
+    rest, body = response.partition(b"\r\n\r\n")[2], b""
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        if int(size, 16) == 0:
+            return body
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+
+
+def test_events_byte_by_byte(shared: Live) -> None:
+    body = {**LONG, "seed": 7, "max_tokens": 11, "stream": True}
+    response = read_all(send(shared, COMPLETIONS, body))
+    head = response.partition(b"\r\n\r\n")[0].decode().lower().split("\r\n")
+    assert head[0] == "http/1.1 200 ok"
+    assert "content-type: text/event-stream; charset=utf-8" in head
+    assert "cache-control: no-store" in head and f"x-subllm-model: {PYTHON}" in head
+    events = body_of(response)
+    assert b"\r" not in events and events.endswith(b"data: [DONE]\n\n")
+    *lines, done, empty = events.decode().split("\n\n")
+    assert (done, empty) == ("data: [DONE]", "")
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert all("\n" not in line and line.startswith("data: {") for line in lines)
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "é", "€", "😀", "."]
+    assert [c["choices"][0]["finish_reason"] for c in chunks] == [None] * 4 + ["length"]
+    assert all("usage" not in chunk for chunk in chunks)  # only if asked for
+
+
+def test_keep_alive_comments_while_nothing_comes(slow: Live) -> None:
+    engine = slow.shelf.engine(PYTHON)
+    engine.gate.clear()
+    connection = send(slow, COMPLETIONS, {**LONG, "max_tokens": 2, "stream": True})
+    data = b""
+    while data.count(b": keep-alive\n\n") < 2:
+        data += connection.recv(4096)
+    engine.gate.set()
+    response = data + read_all(connection)
+    events = body_of(response).decode()
+    assert "ping" not in events and events.endswith("data: [DONE]\n\n")
+    assert events.startswith(": keep-alive\n\n: keep-alive\n\n")
+
+
+def test_a_connection_serves_several_streams(shared: Live) -> None:
+    for _ in range(3):
+        body = {**LONG, "max_tokens": 5, "stream": True}
+        with shared.http.stream("POST", COMPLETIONS, json=body) as reply:
+            assert list(reply.iter_lines())[-2] == "data: [DONE]"
+
+
+def idle(live: Live) -> bool:
+    return all(model["active"] == 0 for model in live.health()["loaded"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_the_work(slow: Live, stream: bool) -> None:
+    engine = slow.shelf.engine(PYTHON)
+    connection = send(slow, COMPLETIONS, {**LONG, "stream": stream})
+    until(lambda: engine.steps >= 3)
+    connection.close()
+    until(lambda: len(engine.aborted) == 1)
+    assert engine.steps < 50  # of 200
+    until(lambda: idle(slow) and not engine.has_work())
+
+
+def test_a_client_that_leaves_during_prefill(slow: Live) -> None:
+    engine = slow.shelf.engine(PYTHON)
+    connection = send(slow, COMPLETIONS, {**LONG, "prompt": "x" * 250})  # 16 pieces
+    until(lambda: engine.steps >= 2)
+    connection.close()
+    until(lambda: len(engine.aborted) == 1 and not engine.has_work())
+    assert engine.steps < 15
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_the_queue(slow: Live, stream: bool) -> None:
+    engine = slow.shelf.engine(PYTHON)
+    first = send(slow, COMPLETIONS, {**LONG, "max_tokens": 40})
+    until(lambda: engine.steps >= 1)
+    second = send(slow, COMPLETIONS, {**LONG, "prompt": "other", "stream": stream, "n": 3})
+    until(lambda: len(engine.requests) == 4)
+    second.close()
+    until(lambda: len(engine.aborted) == 3)
+    first.settimeout(10)
+    reply = first.recv(65536)
+    assert b" 200 " in reply
+    until(lambda: not engine.has_work())
+    assert engine.steps < 50  # nothing ran for the one that left
+
+
+def test_a_client_that_leaves_while_its_model_loads(slow: Live) -> None:
+    loading = slow.shelf
+    connections: list[socket.socket] = []
+
+    def hang_up(name: str) -> None:
+        connections.pop().close()
+        until(lambda: not connections)
+
+    loading.loading = hang_up
+    connections.append(send(slow, COMPLETIONS, {**LONG, "model": JAVA}))
+    until(lambda: any(engine.name == JAVA for engine in loading.engines))
+    until(lambda: slow.health()["loading"] is None)
+    # The load is finished for the next one, the work is not begun or ended at once.
+    until(lambda: idle(slow))
+    assert loading.engine(JAVA).steps < 20
+    loading.loading = lambda name: None
+    assert slow.post(COMPLETIONS, **{**LONG, "model": JAVA, "max_tokens": 1}).status_code == 200
+    assert sum(engine.name == JAVA for engine in loading.engines) == 1
+
+
+def test_two_models_at_once(slow: Live) -> None:
+    python = slow.shelf.engine(PYTHON)
+    body = {**LONG, "max_tokens": 60, "stream": True}
+    with slow.http.stream("POST", COMPLETIONS, json=body) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        java = slow.post(COMPLETIONS, **{**LONG, "model": JAVA, "max_tokens": 5})
+        assert java.json()["model"] == JAVA
+        assert python.steps < 60  # Java did not wait for Python
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_eight_clients_get_what_one_gets(shared: Live) -> None:
+    bodies = [
+        {
+            **LONG,
+            "model": (PYTHON, JAVA)[i % 2],
+            "prompt": f"{i} def f",
+            "max_tokens": 8 + i,
+            "temperature": (0.0, 1.3)[i % 3 == 0],
+            "seed": 100 + i,
+        }
+        for i in range(8)
+    ]
+
+    def text(body: dict[str, Any]) -> str:
+        if body.pop("stream"):
+            client = shared.openai.completions
+            extra = {"ignore_eos": body.pop("ignore_eos")}
+            return "".join(
+                chunk.choices[0].text
+                for chunk in client.create(**body, stream=True, extra_body=extra)
+            )
+        return str(shared.post(COMPLETIONS, **body).json()["choices"][0]["text"])
+
+    alone = [text({**body, "stream": False}) for body in bodies]
+    with concurrent.futures.ThreadPoolExecutor(8) as clients:
+        together = list(
+            clients.map(text, [{**body, "stream": i % 2 == 0} for i, body in enumerate(bodies)])
+        )
+    assert together == alone
+    assert len(set(alone)) == 8
+
+
+def test_an_engine_that_breaks_is_reloaded(slow: Live) -> None:
+    def post(**changes: Any) -> Any:
+        return slow.post(COMPLETIONS, **{**LONG, "max_tokens": 3, **changes})
+
+    broken = slow.shelf.engine(PYTHON)
+    good = post().json()["choices"][0]["text"]
+    broken.fail = RuntimeError("secret detail")
+    reply = post()
+    error = reply.json()["error"]
+    assert reply.status_code == 500
+    assert (error["type"], error["code"], error["param"]) == ("server_error", "engine_error", None)
+    assert "secret" not in error["message"]
+    assert broken.closed
+    assert post().json()["choices"][0]["text"] == good
+    assert slow.shelf.engine(PYTHON) is not broken
+
+
+def test_an_engine_that_breaks_during_a_stream(slow: Live) -> None:
+    engine = slow.shelf.engine(PYTHON)
+    with slow.http.stream("POST", COMPLETIONS, json={**LONG, "stream": True}) as reply:
+        lines = (line for line in reply.iter_lines() if line)
+        assert "choices" in next(lines)
+        engine.fail = RuntimeError("secret detail")
+        last = list(lines)[-1]
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert error["code"] == "engine_error" and "secret" not in last
+
+
+def test_a_model_that_cannot_be_loaded(slow: Live) -> None:
+    def fail(name: str) -> None:
+        raise MemoryError("secret detail")
+
+    slow.shelf.loading = fail
+    for stream in (False, True):
+        reply = slow.post(COMPLETIONS, **{**LONG, "model": CPP, "stream": stream})
+        assert reply.status_code == 500 and "secret" not in reply.text
+        assert CPP in reply.json()["error"]["message"]
+    slow.shelf.loading = lambda name: None
+    assert slow.post(COMPLETIONS, **{**LONG, "model": CPP, "max_tokens": 1}).status_code == 200
+
+
+def test_the_least_recently_used_engine_makes_room() -> None:
+    with live(shelf(), max_engines=2) as server:
+
+        def use(name: str) -> None:
+            reply = server.post(COMPLETIONS, model=name, prompt="x", max_tokens=1)
+            assert reply.status_code == 200, reply.text
+
+        for name in (PYTHON, JAVA, PYTHON, CPP):
+            use(name)
+        assert {model["model"] for model in server.health()["loaded"]} == {PYTHON, CPP}
+        assert [(e.name, e.closed) for e in server.shelf.engines] == [
+            (PYTHON, False),
+            (JAVA, True),
+            (CPP, False),
+        ]
+        use(JAVA)
+        assert server.shelf.engine(PYTHON).closed
+
+
+def test_a_busy_engine_runs_empty_before_it_goes() -> None:
+    with live(shelf(), max_engines=1) as server:
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = server.shelf.engine(PYTHON)
+        engine.delay = 0.005
+        first = send(server, COMPLETIONS, {**LONG, "max_tokens": 50})
+        until(lambda: len(engine.requests) == 2)
+        reply = server.post(COMPLETIONS, model=JAVA, prompt="x", max_tokens=1)
+        assert reply.json()["model"] == JAVA and engine.closed
+        data = first.recv(65536)
+        assert b" 200 " in data and b'"completion_tokens":50' in data
+
+
+def test_a_new_version_of_a_model_is_served_at_once() -> None:
+    with live(shelf()) as server:
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        old = server.shelf.engine(PYTHON)
+        things = server.shelf.manifests
+        things[PYTHON] = things[PYTHON].model_copy()  # another digest
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        assert old.closed and server.shelf.engine(PYTHON) is not old
+        del things[PYTHON]
+        assert server.post(COMPLETIONS, model=PYTHON, prompt="x").status_code == 404
+        things[f"{BASE}-general"] = things[JAVA].model_copy(
+            update={"name": f"{BASE}-general", "language": "general"}
+        )
+        reply = server.post(COMPLETIONS, model="auto", language="rust", prompt="x", max_tokens=1)
+        assert reply.json()["model"] == f"{BASE}-general"
+
+
+def test_a_full_queue_says_429() -> None:
+    with live(shelf(), max_engines=1, max_batch=1, max_queue=2) as server:
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = server.shelf.engine(PYTHON)
+        engine.gate.clear()
+        waiting = [send(server, COMPLETIONS, LONG) for _ in range(3)]
+        until(lambda: sum(m["active"] for m in server.health()["loaded"]) >= 0)
+        reply = server.post(COMPLETIONS, **LONG)
+        while reply.status_code == 200:  # before the others arrived
+            reply = server.post(COMPLETIONS, **LONG)
+        assert reply.status_code == 429 and reply.headers["retry-after"] == "1"
+        assert reply.json()["error"]["type"] == "rate_limit_error"
+        for connection in waiting:
+            connection.close()
+        engine.gate.set()
+        until(lambda: idle(server))
+        assert server.post(COMPLETIONS, **{**LONG, "max_tokens": 1}).status_code == 200
+
+
+def test_health(slow: Live) -> None:
+    health = slow.health()
+    engine = slow.shelf.engine(PYTHON)
+    assert health["status"] == "ok" and health["loading"] is None
+    assert health["loaded"] == [
+        {"model": PYTHON, "resident_bytes": engine.resident_bytes, "active": 0}
+    ]
+    assert isinstance(engine, Engine) and health["uptime_seconds"] >= 0
