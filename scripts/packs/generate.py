@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from answers import Sampling
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
 ATTENTION_NAME = "grouped_slots"
@@ -47,16 +48,6 @@ def grouped_attention(
 
 
 AttentionInterface.register(ATTENTION_NAME, grouped_attention)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """temperature and top_p of every draw; `max_new` tokens at most per text."""
-
-    temperature: float = 0.8
-    top_p: float = 0.95
-    max_new: int = 448
-    seed: int = 0
 
 
 @dataclass

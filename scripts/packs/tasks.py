@@ -11,10 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import vocabulary as words
+from subjects import SUBJECTS, TOPICS
 
 HELDOUT_SHARE = 6  # one subject in six is held out
 LANGUAGES = ("python", "javascript", "cpp", "java", "general")
+# Asked by default: the more, the fewer answers a language's compiler takes.
+COUNTS = {"python": 260, "javascript": 260, "cpp": 480, "java": 560, "general": 280}
 CODE_NAMES = {"python": "Python", "javascript": "JavaScript", "cpp": "C++", "java": "Java"}
+
+COMPLETE = {
+    "cpp": " The file must compile on its own: include every header and define every type.",
+    "java": " The file must compile on its own: import every class that it uses.",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,10 @@ class Task:
         """The instruction as the generator is asked it."""
         if self.answer == "prose":
             return f"{self.instruction} Use at most 200 words."
+        complete = COMPLETE.get(self.language, "")
         return (
-            f"{self.instruction}\nReply with one code block of at most 50 lines and no other text."
+            f"{self.instruction}{complete}\n"
+            "Reply with one code block of at most 50 lines and no other text."
         )
 
 
@@ -59,13 +69,11 @@ def _shuffled(language: str, seed: int, *sizes: int) -> list[tuple[int, ...]]:
 def _code(language: str, seed: int) -> list[Task]:
     name, kinds, traits = CODE_NAMES[language], words.KINDS[language], words.TRAITS[language]
     made, seen = [], set()
-    for subject, kind, trait in _shuffled(
-        language, seed, len(words.SUBJECTS), len(kinds), len(traits)
-    ):
+    for subject, kind, trait in _shuffled(language, seed, len(SUBJECTS), len(kinds), len(traits)):
         if (subject, kind) in seen:
             continue  # a pair once: another trait alone makes no new program
         seen.add((subject, kind))
-        text = kinds[kind].format(subject=words.SUBJECTS[subject], language=name)
+        text = kinds[kind].format(subject=SUBJECTS[subject], language=name)
         made.append(
             Task(
                 id=f"{language}-{subject:02d}-{kind:02d}-{trait:02d}",
@@ -84,22 +92,25 @@ def _general(seed: int) -> list[Task]:
         (
             f"prose-{topic:02d}-{form:02d}",
             topic,
-            words.FORMS[form].format(topic=words.TOPICS[topic]),
+            words.FORMS[form].format(topic=TOPICS[topic]),
             "prose",
             "",
         )
-        for topic, form in _shuffled("general", seed, len(words.TOPICS), len(words.FORMS))
+        for topic, form in _shuffled("general", seed, len(TOPICS), len(words.FORMS))
     ]
-    code = []
+    code, seen = [], set()
     others = list(words.OTHER_LANGUAGES.items())
     for subject, lang, kind in _shuffled(
-        "other", seed, len(words.SUBJECTS), len(others), len(words.OTHER_KINDS)
+        "other", seed, len(SUBJECTS), len(others), len(words.OTHER_KINDS)
     ):
         tag, name = others[lang]
         kind_text = words.OTHER_KINDS[kind]
         if tag in words.SPECIAL_KINDS:
             kind_text = words.SPECIAL_KINDS[tag][kind % len(words.SPECIAL_KINDS[tag])]
-        text = kind_text.format(subject=words.SUBJECTS[subject], language=name)
+        text = kind_text.format(subject=SUBJECTS[subject], language=name)
+        if text in seen:
+            continue
+        seen.add(text)
         code.append((f"code-{subject:02d}-{tag}-{kind:02d}", subject, text, "code", tag))
     # Three prose answers for every piece of code in another language.
     mixed, rest = [], iter(code)

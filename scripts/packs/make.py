@@ -1,0 +1,125 @@
+"""Make the calibration packs that ship with subllm (src/subllm/calibration/data).
+
+  scripts/make-packs            ask the base model, then check its answers and write packs
+  scripts/make-packs generate   only ask; what is answered already is not asked again
+  scripts/make-packs assemble   only check the answers there are and write packs
+
+Generation takes an hour or more on two cores; stop it whenever you like and run it again.
+Checking wants node, g++, gcc, javac and bash; assembling fails where one is missing. The
+same answers and tools give the same packs, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import assemble
+from answers import Sampling, read_answers
+from base import find_base, read_run, record_run
+from checkers import CHECKERS
+from tasks import COUNTS, LANGUAGES
+
+from subllm.errors import SubllmError
+from subllm.text.tokenizer import Tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENIZER_FILE = "tokenizer.bundle"
+
+
+def main(argv: list[str]) -> None:
+    options = parse(argv)
+    try:
+        if options.command in ("all", "generate"):
+            ask(options)
+        if options.command in ("all", "assemble"):
+            write_packs(options)
+    except (SubllmError, LookupError) as error:
+        raise SystemExit(f"make-packs: {error}") from error
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/make-packs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=["all", "generate", "assemble"], default="all")
+    add("--base", default="qwen2.5-coder:0.5b", help="a base in the store, or its GGUF file")
+    add("--answers", type=Path, default=ROOT / ".build/packs/answers", help="raw answers")
+    add("--out", type=Path, default=ROOT / "src/subllm/calibration/data", help="the packs")
+    add("--benchmarks", type=Path, help="HumanEval-form .jsonl.gz files to stay clear of")
+    add("--tasks", nargs="+", default=[], metavar="LANGUAGE=N", help=f"default {COUNTS}")
+    add("--slots", type=int, default=64, help="texts in flight per worker")
+    add("--workers", type=int, default=os.cpu_count(), help="processes with a thread each")
+    add("--minutes", type=float, default=600.0, help="stop asking after so long")
+    add("--temperature", type=float, default=0.8)
+    add("--top-p", type=float, default=0.95)
+    add("--max-new", type=int, default=576, help="an answer longer than this is rejected")
+    add("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    options.counts = dict(COUNTS)
+    for given in options.tasks:
+        language, _, number = given.partition("=")
+        if language not in COUNTS or not number.isdigit():
+            parser.error(f"--tasks takes {'|'.join(COUNTS)}=NUMBER, not {given!r}")
+        options.counts[language] = int(number)
+    return options
+
+
+def ask(options: argparse.Namespace) -> None:
+    from ask import Run, generate  # needs torch and transformers, assembling does not
+
+    from subllm.weights.open import open_weights
+
+    files, base = find_base(options.base)
+    sampling = Sampling(options.temperature, options.top_p, options.max_new, options.seed)
+    record_run(options.answers, base, sampling, options.counts)
+    tokenizer = Tokenizer.from_files(open_weights(files).tokenizer_files())
+    (options.answers / TOKENIZER_FILE).write_bytes(tokenizer.to_bundle())
+    generate(
+        Run(
+            base=files,
+            directory=options.answers,
+            counts=options.counts,
+            slots=options.slots,
+            workers=options.workers,
+            minutes=options.minutes,
+            sampling=sampling,
+        )
+    )
+
+
+def write_packs(options: argparse.Namespace) -> None:
+    run = read_run(options.answers)
+    tokenizer = Tokenizer.from_bundle((options.answers / TOKENIZER_FILE).read_bytes())
+    answers = read_answers(options.answers)
+    names, benchmark = assemble.read_benchmarks(options.benchmarks)
+    verdicts = assemble.Verdicts(options.answers / "verdicts.json", CHECKERS)
+    for language in LANGUAGES:
+        try:
+            pack = assemble.build(
+                language,
+                answers,
+                verdicts,
+                benchmark,
+                lambda text: len(tokenizer.encode_plain(text)),
+                asked=run["tasks"][language],
+                seed=run["seed"],
+            )
+        finally:
+            verdicts.save()
+        first = assemble.header(pack, run, names)
+        size = assemble.write(options.out / f"{language}.jsonl.xz", first, pack.samples)
+        print(
+            f"{language}: {len(pack.samples)} of {pack.generated} accepted, "
+            f"{pack.tokens['train']} train and {pack.tokens['heldout']} held-out tokens, "
+            f"{size} bytes; rejected: {first['provenance']['rejected']}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
