@@ -1,0 +1,147 @@
+"""Start and stop: the port, signals, open streams, what is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from server.test_stream import COMPLETIONS, LONG, send
+from server.tiny import PYTHON, live, shelf, until
+from subllm.errors import ServerError
+from subllm.server.config import ServerConfig
+from subllm.server.guard import Guard
+from subllm.server.run import bind, serve
+from subllm.store.store import Store
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from subllm.server.config import ServerConfig
+from subllm.server.run import serve
+from subllm.store.store import Store
+
+def ready(host, port):
+    heavy = [m for m in ("torch", "transformers", "jinja2", "sse_starlette") if m in sys.modules]
+    print(json.dumps([host, port, heavy]), flush=True)
+
+serve(Store(Path(sys.argv[1])), ServerConfig(port=0), on_ready=ready, log_level="debug")
+print("stopped")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_starts_light_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    host, port, heavy = json.loads(process.stdout.readline())
+    assert (host, heavy) == ("127.0.0.1", [])
+    client = httpx.Client(base_url=f"http://{host}:{port}")
+    assert client.get("/health").json()["status"] == "ok"  # and the connection stays open
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ServerError, match=r"subllm ps.*--port") as caught:
+            serve(Store(tmp_path), ServerConfig(port=port))
+        assert str(port) in str(caught.value)
+    bind("127.0.0.1", port).close()  # free again
+
+
+def test_addresses() -> None:
+    for host in ("localhost", "127.0.0.1"):
+        with bind(host, 0) as listener:
+            assert listener.getsockname()[0] == "127.0.0.1"
+    with pytest.raises(ServerError, match="--host"):
+        bind("203.0.113.7", 0)
+    with pytest.raises(ServerError, match="--host"):
+        bind("no.such.host.invalid", 0)
+    if os.getuid() != 0:
+        with pytest.raises(ServerError, match="1023"):
+            bind("127.0.0.1", 1)
+
+
+def test_a_failing_on_ready_stops_the_server(tmp_path: Path) -> None:
+    def fail(host: str, port: int) -> None:
+        raise ServerError("no record")
+
+    with pytest.raises(ServerError, match="no record"):
+        serve(Store(tmp_path), ServerConfig(port=0), on_ready=fail)
+    before = signal.getsignal(signal.SIGTERM)
+    assert before is signal.SIG_DFL
+
+
+def test_stopping_ends_streams_and_waiting_requests_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with live(shelf(max_batch=1)) as server:
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = server.shelf.engine(PYTHON)
+        engine.delay = 0.02
+        body = {**LONG, "stream": True}
+        with server.http.stream("POST", COMPLETIONS, json=body) as reply:
+            lines = (line for line in reply.iter_lines() if line)
+            next(lines)
+            waiting = send(server, COMPLETIONS, {**LONG, "prompt": "other"})
+            until(lambda: len(engine.requests) == 3)
+            started = time.monotonic()
+            server.server.handle_exit(signal.SIGTERM, None)
+            last = json.loads(list(lines)[-1].removeprefix("data: "))
+            assert last["error"]["code"] == "unavailable"
+            answer = waiting.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503") and b"shutting down" in answer
+            assert time.monotonic() - started < 3
+        until(lambda: engine.closed)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_stopping_does_not_wait_for_a_step_or_a_load() -> None:
+    with live(shelf()) as server:
+        server.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = server.shelf.engine(PYTHON)
+        engine.gate.clear()
+        waiting = send(server, COMPLETIONS, LONG)
+        until(lambda: len(engine.requests) == 2)
+        server.server.handle_exit(signal.SIGTERM, None)
+        assert waiting.recv(65536).startswith(b"HTTP/1.1 503")  # the step still hangs
+        assert not engine.closed
+        engine.gate.set()
+
+
+def test_a_cancelled_request_is_no_error_of_the_application() -> None:
+    async def hang(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def cancelled() -> None:
+        guard = Guard(hang, ServerConfig())
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/health",
+            "headers": [(b"host", b"localhost")],
+        }
+        task = asyncio.ensure_future(guard(scope, asyncio.sleep, asyncio.sleep))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        task.cancel()
+        await task  # would raise
+
+    asyncio.run(cancelled())
