@@ -6,6 +6,8 @@ Nothing of an answer runs, except SQL in an empty database in memory.
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import parsers
 
+# Importing these does something, or needs a display.
+_NOISY = frozenset({"antigravity", "this", "idlelib", "tkinter", "turtle", "turtledemo"})
 TIMEOUT = 120  # seconds; a compiler on a busy machine is slow
 _JAVA_PUBLIC = re.compile(
     r"^\s*public\s+(?:(?:final|abstract|sealed|strictfp|static)\s+)*"
@@ -81,12 +85,15 @@ def accepts_file(suffix: str, *command: str) -> Callable[[str], bool]:
 
 
 def python_accepts(code: str) -> bool:
-    """Compiles, and every name is defined."""
+    """Compiles, every name is defined, and the standard library has what is imported."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(ast.parse(code), "answer.py", "exec")
+            tree = ast.parse(code)
+            compile(tree, "answer.py", "exec")
     except (SyntaxError, ValueError, RecursionError):
+        return False
+    if not all(_importable(node) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
         return False
     rules = "E9,F502,F601,F701,F702,F706,F811,F821,F822,F823"
     done = run(
@@ -94,6 +101,23 @@ def python_accepts(code: str) -> bool:
         "--select", rules, "--stdin-filename", "answer.py", "-", stdin=code,
     )  # fmt: skip
     return done.returncode == 0
+
+
+def _importable(node: ast.ImportFrom) -> bool:
+    """Other packages than the standard library's are not looked at."""
+    module = node.module or ""
+    if node.level or module.partition(".")[0] not in sys.stdlib_module_names - _NOISY:
+        return True
+    try:
+        found = importlib.import_module(module)
+        return all(
+            alias.name == "*"
+            or hasattr(found, alias.name)
+            or importlib.util.find_spec(f"{module}.{alias.name}") is not None
+            for alias in node.names
+        )
+    except ImportError:
+        return False
 
 
 def javascript_accepts(code: str) -> bool:
@@ -117,7 +141,7 @@ def java_accepts(code: str) -> bool:
 
 def python_version() -> str:
     ruff = run(tool("ruff"), "--version").stdout.strip()
-    return f"Python {sys.version.split()[0]} compile, {ruff} undefined names"
+    return f"Python {sys.version.split()[0]} compile, {ruff} undefined names, imports looked up"
 
 
 CHECKERS = {

@@ -36,9 +36,10 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 _FENCE_LINE = re.compile(r"^[ \t]*```(.*)$", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*|\d+")
 _PLACEHOLDER = re.compile(
-    r"(your (code|logic|implementation) here|goes here|TODO|FIXME|to be implemented|"
+    r"your (own )?(code|logic|implementation) here|goes here|TODO|FIXME|to be implemented|"
     r"implement(ation)? (this|the|your|your own)? ?(logic|method|function)? ?here|"
-    r"rest of the (code|file|methods)|not implemented yet|omitted for brevity)",
+    r"\bimplement (the |your |actual |some )*logic|rest of the (code|file|methods)|"
+    r"not implemented yet|omitted for brevity|(//|#|--)[^\n]*\bplaceholder",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(

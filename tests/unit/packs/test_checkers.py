@@ -8,8 +8,15 @@ from tasks import tasks
 
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "python": (
-        "import os\n\n\ndef f(x: int) -> str:\n    return os.sep * x\n",
-        ("def f(:\n    pass\n", "def f():\n    return missing\n", "return 3\n"),
+        "import os\nfrom xml import sax\nfrom numpy import anything\n\n\n"
+        "def f(x: int) -> str:\n    return os.sep * x\n",
+        (
+            "def f(:\n    pass\n",
+            "def f():\n    return missing\n",
+            "return 3\n",
+            "from collections import PriorityQueue\n",
+            "from os.paths import join\n",
+        ),
     ),
     "javascript": (
         "const fs = require('fs');\nmodule.exports = { f: (x) => fs?.a ?? x };\n",

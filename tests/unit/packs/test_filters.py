@@ -46,7 +46,12 @@ def test_other_answers_have_no_single_block(text: str, reason: str) -> None:
 def test_hollow_code_is_short_or_a_placeholder() -> None:
     assert filters.hollow_code(FUNCTION) is None
     assert filters.hollow_code("x = 1\n\n\n\n\n\n\n") == "too short"
-    for comment in ("# TODO: finish", "# Your code here", "# Implementation goes here"):
+    for comment in (
+        "# TODO: finish",
+        "# Your code here",
+        "# Implement the logic",
+        "x = 1  # a placeholder",
+    ):
         assert filters.hollow_code(f"{FUNCTION}{comment}\n") == "placeholder"
 
 
