@@ -122,7 +122,7 @@ def _languages(language: str) -> tuple[str, ...]:
 
     if language == "all":
         return ALL
-    return (canonical(language) or check_language(language),)
+    return (check_language(canonical(language)),)
 
 
 def _domains(evaluate: str) -> tuple[str, ...]:

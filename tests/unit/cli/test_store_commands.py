@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from subllm.store.store import Store
 
 from .samples import BASE, Ran
@@ -129,10 +127,3 @@ def test_verify_names_the_damaged(store: Store, subllm: Command) -> None:
     assert "  -> " in ran.out
     assert ran.err == f"error: 1 of 1 are damaged: {BASE}\n"
     assert subllm("verify", BASE, "--json").json[0]["ok"] is False
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(shell: str, subllm: Command) -> None:
-    ran = subllm("completion", shell)
-    assert ran.status == 0
-    assert "_SUBLLM_COMPLETE" in ran.out

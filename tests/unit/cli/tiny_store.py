@@ -15,6 +15,7 @@ from subllm.extraction.dense import add_dense
 from subllm.progress import NullProgress
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Request, SamplingParams
+from subllm.store.manifest import sha256_of
 from subllm.store.store import Store
 from subllm.text.token_bytes import byte_alphabet
 
@@ -127,7 +128,8 @@ def build(root: Path, checkpoint: Path) -> Store:
     dense = store.model(add_dense(store, BASE, NullProgress()).name)
     for language in ("python", "java"):
         name = f"{BASE}-{language}"
-        model = dense.model_copy(update={"name": name, "language": language})
+        plan = sha256_of(name.encode())
+        model = dense.model_copy(update={"name": name, "language": language, "plan": plan})
         store.set_ref(name, store.put_manifest(model))
     return store
 

@@ -1,0 +1,153 @@
+"""`subllm extract` and `subllm add` on a tiny base and a directory of code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from subllm.cli import extract as extract_command
+from subllm.store.store import Store
+
+from .samples import Ran
+from .tiny_store import BASE
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory with Python and Java files of some length, all different."""
+    directory = tmp_path_factory.mktemp("code")
+    for number in range(48):
+        lines = [
+            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
+            for line in range(20)
+        ]
+        (directory / f"module_{number}.py").write_text("\n".join(lines))
+        (directory / f"Class{number}.java").write_text(
+            f"class Class{number} {{ int twice(int v) {{ return v + v + {number}; }} }}\n" * 12
+        )
+    return str(directory)
+
+
+@pytest.fixture
+def extract(code: str, subllm: Command) -> Command:
+    options = ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+    return lambda *more: subllm("extract", *more, *options)
+
+
+def test_a_sub_model_is_made_listed_and_asked(
+    tiny: Store, code: str, extract: Command, subllm: Command
+) -> None:
+    ran = extract("python", "--tag", "own")
+    name = f"{BASE}-python-own"
+    assert ran.status == 0, ran.err
+    facts = dict(line.split("  ", 1) for line in ran.out.splitlines())
+    assert facts["name"].strip() == name
+    assert "shared by all sub-models" in facts["packed"]
+    assert "50.0% of the block weights, int8" in facts["density"]
+    assert "dense ->" in facts["python perplexity"]
+    said = ran.err.splitlines()
+    assert said[0].startswith(f"{name}: wanda, 8:16, int8; 4 x 64 tokens of ")
+    assert said[-1] == f'try it: subllm complete --model {name} "..."'
+
+    manifest = tiny.model(name)
+    assert (manifest.method.name, manifest.pattern, manifest.language) == (
+        "wanda",
+        "8:16",
+        "python",
+    )
+    assert manifest.blobs.shared == tiny.model(f"{BASE}-dense").blobs.shared
+    assert name in subllm("list").out
+    assert subllm("verify", name).status == 0
+    assert subllm("complete", "def f(", "-m", name, "-n", "3", "--json").json["model"] == name
+
+    again = extract("python", "--tag", "own")
+    assert "taken from the store" in again.err
+    assert "from the store" in again.out
+    other = extract("python", "--tag", "own", "--pattern", "2:4")
+    assert f"{name} exists (wanda 8:16 int8) and will be replaced" in other.err
+    assert tiny.model(name).pattern == "2:4"
+
+
+def test_json_is_one_document(tiny: Store, extract: Command) -> None:
+    ran = extract("Java", "--method", "magnitude", "--values", "int4", "--json")
+    assert ran.status == 0, ran.err
+    document = ran.json
+    assert document["name"] == f"{BASE}-java"
+    assert (document["method"], document["values"], document["cached"]) == (
+        "magnitude",
+        "int4",
+        False,
+    )
+    assert document["density"] == pytest.approx(0.5)
+    assert document["calibration"] is None
+    assert document["perplexity"]["java"]["after"] > document["perplexity"]["java"]["before"] > 1
+    assert document["own_bytes"] == tiny.blobs.size(tiny.model(f"{BASE}-java").blobs.own)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["all", "--name", "a:1b-python"], "--name is for one language"),
+        (["python", "--fast", "--method", "magnitude"], "--fast is plain wanda"),
+        (["python", "--method", "wand"], "did you mean wanda?"),
+        (["python", "--pattern", "9:16x"], "9:16x"),
+        (["python", "--values", "int3"], "int3"),
+        (["python", "--seq-len", "4096"], "--seq-len 4096 is longer than the model's context"),
+        (["../python"], "is no name of a language"),
+        (["dense"], "make it servable with 'subllm add BASE'"),
+        (["python", "--calibration", "/no/such/place"], "/no/such/place"),
+        (["python", "--base", f"{BASE}-dense"], f"{BASE}-dense is a model, not a base"),
+    ],
+)
+def test_bad_options_are_one_line_and_change_nothing(
+    arguments: list[str], message: str, tiny: Store, code: str, subllm: Command
+) -> None:
+    before = tiny.names()
+    options = ["--samples", "4"]
+    for name, value in (("--base", BASE), ("--calibration", code), ("--seq-len", "64")):
+        if name not in arguments:
+            options += [name, value]
+    ran = subllm("extract", *arguments, *options)
+    assert (ran.status, ran.out) == (2, "")
+    assert message in ran.err.splitlines()[-1]
+    assert ran.err.splitlines()[-1].startswith("error: ")
+    assert tiny.names() == before
+
+
+def test_a_base_that_is_not_there_is_fetched_unless_offline(
+    tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBLLM_OFFLINE", "1")
+    for command in (["extract", "python", "--base"], ["add"]):
+        ran = subllm(*command, "qwen2.5-coder:0.5b")
+        assert (ran.status, ran.out) == (3, "")
+        assert ran.err.splitlines()[-1].startswith("error: ")
+
+
+def test_add(tiny: Store, subllm: Command) -> None:
+    ran = subllm("add", BASE, "--values", "bf16", "--json")
+    assert ran.status == 0, ran.err
+    document = ran.json
+    assert (document["name"], document["values"]) == (f"{BASE}-dense", "bf16")
+    assert document["cached"] is False
+    assert document["own_bytes"] > 0
+    assert subllm("add", BASE, "--values", "bf16", "--json").json["cached"] is True
+    assert subllm("add", BASE).status == 0
+    lines = subllm("add", BASE).out.splitlines()
+    assert lines[0].split() == ["name", f"{BASE}-dense"]
+    assert lines[-1].split(maxsplit=1) == ["time", "from the store"]
+    refused = subllm("add", BASE, "--values", "int3")
+    assert (refused.status, refused.out) == (2, "")
+    assert json.loads(subllm("list", "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [(2.0, 2.05, "slight"), (2.0, 2.14, "noticeable"), (2.0, 2.3, "heavy"), (2.0, 4.0, "severe")],
+)
+def test_loss_in_a_word(before: float, after: float, word: str) -> None:
+    assert extract_command.loss_word(before, after).startswith(word)
