@@ -44,9 +44,7 @@ def generate(run: Run) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers end as well
-    workers = [
-        context.Process(target=_work, args=(run, w), daemon=True) for w in range(run.workers)
-    ]
+    workers = [context.Process(target=work, args=(run, w), daemon=True) for w in range(run.workers)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -55,7 +53,9 @@ def generate(run: Run) -> None:
         raise SystemExit("a generating worker failed; see above, then run this again")
 
 
-def _work(run: Run, worker: int) -> None:
+def work(run: Run, worker: int) -> None:
+    """One worker's share, in this process: every task whose place in the rotation is
+    `worker` modulo the number of workers."""
     torch.set_num_threads(1)
     known = read_answers(run.directory)
     numbered = rotation(run.counts, run.sampling.seed)

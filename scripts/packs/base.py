@@ -36,7 +36,8 @@ def find_base(name: str) -> tuple[tuple[Path, ...], dict]:
     manifest = store.base(name)
     return tuple(base_files(manifest, store)), {
         "base": manifest.name,
-        "source": manifest.source,
+        # A path means nothing elsewhere; the digest says what was there.
+        "source": "path" if manifest.source.startswith("path:") else manifest.source,
         "revision": manifest.revision,
         "digest": ", ".join(f.digest for f in manifest.files if not f.name.endswith(".json")),
         "licence": manifest.licence.id,
