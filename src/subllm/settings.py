@@ -55,6 +55,14 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
         description="Where to compute: auto, cpu, cuda or cuda:N.",
     )
+    backend: Literal["auto", "native", "torch"] = Field(
+        "auto",
+        description="What computes: native (packed weights, CPU), torch, or auto by device.",
+    )
+    kv_type: Literal["bfloat16", "int8"] = Field(
+        "bfloat16",
+        description="Type of keys and values in memory; int8 takes half the room (native only).",
+    )
     context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
         None, description="Longest prompt plus completion, in tokens. Default: the model's."
     )

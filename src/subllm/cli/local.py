@@ -100,7 +100,13 @@ class LocalClient:
         if length is not None:
             length = min(length, store.model(name).prompt.context_length)
         return load_engine(
-            store, name, device=settings.device, threads=settings.threads, context_length=length
+            store,
+            name,
+            backend=settings.backend,
+            device=settings.device,
+            threads=settings.threads,
+            context_length=length,
+            kv_type=settings.kv_type,
         )
 
 

@@ -30,6 +30,7 @@ def command(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Start it in the background and return.")
     ] = False,
+    backend: Annotated[str | None, typer.Option(help=help_for("backend"))] = None,
     device: Annotated[str | None, typer.Option(help=help_for("device"))] = None,
     threads: Annotated[int | None, typer.Option(help=help_for("threads"))] = None,
     context_length: Annotated[int | None, typer.Option(help=help_for("context_length"))] = None,
@@ -52,6 +53,7 @@ def command(
     given = {
         "host": host,
         "port": port,
+        "backend": backend,
         "device": device,
         "threads": threads,
         "context_length": context_length,
@@ -99,9 +101,11 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
         serve(
             context.store,
             config,
+            backend=settings.backend,
             device=settings.device,
             threads=settings.threads,
             context_length=settings.context_length,
+            kv_type=settings.kv_type,
             on_ready=on_ready,
             log_level=settings.log_level,
         )

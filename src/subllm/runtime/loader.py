@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from subllm.runtime.backend import Backend
 
 BackendName = Literal["auto", "native", "torch"]
+KvTypeName = Literal["bfloat16", "int8"]
 
 DEFAULT_CONTEXT = 8192
 """Context where none is asked for: long models are served with this much."""
@@ -65,7 +66,7 @@ def load_engine(
     max_batch: int = 8,
     queue_limit: int = 64,
     kv_tokens: int | None = None,
-    kv_type: Literal["bfloat16", "int8"] = "bfloat16",
+    kv_type: KvTypeName = "bfloat16",
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
 ) -> LocalEngine:
     """An engine on the model `name`; see `LocalEngine` for the limits.
@@ -144,7 +145,7 @@ def _native(
     source: PackedSource,
     *,
     threads: int | None,
-    kv_type: Literal["bfloat16", "int8"],
+    kv_type: KvTypeName,
     dtype: Literal["bfloat16", "float32"],
 ) -> Backend:
     from subllm.runtime.backends.native import KvType, NativeBackend
@@ -159,7 +160,7 @@ def _torch(
     *,
     device: str,
     threads: int | None,
-    kv_type: Literal["bfloat16", "int8"],
+    kv_type: KvTypeName,
     dtype: Literal["bfloat16", "float32"],
 ) -> Backend:
     if kv_type != "bfloat16":

@@ -2,7 +2,8 @@
 
     serve(
         store, config, *,
-        device="auto", threads=None, context_length=None, on_ready=None, log_level="info"
+        backend="auto", device="auto", threads=None, context_length=None, kv_type="bfloat16",
+        on_ready=None, log_level="info"
     )
 
 returns when the server has stopped; running replies end with an error object, within
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from subllm.errors import ServerError
-from subllm.runtime.loader import load_engine
+from subllm.runtime.loader import BackendName, KvTypeName, load_engine
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
 from subllm.server.models import ModelSet
@@ -44,9 +45,11 @@ def serve(
     store: Store,
     config: ServerConfig,
     *,
+    backend: BackendName = "auto",
     device: str = "auto",
     threads: int | None = None,
     context_length: int | None = None,
+    kv_type: KvTypeName = "bfloat16",
     on_ready: Callable[[str, int], None] | None = None,
     log_level: str = "info",
 ) -> None:
@@ -65,8 +68,10 @@ def serve(
         return load_engine(
             store,
             name,
+            backend=backend,
             device=device,
             threads=threads,
+            kv_type=kv_type,
             context_length=None if context_length is None else min(context_length, longest),
             max_batch=config.max_batch,
             queue_limit=config.max_queue,
