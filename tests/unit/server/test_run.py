@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+from cli.tiny_store import BASE as TINY
+from cli.tiny_store import build, greedy, write_checkpoint
 
 from server.test_stream import COMPLETIONS, LONG, send
 from server.tiny import PYTHON, live, shelf, until
@@ -26,34 +28,60 @@ from subllm.store.store import Store
 
 PROGRAM = """
 import json, sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # importing them fails
 from pathlib import Path
 from subllm.server.config import ServerConfig
 from subllm.server.run import serve
 from subllm.store.store import Store
 
 def ready(host, port):
-    heavy = [m for m in ("torch", "transformers", "jinja2", "sse_starlette") if m in sys.modules]
-    print(json.dumps([host, port, heavy]), flush=True)
+    print(json.dumps([host, port]), flush=True)
 
 serve(Store(Path(sys.argv[1])), ServerConfig(port=0), on_ready=ready, log_level="debug")
 print("stopped")
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_starts_light_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def start(store: Path) -> tuple[subprocess.Popen[str], httpx.Client]:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        [sys.executable, "-c", PROGRAM, str(store)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    host, port, heavy = json.loads(process.stdout.readline())
-    assert (host, heavy) == ("127.0.0.1", [])
-    client = httpx.Client(base_url=f"http://{host}:{port}")
+    host, port = json.loads(process.stdout.readline())
+    assert host == "127.0.0.1"
+    return process, httpx.Client(base_url=f"http://{host}:{port}", timeout=30)
+
+
+def test_a_store_is_served_without_torch_until_sigterm(tmp_path: Path) -> None:
+    store = build(tmp_path / "store", write_checkpoint(tmp_path / "checkpoint"))
+    process, client = start(store.root)
+    assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [
+        TINY,
+        f"{TINY}-dense",
+        f"{TINY}-java",
+        f"{TINY}-python",
+        "auto",
+    ]
+    body: dict[str, Any] = {"language": "java", "prompt": "abc", "max_tokens": 8}
+    reply = client.post(COMPLETIONS, json=body).json()
+    assert reply["model"] == f"{TINY}-java"
+    assert reply["choices"][0]["text"] == greedy(store, tuple(b"abc"), 8)
+    with client.stream("POST", COMPLETIONS, json={**body, "max_tokens": 900, "stream": True}) as s:
+        lines = (line for line in s.iter_lines() if line)
+        assert "choices" in next(lines)
+        process.send_signal(signal.SIGTERM)
+        assert '"error"' in list(lines)[-1]
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def test_sigint_with_an_idle_connection(tmp_path: Path) -> None:
+    process, client = start(tmp_path)
     assert client.get("/health").json()["status"] == "ok"  # and the connection stays open
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output, errors) == (0, "stopped\n", "")
 
@@ -90,6 +118,10 @@ def test_a_failing_on_ready_stops_the_server(tmp_path: Path) -> None:
     assert before is signal.SIG_DFL
 
 
+def read_to_end(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def test_stopping_ends_streams_and_waiting_requests_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -107,7 +139,7 @@ def test_stopping_ends_streams_and_waiting_requests_at_once(
             server.server.handle_exit(signal.SIGTERM, None)
             last = json.loads(list(lines)[-1].removeprefix("data: "))
             assert last["error"]["code"] == "unavailable"
-            answer = waiting.recv(65536)
+            answer = read_to_end(waiting)
             assert answer.startswith(b"HTTP/1.1 503") and b"shutting down" in answer
             assert time.monotonic() - started < 3
         until(lambda: engine.closed)
@@ -122,7 +154,7 @@ def test_stopping_does_not_wait_for_a_step_or_a_load() -> None:
         waiting = send(server, COMPLETIONS, LONG)
         until(lambda: len(engine.requests) == 2)
         server.server.handle_exit(signal.SIGTERM, None)
-        assert waiting.recv(65536).startswith(b"HTTP/1.1 503")  # the step still hangs
+        assert read_to_end(waiting).startswith(b"HTTP/1.1 503")  # the step still hangs
         assert not engine.closed
         engine.gate.set()
 
