@@ -97,7 +97,7 @@ class PackSource:
         """Raises CalibrationError with the nearest names for a pack that is not there."""
         known = pack_names()
         if language not in known:
-            hint = f"packs are {', '.join(known)}; or give --calibration PATH"
+            hint = f"packs are {', '.join(known) or 'missing'}; or give --calibration PATH"
             raise CalibrationError(str(UnknownNameError("pack", language, known, hint)))
         self.name = f"pack:{language}"
         self._path = DATA / (language + _SUFFIX)
