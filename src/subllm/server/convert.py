@@ -17,6 +17,7 @@ from subllm.server.jobs import ScoreWork
 from subllm.server.models import ModelSet, ServedModel, TextSide
 from subllm.server.wire import ChatBody, ChatMessage, CompletionBody, Sampling, unsupported
 from subllm.text import fim
+from subllm.text.chat_prompt import encode_chat
 
 Ids = tuple[int, ...]
 
@@ -115,9 +116,7 @@ class Planner:
         )
         route, model, text = self._route(query)
         turns = [{"role": message.role, "content": message.text} for message in messages]
-        rendered = text.template.render(turns, add_generation_prompt=True)
-        # The template writes the beginning-of-text token itself.
-        ids = tuple(text.tokenizer.encode(rendered, bos=False))
+        ids = tuple(encode_chat(text.template, text.tokenizer, turns))
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         if body.max_completion_tokens is not None:
             body = body.model_copy(update={"max_tokens": body.max_completion_tokens})

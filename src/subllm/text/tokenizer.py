@@ -15,7 +15,7 @@ import tokenizers
 
 from subllm.errors import WeightsError
 from subllm.text.token_bytes import bytes_of_token
-from subllm.text.tokenizer_files import TokenizerFacts, read_facts
+from subllm.text.tokenizer_files import TokenizerFacts, read_facts, without_prefix
 
 BUNDLE_FORMAT = 1
 
@@ -81,10 +81,15 @@ class Tokenizer:
 
         A text that spells one is cut inside it, so that neither part is recognised.
         """
-        ids: list[int] = []
-        for piece in self._cut_markers(text):
-            ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
-        return self._with_bos(ids, bos)
+        return self._with_bos(self._encode_pieces(self._cut_markers(text)), bos)
+
+    def cut(self, text: str, mark: str) -> str:
+        """The text with `mark` put inside every special token that it spells."""
+        return mark.join(self._cut_markers(text))
+
+    def encode_cut(self, text: str, mark: str) -> list[int]:
+        """As `encode` without bos; encoding starts anew at each `mark`, which goes."""
+        return self._encode_pieces(text.split(mark))
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Bytes that are not UTF-8 become U+FFFD."""
@@ -117,11 +122,10 @@ class Tokenizer:
         """Whether the model expects its bos token before every text."""
         return self._facts.add_bos
 
-    @cached_property
+    @property
     def vocab_size(self) -> int:
         """One more than the highest id that stands for a token."""
-        count = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        return max([count - 1, *self._added_ids]) + 1
+        return self._facts.vocab_size
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -156,6 +160,20 @@ class Tokenizer:
         if bos is None and (not self._facts.add_bos or ids[:1] == [bos_id]):
             return ids
         return [bos_id, *ids]
+
+    def _encode_pieces(self, pieces: Iterable[str]) -> list[int]:
+        ids: list[int] = []
+        for number, piece in enumerate(pieces):
+            encoder = self._continuing if number else self._tokenizer
+            ids += encoder.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _continuing(self) -> tokenizers.Tokenizer:
+        """For text that goes on after other text: without the space that SentencePiece
+        puts before a text. Made when it is first needed, as that takes a second."""
+        definition = without_prefix(self._definition)
+        return tokenizers.Tokenizer.from_str(definition) if definition else self._tokenizer
 
     def _cut_markers(self, text: str) -> Iterable[str]:
         pending = [text]

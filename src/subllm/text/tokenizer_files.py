@@ -79,6 +79,39 @@ def read_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
     )
 
 
+def without_prefix(definition: str) -> str | None:
+    """A `tokenizer.json` that puts no space before a text, None where this one does not."""
+    if not any(f'"{kind}"' in definition for kind in ("Prepend", "Metaspace", "ByteLevel")):
+        return None
+    data = json.loads(definition)
+    changed = [_drop_prefix(data, part) for part in ("normalizer", "pre_tokenizer")]
+    return json.dumps(data, ensure_ascii=False) if any(changed) else None
+
+
+def _drop_prefix(owner: dict[str, Any], key: str) -> bool:
+    part = owner.get(key)
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    if kind == "Prepend":
+        owner[key] = {"type": "Sequence", "normalizers": []}
+        return True
+    if kind == "Sequence":
+        inner = "normalizers" if key == "normalizer" else "pretokenizers"
+        steps = [{key: step} for step in part.get(inner) or []]
+        changed = [_drop_prefix(step, key) for step in steps]
+        part[inner] = [step[key] for step in steps]
+        return any(changed)
+    if kind == "Metaspace" and part.get("prepend_scheme") != "never":
+        part["prepend_scheme"] = "never"
+        part.pop("add_prefix_space", None)
+        return True
+    if kind == "ByteLevel" and part.get("add_prefix_space"):
+        part["add_prefix_space"] = False
+        return True
+    return False
+
+
 def _json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if name not in files:
         return {}
