@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -128,7 +128,12 @@ class LocalEngine:
     def has_work(self) -> bool:
         return bool(self._events or self._sequences)
 
-    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
+    def score(
+        self,
+        tokens: tuple[int, ...],
+        top: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[TokenLogprob | None]:
         """Runs the whole sequence; running requests may have to start over for room."""
         self._check_tokens(tokens)
         if len(tokens) > self._context_length:
@@ -141,6 +146,8 @@ class LocalEngine:
         kv = self._scheduler.slab(len(ids))
         try:
             for start in range(0, len(ids) - 1, self._prefill_chunk):
+                if cancelled is not None and cancelled():
+                    raise EngineError("scoring was cancelled; ask again for the scores")
                 stop = min(start + self._prefill_chunk, len(ids) - 1)
                 targets = ids[start + 1 : stop + 1]
                 result += self._backend.score(kv, start, ids[start:stop], targets, top)

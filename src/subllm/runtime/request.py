@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -86,7 +87,8 @@ class Engine(Protocol):
     abort  frees the request at once; a last event with finish_reason "abort" follows
            on the next step; unknown ids are ignored
     score  log-probability of each token given those before it (None for the first),
-           with `top` alternatives per position
+           with `top` alternatives per position. Takes many steps; `cancelled` is asked
+           between them, and EngineError raised once it says so
     """
 
     @property
@@ -106,6 +108,11 @@ class Engine(Protocol):
 
     def has_work(self) -> bool: ...
 
-    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]: ...
+    def score(
+        self,
+        tokens: tuple[int, ...],
+        top: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[TokenLogprob | None]: ...
 
     def close(self) -> None: ...

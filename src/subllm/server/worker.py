@@ -227,7 +227,7 @@ class EngineWorker:
         if job.cancelled:
             return
         try:
-            scores = slot.engine.score(job.work.tokens, job.work.top)
+            scores = slot.engine.score(job.work.tokens, job.work.top, lambda: job.cancelled)
         except SubllmError as error:
             self._deliver(job, Failed(error))
         except Exception:

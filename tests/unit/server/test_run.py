@@ -18,7 +18,7 @@ import pytest
 from cli.tiny_store import BASE as TINY
 from cli.tiny_store import build, greedy, write_checkpoint
 
-from server.test_stream import COMPLETIONS, LONG, send
+from server.test_stream import COMPLETIONS, LONG, read_all, send
 from server.tiny import PYTHON, live, shelf, until
 from subllm.errors import ServerError
 from subllm.server.config import ServerConfig
@@ -118,10 +118,6 @@ def test_a_failing_on_ready_stops_the_server(tmp_path: Path) -> None:
     assert before is signal.SIG_DFL
 
 
-def read_to_end(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
 def test_stopping_ends_streams_and_waiting_requests_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -139,7 +135,7 @@ def test_stopping_ends_streams_and_waiting_requests_at_once(
             server.server.handle_exit(signal.SIGTERM, None)
             last = json.loads(list(lines)[-1].removeprefix("data: "))
             assert last["error"]["code"] == "unavailable"
-            answer = read_to_end(waiting)
+            answer = read_all(waiting)
             assert answer.startswith(b"HTTP/1.1 503") and b"shutting down" in answer
             assert time.monotonic() - started < 3
         until(lambda: engine.closed)
@@ -154,7 +150,7 @@ def test_stopping_does_not_wait_for_a_step_or_a_load() -> None:
         waiting = send(server, COMPLETIONS, LONG)
         until(lambda: len(engine.requests) == 2)
         server.server.handle_exit(signal.SIGTERM, None)
-        assert read_to_end(waiting).startswith(b"HTTP/1.1 503")  # the step still hangs
+        assert read_all(waiting).startswith(b"HTTP/1.1 503")  # the step still hangs
         assert not engine.closed
         engine.gate.set()
 

@@ -116,6 +116,7 @@ class Engine:
         self.requests: list[Request] = []
         self.aborted: list[str] = []
         self.steps = 0
+        self.scored_pieces = 0
         self.closed = False
 
     context_length = property(lambda self: self._engine.context_length)
@@ -146,8 +147,18 @@ class Engine:
     def has_work(self) -> bool:
         return self._engine.has_work()
 
-    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
-        return self._engine.score(tokens, top)
+    def score(
+        self,
+        tokens: tuple[int, ...],
+        top: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[TokenLogprob | None]:
+        def watched() -> bool:
+            time.sleep(self.delay)
+            self.scored_pieces += 1
+            return cancelled is not None and cancelled()
+
+        return self._engine.score(tokens, top, watched)
 
     def close(self) -> None:
         self.closed = True
