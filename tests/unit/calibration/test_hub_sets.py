@@ -27,6 +27,7 @@ from subllm.errors import AcquireError, CalibrationError, NetworkError, OfflineE
 from subllm.progress import NullProgress
 
 NAME = "org/set"
+CATALOG = load_catalog()
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +230,7 @@ def test_rows_that_may_calibrate(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) 
 def test_fields_of_the_catalogs_sets(
     name: str, row: dict[str, Any], expected: Document | None
 ) -> None:
-    found = list(row_documents(load_catalog().calibration_set(name), row, "0"))
+    found = list(row_documents(CATALOG.calibration_set(name), row, "0"))
     assert found == ([] if expected is None else [expected])
 
 
