@@ -54,7 +54,7 @@ class Tokenizer:
                     "update subllm"
                 )
             definition, facts = data["tokenizer"], TokenizerFacts.from_dict(data["facts"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise WeightsError("a tokenizer bundle is malformed; run 'subllm verify'") from error
         return cls(definition, facts)
 

@@ -56,7 +56,10 @@ def read_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
     added = definition.get("added_tokens") or []
     model = definition.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocab, dict) or not all(isinstance(t, dict) for t in added):
+    well_formed = isinstance(added, list) and all(
+        isinstance(t, dict) and isinstance(t.get("content"), str) for t in added
+    )
+    if not isinstance(vocab, dict) or not well_formed:
         raise WeightsError("tokenizer.json is not a BPE tokenizer; that is not supported")
     numbers = [*vocab.values(), *(t.get("id") for t in added)]
     if not all(type(i) is int and 0 <= i < MAX_ID for i in numbers):
