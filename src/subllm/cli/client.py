@@ -53,12 +53,6 @@ class ServerClient:
         with closing(connection):
             return self._decode(response.read())
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[Any, str]:
-        """The JSON answer, and the route."""
-        connection, response = self._request("POST", path, body, ANSWER_SECONDS)
-        with closing(connection):
-            return self._decode(response.read()), response.getheader("x-subllm-route", "")
-
     def stream(self, path: str, body: dict[str, Any]) -> Stream:
         """Server-sent events of a request with `stream: true`."""
         connection, response = self._request("POST", path, body, ANSWER_SECONDS)

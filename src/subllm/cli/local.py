@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Generator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ class LocalClient:
         self._worker = EngineWorker(
             self._load, max_engines=context.settings.max_loaded_models, estimate=models.size_of
         )
-        _show_log()
+        self._log = _OneLine(logging.WARNING)
+        logging.getLogger("subllm").addHandler(self._log)
         self._worker.start()
 
     def stream(self, path: str, body: dict[str, Any]) -> Stream:
@@ -55,6 +57,7 @@ class LocalClient:
 
     def close(self) -> None:
         self._worker.stop(STOP_SECONDS)
+        logging.getLogger("subllm").removeHandler(self._log)
 
     def _plan(self, path: str, body: dict[str, Any]) -> Reply:
         caller = Caller()
@@ -133,15 +136,9 @@ class _OneLine(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if record.exc_info and (error := record.exc_info[1]) is not None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
             message += f": {type(error).__name__}: {' '.join(str(error).split())}"
         console.warn(message)
-        if record.exc_info and console.debugging():
-            logging.lastResort.handle(record)  # type: ignore[union-attr]
-
-
-def _show_log() -> None:
-    log = logging.getLogger("subllm")
-    if not log.handlers:
-        log.addHandler(_OneLine(logging.WARNING))
-        log.propagate = False
+        if error is not None and console.debugging():
+            traceback.print_exception(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from subllm.cli import asking, client, daemon
+from subllm.runtime import loader
 from subllm.store.store import Store
 
 from .conftest import Live
@@ -71,6 +72,18 @@ def test_a_server_answers_without_this_process_loading_a_thing(live: Live) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["text"]) == 3
+
+
+def test_only_what_answering_needs_is_loaded_here(tiny: Store) -> None:
+    code = (
+        "import sys; from subllm.cli import app\n"
+        f"status = app.run(['complete', {PROMPT!r}, '-n', '3'])\n"
+        "heavy = {'torch', 'fastapi', 'uvicorn', 'transformers', 'rich'} & set(sys.modules)\n"
+        "assert (status, heavy) == (0, set()), (status, heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) == 3
 
 
 def test_json_is_one_document(tiny: Store, subllm: Command) -> None:
@@ -194,6 +207,20 @@ def test_a_damaged_model_is_one_line(tiny: Store, subllm: Command) -> None:
     assert ran.status in (4, 5)
     assert ran.err.startswith("error: ")
     assert ran.err.count("\n") == 1
+
+
+def test_a_bug_is_a_line_and_a_traceback_only_when_asked_for(
+    tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "load_engine", lambda *_, **__: 1 // 0)
+    ran = subllm("complete", PROMPT)
+    assert (ran.status, ran.out) == (7, "")
+    warning, error = ran.err.splitlines()
+    assert warning.startswith("warning: ")
+    assert warning.endswith("ZeroDivisionError: integer division or modulo by zero")
+    assert error.startswith(f"error: {BASE}-python could not be loaded")
+    monkeypatch.setenv("SUBLLM_DEBUG", "1")
+    assert "Traceback" in subllm("complete", PROMPT).err
 
 
 def test_a_server_that_does_not_answer_is_passed_over(
