@@ -70,7 +70,11 @@ class Input {
   Buffer<int8_t> codes_;
   Buffer<float> scales_;
   Buffer<int32_t> sums_;
+  Buffer<uint32_t> code_lanes_;
+  Buffer<float> scale_lanes_;
+  Buffer<int32_t> sum_lanes_;
   Buffer<uint16_t> bf16_;
+  Buffer<uint32_t> bf16_lanes_;
   Buffer<float> exact_;
 };
 

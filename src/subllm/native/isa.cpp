@@ -13,7 +13,7 @@ struct Candidate {
   bool (*runs_here)();
 };
 
-#if 0  // until they exist
+#if defined(__x86_64__)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");
@@ -28,9 +28,8 @@ bool has_avx512() {
 
 const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = {
-#if 0  // until they exist
+#if defined(__x86_64__)
       {&kAvx512Kernels, &has_avx512},
-      {&kAvx2Kernels, &has_avx2},
 #elif 0
       {&kNeonKernels, [] { return true; }},
 #endif

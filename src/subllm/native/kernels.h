@@ -9,13 +9,21 @@
 
 namespace subllm {
 
-// A prepared input, as kernels see it; see Input.
+// A prepared input, as kernels see it; see Input. `stride` is groups * 128.
 struct Activations {
   int64_t tokens, cols, groups;
-  const int8_t* codes;     // [tokens][groups * 128]
-  const float* scales;     // [tokens][groups]
-  const int32_t* sums;     // [tokens][groups]
-  const uint16_t* bf16;    // [tokens][groups * 128]
+  const int8_t* codes;      // [tokens][stride]
+  const float* scales;      // [tokens][groups]
+  const int32_t* sums;      // [tokens][groups]
+  const uint16_t* bf16;     // [tokens][stride]
+
+  // The same again for the first `laned` tokens, a multiple of the kernels' lanes L, with
+  // tokens side by side; those beyond `tokens` are zeros.
+  int64_t laned;
+  const uint32_t* code_lanes;   // [laned / L][stride / 4][L], four codes each
+  const float* scale_lanes;     // [laned / L][groups][L]
+  const int32_t* sum_lanes;     // [laned / L][groups][L]
+  const uint32_t* bf16_lanes;   // [laned / L][stride / 2][L], two values each
 };
 
 // A group of activations that are all below counts as zeros: 127 / x would overflow.
@@ -30,6 +38,10 @@ struct Target {
 
 struct Kernels {
   const char* name;
+
+  // Tokens side by side in a block, 0 for none. A last block that is not full is made from
+  // `fill` tokens on; fewer are multiplied one by one.
+  int lanes, fill;
 
   // One token: codes[groups * 128], scales[groups], sums[groups] of x[cols].
   void (*quantize)(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);

@@ -1,0 +1,152 @@
+"""Speed of the matrix products: weights per second and share of the memory bandwidth.
+
+    scripts/bench kernels [--shapes 0.5b] [--values int4 int8] [--patterns 8:16 dense]
+                          [--isas avx512] [--tokens 1 8 512] [--threads 0] [--json FILE]
+
+Each row multiplies enough copies of a matrix to leave the caches behind, so one token is
+read from memory as in decoding. Weights count as if dense. The median of the runs is
+given, and the best for machines that are not quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subllm.kernels import ops
+from subllm.sparsity.layout import aligned_empty
+from subllm.sparsity.mask import select
+from subllm.sparsity.packing import PackedTensor, pack
+from subllm.sparsity.pattern import Pattern
+
+SHAPES = {
+    "0.5b": [(896, 896), (128, 896), (4864, 896), (896, 4864)],
+    "0.5b-head": [(151936, 896)],
+    "1.5b": [(1536, 1536), (256, 1536), (8960, 1536), (1536, 8960)],
+}
+COLD_BYTES = 128 << 20
+SECONDS = 1.0
+
+
+def timed(call: Callable[[], Any]) -> list[float]:
+    """Durations of repeated calls, for about SECONDS."""
+    call()
+    durations: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(durations) < 5:
+        start = time.perf_counter()
+        call()
+        durations.append(time.perf_counter() - start)
+    return durations
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes per second that summing a large array reads, best run."""
+    data = np.ones(COLD_BYTES // 8 * 2, np.int64)
+    parts = np.array_split(data, threads)
+    with ThreadPoolExecutor(threads) as executor:
+        return data.nbytes / min(timed(lambda: list(executor.map(np.sum, parts))))
+
+
+def packed(rows: int, cols: int, pattern: str, values: str) -> PackedTensor:
+    rng = np.random.default_rng(rows * cols)
+    parts = min(rows, 8192)  # a large head repeats its first rows
+    weights = rng.standard_normal((parts, cols), np.float32)
+    weights = np.resize(weights, (rows, cols))
+    parsed = Pattern.parse(pattern)
+    mask = None if parsed.kind == "dense" else select(np.abs(weights), parsed)
+    return pack(weights, mask, parsed, values)
+
+
+def copy(tensor: PackedTensor) -> PackedTensor:
+    """The same planes elsewhere, aligned as in a file."""
+
+    def plane(array: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
+        if array is None:
+            return None
+        flat = aligned_empty(array.size, array.dtype.type)
+        flat[:] = array.reshape(-1)
+        return flat.reshape(array.shape)
+
+    planes = {name: plane(getattr(tensor, name)) for name in ("mask", "data", "scales", "offsets")}
+    return dataclasses.replace(tensor, **planes)
+
+
+def bench(args: argparse.Namespace) -> list[dict[str, Any]]:
+    pool = ops.Pool(args.threads)
+    bandwidth = read_bandwidth(pool.threads)
+    print(f"{pool.threads} threads, reads {bandwidth / 1e9:.1f} GB/s", file=sys.stderr)
+    print(
+        f"{'shape':>12} {'pattern':>7} {'values':>6} {'isa':>7} {'tokens':>6} "
+        f"{'Gw/s':>8} {'best':>8} {'GFLOP/s':>8} {'GB/s':>6} {'share':>6}"
+    )
+    records = []
+    for rows, cols in (shape for name in args.shapes for shape in SHAPES[name]):
+        for pattern in args.patterns:
+            for values in args.values:
+                tensor = packed(rows, cols, pattern, values)
+                for tokens in args.tokens:
+                    copies = 1 if tokens > 16 else max(1, -(-COLD_BYTES // tensor.nbytes))
+                    matrices = [ops.Matrix(copy(tensor)) for _ in range(copies)]
+                    x = np.random.default_rng(0).standard_normal((tokens, cols), np.float32)
+                    outs = [np.empty((tokens, rows), np.float32)] * copies
+                    for isa in args.isas:
+                        runs = timed(lambda: ops.multiply_all(pool, matrices, x, outs, isa=isa))
+                        weights = rows * cols * copies
+                        middle = statistics.median(runs)
+                        record = {
+                            "rows": rows,
+                            "cols": cols,
+                            "pattern": pattern,
+                            "values": values,
+                            "isa": isa,
+                            "tokens": tokens,
+                            "threads": pool.threads,
+                            "weights_per_second": weights / middle,
+                            "best_weights_per_second": weights / min(runs),
+                            "flops": 2 * weights * tokens / middle,
+                            "bytes_per_second": tensor.nbytes * copies / middle,
+                            "read_bandwidth": bandwidth,
+                        }
+                        records.append(record)
+                        print(
+                            f"{rows:>6}x{cols:<5} {pattern:>7} {values:>6} {isa:>7} {tokens:>6} "
+                            f"{weights / middle / 1e9:8.1f} {weights / min(runs) / 1e9:8.1f} "
+                            f"{2 * weights * tokens / middle / 1e9:8.0f} "
+                            f"{tensor.nbytes * copies / middle / 1e9:6.1f} "
+                            f"{tensor.nbytes * copies / middle / bandwidth:6.0%}",
+                            flush=True,
+                        )
+    return records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--patterns", nargs="+", default=["8:16", "2:4", "50%", "dense"])
+    parser.add_argument("--values", nargs="+", default=["int4", "int8", "bf16"])
+    parser.add_argument(
+        "--isas", nargs="+", default=[os.environ.get("SUBLLM_ISA") or ops.isas()[0]]
+    )
+    parser.add_argument("--tokens", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    records = bench(args)
+    if args.json:
+        args.json.write_text(json.dumps(records, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+// Several tokens: row tiles are unpacked into a panel once, then multiplied with blocks of
+// tokens that lie side by side in the lanes, and one by one with the tokens that are left.
+
+#include "avx512.h"
+
+namespace subllm::avx512 {
+
+namespace {
+
+constexpr int64_t kPanelBytes = 256 << 10;  // with a block of tokens it stays in a core's cache
+constexpr int64_t kPanelTiles = 16;
+
+// Rows of a panel are a little further apart than they are long, so that columns of
+// neighbouring rows do not compete for the same cache lines.
+int64_t row_bytes(const Geometry& g) {
+  return g.col_groups() * kGroupCols * (g.type == ValueType::bf16 ? 2 : 1) + kAlign;
+}
+
+int64_t panel_tiles(const Geometry& g, int64_t tokens) {
+  if (tokens < kLanes / 2) return 1;
+  const int64_t fit = kPanelBytes / (row_bytes(g) * kTileRows);
+  return fit < 1 ? 1 : least(fit, kPanelTiles);
+}
+
+// Rows of one tile: [8][pitch], unsigned bytes or bf16.
+template <ValueType type, Kind kind>
+void unpack(Runs<type, kind>& runs, int64_t blocks, int64_t pitch, uint8_t* out) {
+  for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      if constexpr (type == ValueType::bf16) {
+        __m512i low, high;
+        runs.next_bf16(low, high);
+        _mm512_store_si512(out + r * pitch + block * 128, low);
+        _mm512_store_si512(out + r * pitch + block * 128 + 64, high);
+      } else {
+        _mm512_store_si512(out + r * pitch + block * 64, runs.next_bytes());
+      }
+    }
+}
+
+// Lanes of 8 tokens from each of 8 rows -> 8 rows of each token.
+void transpose(const float* from, int64_t pitch, __m256 (&to)[kTileRows]) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_load_ps(from + i * pitch);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + 2 + j], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + 2 + j], 0xee);
+    }
+  for (int i = 0; i < 4; ++i) {
+    to[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
+    to[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
+  }
+}
+
+// The eight rows of a tile, and where they stand in the matrix.
+struct Tile {
+  const uint8_t* rows;  // [8][pitch]
+  int64_t pitch, row, row_count, blocks;
+  const uint16_t* scales;  // [groups][8]
+};
+
+inline __m512i four_bytes(const uint8_t* at) {
+  int32_t word;
+  __builtin_memcpy(&word, at, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
+// A tile times `vectors` blocks of 16 tokens, the first of them `block`.
+template <ValueType type, int vectors>
+void multiply_block(const Tile& tile, const Activations& x, int64_t block, const Target& target) {
+  // Each token's rows lie in a cache line of its own: fetch them while we count.
+  for (int64_t t = block * kLanes; t < least((block + vectors) * kLanes, x.tokens); ++t)
+    __builtin_prefetch(target.out + t * target.stride + tile.row, 1);
+  alignas(64) float totals[kTileRows][vectors * kLanes];
+  if constexpr (type == ValueType::bf16) {
+    const int64_t words = x.groups * kGroupCols / 2;
+    const uint32_t* tokens = x.bf16_lanes + block * words * kLanes;
+    __m512 sums[kTileRows][vectors];
+    unrolled<kTileRows>([&](auto r) {
+      unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_ps(); });
+    });
+    for (int64_t i = 0; i < tile.blocks * kBlockCols / 2; ++i) {
+      __m512i token[vectors];
+      unrolled<vectors>(
+          [&](auto v) { token[v] = _mm512_load_si512(tokens + (v * words + i) * kLanes); });
+      unrolled<kTileRows>([&](auto r) {
+        const __m512i weight = four_bytes(tile.rows + r * tile.pitch + 4 * i);
+        unrolled<vectors>([&](auto v) { sums[r][v] = dot_bf16(sums[r][v], weight, token[v]); });
+      });
+    }
+    unrolled<kTileRows>([&](auto r) {
+      unrolled<vectors>([&](auto v) { _mm512_store_ps(&totals[r][v * kLanes], sums[r][v]); });
+    });
+  } else {
+    const int64_t words = x.groups * kGroupCols / 4;
+    const uint32_t* tokens = x.code_lanes + block * words * kLanes;
+    for (int64_t group = 0; group < x.groups; ++group) {
+      __m512i sums[kTileRows][vectors];
+      unrolled<kTileRows>([&](auto r) {
+        unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_si512(); });
+      });
+      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks) * kBlockCols / 4;
+      for (int64_t i = group * kGroupCols / 4; i < last; ++i) {
+        __m512i token[vectors];
+        unrolled<vectors>(
+            [&](auto v) { token[v] = _mm512_load_si512(tokens + (v * words + i) * kLanes); });
+        unrolled<kTileRows>([&](auto r) {
+          const __m512i weight = four_bytes(tile.rows + r * tile.pitch + 4 * i);
+          unrolled<vectors>([&](auto v) { sums[r][v] = dot_bytes(sums[r][v], weight, token[v]); });
+        });
+      }
+      alignas(32) float scales[kTileRows];
+      _mm256_store_ps(scales, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
+                                  tile.scales + group * kTileRows))));
+      unrolled<vectors>([&](auto v) {
+        const int64_t at = ((block + v) * x.groups + group) * kLanes;
+        const __m512i excess =
+            _mm512_slli_epi32(_mm512_load_si512(x.sum_lanes + at), kBiasBits<type>);
+        const __m512 token_scale = _mm512_load_ps(x.scale_lanes + at);
+        unrolled<kTileRows>([&](auto r) {
+          float* total = &totals[r][v * kLanes];
+          const __m512 part = _mm512_mul_ps(
+              _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][v], excess)),
+              _mm512_mul_ps(_mm512_set1_ps(scales[r]), token_scale));
+          _mm512_store_ps(total, group == 0 ? part : _mm512_add_ps(_mm512_load_ps(total), part));
+        });
+      });
+    }
+  }
+  for (int64_t t = 0; t < vectors * kLanes; t += 8) {
+    __m256 tokens[8];
+    transpose(&totals[0][t], vectors * kLanes, tokens);
+    const int64_t first = block * kLanes + t;
+    for (int64_t i = 0; i < least(8, x.tokens - first); ++i)
+      store_tile(tokens[i], target, first + i, tile.row, tile.row_count);
+  }
+}
+
+// A tile times one token; every row's lanes are summed at the end of a group.
+template <ValueType type>
+void multiply_one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {
+  __m256 total = _mm256_setzero_ps();
+  if constexpr (type == ValueType::bf16) {
+    __m512 sums[kTileRows];
+    unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_ps(); });
+    for (int64_t i = 0; i < tile.blocks * kBlockCols; i += 32) {
+      const auto token = _mm512_load_si512(x.bf16 + t * x.groups * kGroupCols + i);
+      unrolled<kTileRows>([&](auto r) {
+        sums[r] = dot_bf16(sums[r], _mm512_load_si512(tile.rows + r * tile.pitch + 2 * i), token);
+      });
+    }
+    __m512i lanes[kTileRows];
+    unrolled<kTileRows>([&](auto r) { lanes[r] = _mm512_castps_si512(sums[r]); });
+    total = _mm256_castsi256_ps(sum_lanes(lanes, AddFloats{}));
+  } else {
+    for (int64_t group = 0; group < x.groups; ++group) {
+      __m512i sums[kTileRows];
+      unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_si512(); });
+      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks);
+      for (int64_t block = group * kGroupBlocks; block < last; ++block) {
+        const __m512i token =
+            _mm512_load_si512(x.codes + t * x.groups * kGroupCols + block * kBlockCols);
+        unrolled<kTileRows>([&](auto r) {
+          sums[r] = dot_bytes(sums[r], _mm512_load_si512(tile.rows + r * tile.pitch + block * kBlockCols),
+                    token);
+        });
+      }
+      const __m256 part = scaled<type>(sums, x.sums[t * x.groups + group],
+                                       x.scales[t * x.groups + group],
+                                       tile.scales + group * kTileRows);
+      total = group == 0 ? part : _mm256_add_ps(total, part);
+    }
+  }
+  store_tile(total, target, t, tile.row, tile.row_count);
+}
+
+template <ValueType type, Kind kind>
+void multiply_as(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+                 const Target& target, uint8_t* panel) {
+  const Geometry& g = view.geometry;
+  const int64_t blocks = ceil_div(g.cols, kBlockCols), pitch = row_bytes(g);
+  const int64_t tiles = panel_tiles(g, x.tokens);
+  Runs<type, kind> runs(view, begin);
+  for (int64_t first = begin; first < end; first += tiles) {
+    const int64_t last = least(first + tiles, end);
+    const auto tile_at = [&](int64_t tile) {
+      return Tile{panel + (tile - first) * kTileRows * pitch, pitch, tile * kTileRows, g.rows, blocks,
+                  type == ValueType::bf16 ? nullptr : view.scales + tile * x.groups * kTileRows};
+    };
+    for (int64_t tile = first; tile < last; ++tile) {
+      runs.start_tile(tile);
+      unpack(runs, blocks, pitch, panel + (tile - first) * kTileRows * pitch);
+    }
+    const int64_t full = x.laned / kLanes;
+    int64_t block = 0;
+    for (; block + 2 <= full; block += 2)
+      for (int64_t tile = first; tile < last; ++tile)
+        multiply_block<type, 2>(tile_at(tile), x, block, target);
+    if (block < full)
+      for (int64_t tile = first; tile < last; ++tile)
+        multiply_block<type, 1>(tile_at(tile), x, block, target);
+    for (int64_t tile = first; tile < last; ++tile)
+      for (int64_t t = x.laned; t < x.tokens; ++t) multiply_one<type>(tile_at(tile), x, t, target);
+  }
+}
+
+}  // namespace
+
+int64_t panel_bytes(const Geometry& g, int64_t tokens) {
+  return tokens == 1 ? 0 : panel_tiles(g, tokens) * kTileRows * row_bytes(g);
+}
+
+void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+                     const Target& target, uint8_t* scratch) {
+  with_type_and_kind(view, [&]<ValueType type, Kind kind>() {
+    multiply_as<type, kind>(view, x, begin, end, target, scratch);
+  });
+}
+
+}  // namespace subllm::avx512
