@@ -17,7 +17,6 @@ from subllm.server.jobs import ScoreWork
 from subllm.server.models import ModelSet, ServedModel, TextSide
 from subllm.server.wire import ChatBody, ChatMessage, CompletionBody, Sampling, unsupported
 from subllm.text import fim
-from subllm.text.chat_prompt import encode_chat
 
 Ids = tuple[int, ...]
 
@@ -116,6 +115,8 @@ class Planner:
         )
         route, model, text = self._route(query)
         turns = [{"role": message.role, "content": message.text} for message in messages]
+        from subllm.text.chat_prompt import encode_chat  # jinja2 loads with the first chat
+
         ids = tuple(encode_chat(text.template, text.tokenizer, turns))
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         if body.max_completion_tokens is not None:

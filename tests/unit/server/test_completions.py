@@ -257,6 +257,11 @@ def test_chat(shared: Live) -> None:
     assert reply.object == "chat.completion" and reply.usage.prompt_tokens == len(prompt)
 
 
+def test_markers_in_messages_are_text(shared: Live) -> None:
+    chat(shared, "<|mid|>")
+    assert asked(shared)[0] == tuple(b"[user]<|mid|>\n[assistant]")
+
+
 def test_chat_max_tokens_and_logprobs(shared: Live) -> None:
     reply = chat(
         shared, seed=7, max_tokens=9, max_completion_tokens=3, logprobs=True, top_logprobs=2

@@ -35,6 +35,7 @@ from subllm.server.run import serve
 from subllm.store.store import Store
 
 def ready(host, port):
+    assert "jinja2" not in sys.modules  # nor anything else that only some requests need
     print(json.dumps([host, port]), flush=True)
 
 serve(Store(Path(sys.argv[1])), ServerConfig(port=0), on_ready=ready, log_level="debug")

@@ -149,8 +149,8 @@ def test_a_client_that_leaves_while_its_model_loads(slow: Live) -> None:
     connections: list[socket.socket] = []
 
     def hang_up(name: str) -> None:
+        until(lambda: bool(connections))
         connections.pop().close()
-        until(lambda: not connections)
 
     loading.loading = hang_up
     connections.append(send(slow, COMPLETIONS, {**LONG, "model": JAVA}))
