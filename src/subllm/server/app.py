@@ -92,6 +92,7 @@ def create_app(
             "status": "ok",
             "version": __version__,
             "uptime_seconds": round(clock() - started, 3),
+            "open": worker.open,
             "loading": worker.loading,
             "loaded": [
                 {"model": m.name, "resident_bytes": m.resident_bytes, "active": m.active}

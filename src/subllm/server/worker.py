@@ -105,6 +105,11 @@ class EngineWorker:
         return self._loaded
 
     @property
+    def open(self) -> int:
+        """Jobs that run and wait, of all models."""
+        return len(self._unfinished)
+
+    @property
     def loading(self) -> str | None:
         return self._loading
 
