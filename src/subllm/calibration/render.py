@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import Literal
 
 from subllm.calibration.functions import functions
@@ -11,6 +10,7 @@ from subllm.calibration.source import Document, key
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError, UsageError
 from subllm.text import fim
+from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
 from subllm.text.tokenizer import Tokenizer
 
@@ -36,7 +36,6 @@ _END_OF_TEXT = (
 )
 _FIM_LINES = 3  # fewer leave nothing on one side
 _LONGEST_MIDDLE = 12  # lines
-_SLOT = re.compile("\ue000([0-9]+)\ue001")
 
 
 class Renderer:
@@ -109,31 +108,14 @@ class Renderer:
             ("user", document.instruction),
             ("assistant", _fenced(document.text, document.tag)),
         )
-        contents = [content for _, content in turns]
-        safe = not any(self._spells_special(content) for content in contents)
-        shown = contents if safe else [f"\ue000{i}\ue001" for i in range(len(contents))]
-        messages = [
-            {"role": role, "content": text} for (role, _), text in zip(turns, shown, strict=True)
-        ]
+        messages = [{"role": role, "content": content} for role, content in turns]
         assert self._template is not None
         try:
-            rendered = self._template.render(messages, add_generation_prompt=False)
+            return encode_chat(
+                self._template, self._tokenizer, messages, add_generation_prompt=False
+            )
         except UsageError as error:
             raise CalibrationError(f"document {document.id}: {error}") from error
-        # The template writes the beginning-of-text token itself.
-        if safe:
-            return self._tokenizer.encode(rendered, bos=False)
-        ids: list[int] = []
-        for index, part in enumerate(_SLOT.split(rendered)):
-            if index % 2:
-                ids += self._tokenizer.encode_plain(contents[int(part)])
-            else:
-                ids += self._tokenizer.encode(part, bos=False)
-        return ids
-
-    def _spells_special(self, text: str) -> bool:
-        """Whether reading the text could turn part of it into a special token."""
-        return self._tokenizer.encode(text, bos=False) != self._tokenizer.encode_plain(text)
 
     def _fill(self, document: Document, turn: int) -> list[int]:
         assert self._fim is not None
