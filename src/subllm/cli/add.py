@@ -10,13 +10,17 @@ from subllm.cli import console
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
-subllm add qwen2.5-coder:0.5b --values int4  smaller, less exact
+subllm add qwen2.5-coder:0.5b --values int4 --head int4 --tag int4
 """
 
 
 def command(
     base: Annotated[str, typer.Argument(help="Base model; fetched when missing.")],
     values: Annotated[str, typer.Option(help="How weights are stored: bf16, int8, int4.")] = "int8",
+    head: Annotated[
+        str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
+    ] = "int8",
+    tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document.")
     ] = False,
@@ -34,7 +38,7 @@ def command(
         base = ensure_base(context, base, progress)
         from subllm.extraction.dense import add_dense
 
-        report = add_dense(context.store, base, progress, values=values)
+        report = add_dense(context.store, base, progress, values=values, head=head, tag=tag)
     if json_output:
         console.emit_json(
             {
@@ -56,9 +60,9 @@ def command(
             (
                 "packed",
                 f"{console.size(report.own_bytes)} + {console.size(report.shared_bytes)} shared "
-                "by all sub-models of this base",
+                f"by all sub-models of this base with head {report.manifest.head}",
             ),
-            ("values", report.manifest.values),
+            ("values", f"{report.manifest.values}, head {report.manifest.head}"),
             ("time", "from the store" if report.cached else console.duration(report.seconds)),
         ]
     )

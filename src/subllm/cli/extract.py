@@ -12,6 +12,7 @@ EXAMPLES = """
 subllm extract python                         of the default base
 subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
+subllm extract python --values int4 --head int4 --tag small
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
@@ -41,6 +42,13 @@ def command(
     values: Annotated[str, typer.Option(help="How kept weights are stored: bf16, int8, int4.")] = (
         "int8"
     ),
+    head: Annotated[
+        str,
+        typer.Option(
+            help="How head and embedding are stored: bf16, int8, int4. Sub-models share "
+            "them with those of the same choice."
+        ),
+    ] = "int8",
     calibration: Annotated[
         str,
         typer.Option(
@@ -94,6 +102,7 @@ def command(
                 method=method,
                 pattern=pattern,
                 values=values,
+                head=head,
                 calibration=calibration,
                 samples=samples,
                 seq_len=seq_len,
@@ -136,19 +145,21 @@ def _announce(prepared: Any) -> None:
     plan, estimate = prepared.plan, prepared.estimate
     if prepared.cached is not None:
         console.note(f"{prepared.name}: this plan was extracted before, taken from the store")
-        return
-    if prepared.replaces is not None:
+    if prepared.replaces is not None and prepared.replaces.plan != plan.digest:
         old = prepared.replaces
         console.note(
-            f"{prepared.name} exists ({old.method.name} {old.pattern} {old.values}) "
-            "and will be replaced"
+            f"{prepared.name} exists ({old.method.name} {old.pattern} {old.values}, "
+            f"head {old.head}) and will be replaced; --tag keeps both"
         )
+    if prepared.cached is not None:
+        return
     data = "no calibration"
     if plan.calibration is not None:
         record = plan.calibration
         data = f"{record.samples} x {record.seq_len} tokens of {record.source}"
     console.note(
-        f"{prepared.name}: {plan.method.name}, {plan.pattern}, {plan.values}; {data}\n"
+        f"{prepared.name}: {plan.method.name}, {plan.pattern}, {plan.values}, head {plan.head}; "
+        f"{data}\n"
         f"about {console.duration(round(estimate.seconds))} and "
         f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "
         f"({estimate.rate / 1e9:.0f} GFLOP/s)"
@@ -175,7 +186,7 @@ def _show(report: Any) -> None:
         (
             "packed",
             f"{console.size(report.own_bytes)} + {console.size(report.shared_bytes)} shared "
-            "by all sub-models of this base",
+            f"by all sub-models of this base with head {manifest.head}",
         ),
         ("density", f"{manifest.density:.1%} of the block weights, {manifest.values}"),
     ]

@@ -101,6 +101,7 @@ def _document(name: str, manifest: Manifest | None, sizes: Sizes) -> dict[str, A
             "method": manifest.method.name,
             "pattern": manifest.pattern,
             "values": manifest.values,
+            "head": manifest.head,
             "density": manifest.density,
             "perplexity": {
                 domain: value.model_dump() for domain, value in manifest.perplexity.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.memory import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
@@ -39,9 +40,16 @@ class DenseReport:
 
 
 def add_dense(
-    store: Store, base: str, progress: Progress, *, values: str = "int8", head: str = "int8"
+    store: Store,
+    base: str,
+    progress: Progress,
+    *,
+    values: str = "int8",
+    head: str = "int8",
+    tag: str = "",
 ) -> DenseReport:
-    """Pack every block of `base` without pruning. Same store rules as `extract`."""
+    """Pack every block of `base` without pruning, as `base-dense[-tag]`. Same store rules
+    as `extract`; a model of other value types that had the name is replaced, which is said."""
     coded, head_coded = value_type(values), value_type(head)
     started = time.monotonic()
     base_digest, manifest, reader, tokenizer = open_base(store, base)
@@ -55,17 +63,18 @@ def add_dense(
         calibration=None,
         compute="float32",
     )
-    name = model_name(base, "dense")
+    name = model_name(base, "dense", tag)
+    _say_replaced(store, name, plan, progress)
     with store.lock(f"extract-{plan.digest}", on_wait=progress.note):
         found = store.find_plan(plan.digest)
         if found is not None:
-            digest = store.put_manifest(found[1])
+            model, cached = found[1].model_copy(update={"name": name, "tag": tag}), True
+            digest = store.put_manifest(model)
             store.set_ref(name, digest)
-            model, cached = found[1], True
         else:
             workspace = store.partial(f"extract-{plan.digest}")
             workspace.mkdir(parents=True, exist_ok=True)
-            known = find_shared(store, base_digest, head, LAYOUT_VERSION)
+            known = find_shared(store, base_digest, head_coded, LAYOUT_VERSION)
             if known is not None:
                 shared: Path | str = known.blobs.shared
                 entries = shared_entries(known)
@@ -75,7 +84,7 @@ def add_dense(
             blocks = workspace / "blocks.packed"
             _write_blocks(reader, values, blocks, progress)
             digest, model = commit_model(
-                store, name, "", plan, manifest, reader, manifest.prompt,
+                store, name, tag, plan, manifest, reader, manifest.prompt,
                 Parts([blocks], shared, entries, tokenizer.to_bundle()), {}, workspace,
             )  # fmt: skip
             shutil.rmtree(workspace, ignore_errors=True)
@@ -96,6 +105,18 @@ def add_dense(
                 run_record(report.seconds, report.peak_memory_bytes, torch.get_num_threads()),
             )
         return report
+
+
+def _say_replaced(store: Store, name: str, plan: ExtractionPlan, progress: Progress) -> None:
+    digest = store.names().get(name)
+    try:
+        old = store.manifest(digest) if digest else None
+    except StoreError:
+        return  # damaged; being replaced mends it
+    if isinstance(old, ModelManifest) and old.plan != plan.digest:
+        progress.note(
+            f"{name} exists ({old.values}, head {old.head}) and will be replaced; --tag keeps both"
+        )
 
 
 def _write_blocks(reader: WeightReader, values: str, path: Path, progress: Progress) -> None:

@@ -50,7 +50,7 @@ def test_a_sub_model_is_made_listed_and_asked(
     assert "50.0% of the block weights, int8" in facts["density"]
     assert "dense ->" in facts["python perplexity"]
     said = ran.err.splitlines()
-    assert said[0].startswith(f"{name}: wanda, 8:16, int8; 4 x 64 tokens of ")
+    assert said[0].startswith(f"{name}: wanda, 8:16, int8, head int8; 4 x 64 tokens of ")
     assert said[-1] == f'try it: subllm complete --model {name} "..."'
 
     manifest = tiny.model(name)
@@ -68,8 +68,41 @@ def test_a_sub_model_is_made_listed_and_asked(
     assert "taken from the store" in again.err
     assert "from the store" in again.out
     other = extract("python", "--tag", "own", "--pattern", "2:4")
-    assert f"{name} exists (wanda 8:16 int8) and will be replaced" in other.err
+    assert f"{name} exists (wanda 8:16 int8, head int8) and will be replaced" in other.err
     assert tiny.model(name).pattern == "2:4"
+
+
+def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
+    tiny: Store, extract: Command, subllm: Command
+) -> None:
+    plain = [extract("python", *tag).status for tag in ([], ["--tag", "again"])]
+    small = extract("python", "--head", "int4", "--tag", "small")
+    assert (plain, small.status) == ([0, 0], 0), small.err
+    assert "shared by all sub-models of this base with head int4" in small.out
+    java = extract("java", "--head", "int4", "--json").json
+    shared = {name: tiny.model(f"{BASE}-{name}").blobs.shared for name in
+              ("python", "python-again", "python-small", "java")}  # fmt: skip
+    assert shared["python"] == shared["python-again"] != shared["python-small"] == shared["java"]
+    assert java["head"] == "int4"
+    assert java["shared_bytes"] < tiny.blobs.size(shared["python"])
+    assert "int8, head int4" in subllm("show", f"{BASE}-java").out
+    assert {m["name"]: m.get("head") for m in subllm("list", "--json").json} == {
+        BASE: None,
+        f"{BASE}-dense": "int8",
+        f"{BASE}-java": "int4",
+        f"{BASE}-python": "int8",
+        f"{BASE}-python-again": "int8",
+        f"{BASE}-python-small": "int4",
+    }
+    assert subllm("complete", "def f(", "-m", f"{BASE}-java", "-n", "3").status == 0
+
+    replacing = extract("python", "--head", "int4")
+    assert (
+        f"{BASE}-python exists (wanda 8:16 int8, head int8) and will be replaced; --tag keeps"
+        in (replacing.err)
+    )
+    assert "taken from the store" in replacing.err
+    assert tiny.model(f"{BASE}-python").blobs == tiny.model(f"{BASE}-python-small").blobs
 
 
 def test_json_is_one_document(tiny: Store, extract: Command) -> None:
@@ -96,6 +129,7 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
         (["python", "--method", "wand"], "did you mean wanda?"),
         (["python", "--pattern", "9:16x"], "9:16x"),
         (["python", "--values", "int3"], "int3"),
+        (["python", "--head", "int3"], "value type 'int3' is unknown"),
         (["python", "--seq-len", "4096"], "--seq-len 4096 is longer than the model's context"),
         (["../python"], "is no name of a language"),
         (["dense"], "make it servable with 'subllm add BASE'"),
@@ -140,9 +174,30 @@ def test_add(tiny: Store, subllm: Command) -> None:
     lines = subllm("add", BASE).out.splitlines()
     assert lines[0].split() == ["name", f"{BASE}-dense"]
     assert lines[-1].split(maxsplit=1) == ["time", "from the store"]
-    refused = subllm("add", BASE, "--values", "int3")
-    assert (refused.status, refused.out) == (2, "")
+    for option in ("--values", "--head"):
+        refused = subllm("add", BASE, option, "int3")
+        assert (refused.status, refused.out) == (2, "")
+        assert "value type 'int3' is unknown" in refused.err
     assert json.loads(subllm("list", "--json").out)
+
+
+def test_add_with_another_head(tiny: Store, subllm: Command) -> None:
+    name = f"{BASE}-dense"
+    first = tiny.model(name)
+    beside = subllm("add", BASE, "--head", "int4", "--tag", "small", "--json")
+    assert (beside.status, beside.err.count("replaced")) == (0, 0)
+    assert (beside.json["name"], beside.json["head"]) == (f"{name}-small", "int4")
+    small = tiny.model(f"{name}-small")
+    assert (small.tag, tiny.model(name)) == ("small", first)
+    assert small.blobs.own == first.blobs.own
+    assert small.blobs.shared != first.blobs.shared
+
+    again = subllm("add", BASE, "--head", "int4")
+    assert f"{name} exists (int8, head int8) and will be replaced; --tag keeps both" in again.err
+    assert again.out.splitlines()[2].split(maxsplit=1) == ["values", "int8, head int4"]
+    assert (tiny.model(name).name, tiny.model(name).tag) == (name, "")
+    assert tiny.model(name).blobs == small.blobs
+    assert "replaced" not in subllm("add", BASE, "--head", "int4").err
 
 
 @pytest.mark.parametrize(

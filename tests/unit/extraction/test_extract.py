@@ -20,7 +20,7 @@ from subllm.extraction.dense import add_dense
 from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions
 from subllm.progress import NullProgress
-from subllm.sparsity.packing import unpack, unpack_mask
+from subllm.sparsity.packing import pack, unpack, unpack_mask
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import open_model
 
@@ -136,6 +136,29 @@ def test_second_time_finds_the_cache_and_shares_blobs(store, add_base) -> None:
     renamed = extract(store, prepared_for(store, ExtractOptions("python", tag="x")), NullProgress())
     assert renamed.cached and renamed.manifest.blobs.own == first.manifest.blobs.own
     assert isinstance(store.manifest(f"{BASE}-python-x"), ModelManifest)
+
+
+def test_a_shared_blob_for_each_type_of_head(store, add_base) -> None:
+    model = add_base("llama")
+
+    def made(language: str, head: str) -> ModelManifest:
+        options = ExtractOptions(language, method="magnitude", head=head)
+        return extract(store, prepared_for(store, options), NullProgress()).manifest
+
+    python, java, small = made("python", "int8"), made("java", "int8"), made("cpp", "int4")
+    assert python.blobs.shared == java.blobs.shared != small.blobs.shared
+    assert made("general", "int4").blobs.shared == small.blobs.shared
+    assert small.blobs.own == python.blobs.own
+    assert add_dense(store, BASE, NullProgress(), head="int4").manifest.blobs.shared == (
+        small.blobs.shared
+    )
+    weights = model.get_parameter("lm_head.weight").detach().numpy()
+    for name, head in ((python.name, "int8"), (small.name, "int4")):
+        with open_model(store, name) as files:
+            for matrix in ("lm_head.weight", "model.embed_tokens.weight"):
+                assert files.tensor(matrix).values == head
+            expected = unpack(pack(weights, None, "dense", head))
+            assert np.array_equal(unpack(files.tensor("lm_head.weight")), expected)
 
 
 def test_dense_base_holds_every_weight(store, add_base) -> None:
