@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -83,51 +84,61 @@ def copy(tensor: PackedTensor) -> PackedTensor:
     return dataclasses.replace(tensor, **planes)
 
 
+def measure(
+    pool: ops.Pool, tensor: PackedTensor, tokens: int, isa: str, bandwidth: float
+) -> dict[str, Any]:
+    """One row of the table."""
+    rows, cols = tensor.shape
+    copies = 1 if tokens > 16 else max(1, -(-COLD_BYTES // tensor.nbytes))
+    matrices = [ops.Matrix(copy(tensor)) for _ in range(copies)]
+    x = np.random.default_rng(0).standard_normal((tokens, cols), np.float32)
+    outs = [np.empty((tokens, rows), np.float32)] * copies
+    runs = timed(lambda: ops.multiply_all(pool, matrices, x, outs, isa=isa))
+    weights, middle = rows * cols * copies, statistics.median(runs)
+    return {
+        "rows": rows,
+        "cols": cols,
+        "pattern": tensor.pattern,
+        "values": tensor.values,
+        "isa": isa,
+        "tokens": tokens,
+        "threads": pool.threads,
+        "weights_per_second": weights / middle,
+        "best_weights_per_second": weights / min(runs),
+        "flops": 2 * weights * tokens / middle,
+        "bytes_per_second": tensor.nbytes * copies / middle,
+        "read_bandwidth": bandwidth,
+    }
+
+
+HEADER = (
+    f"{'shape':>12} {'pattern':>7} {'values':>6} {'isa':>7} {'tokens':>6} "
+    f"{'Gw/s':>8} {'best':>8} {'GFLOP/s':>8} {'GB/s':>6} {'share':>6}"
+)
+
+
+def line(record: dict[str, Any]) -> str:
+    return (
+        f"{record['rows']:>6}x{record['cols']:<5} {record['pattern']:>7} {record['values']:>6} "
+        f"{record['isa']:>7} {record['tokens']:>6} {record['weights_per_second'] / 1e9:8.1f} "
+        f"{record['best_weights_per_second'] / 1e9:8.1f} {record['flops'] / 1e9:8.0f} "
+        f"{record['bytes_per_second'] / 1e9:6.1f} "
+        f"{record['bytes_per_second'] / record['read_bandwidth']:6.0%}"
+    )
+
+
 def bench(args: argparse.Namespace) -> list[dict[str, Any]]:
     pool = ops.Pool(args.threads)
     bandwidth = read_bandwidth(pool.threads)
     print(f"{pool.threads} threads, reads {bandwidth / 1e9:.1f} GB/s", file=sys.stderr)
-    print(
-        f"{'shape':>12} {'pattern':>7} {'values':>6} {'isa':>7} {'tokens':>6} "
-        f"{'Gw/s':>8} {'best':>8} {'GFLOP/s':>8} {'GB/s':>6} {'share':>6}"
-    )
+    print(HEADER)
     records = []
-    for rows, cols in (shape for name in args.shapes for shape in SHAPES[name]):
-        for pattern in args.patterns:
-            for values in args.values:
-                tensor = packed(rows, cols, pattern, values)
-                for tokens in args.tokens:
-                    copies = 1 if tokens > 16 else max(1, -(-COLD_BYTES // tensor.nbytes))
-                    matrices = [ops.Matrix(copy(tensor)) for _ in range(copies)]
-                    x = np.random.default_rng(0).standard_normal((tokens, cols), np.float32)
-                    outs = [np.empty((tokens, rows), np.float32)] * copies
-                    for isa in args.isas:
-                        runs = timed(lambda: ops.multiply_all(pool, matrices, x, outs, isa=isa))
-                        weights = rows * cols * copies
-                        middle = statistics.median(runs)
-                        record = {
-                            "rows": rows,
-                            "cols": cols,
-                            "pattern": pattern,
-                            "values": values,
-                            "isa": isa,
-                            "tokens": tokens,
-                            "threads": pool.threads,
-                            "weights_per_second": weights / middle,
-                            "best_weights_per_second": weights / min(runs),
-                            "flops": 2 * weights * tokens / middle,
-                            "bytes_per_second": tensor.nbytes * copies / middle,
-                            "read_bandwidth": bandwidth,
-                        }
-                        records.append(record)
-                        print(
-                            f"{rows:>6}x{cols:<5} {pattern:>7} {values:>6} {isa:>7} {tokens:>6} "
-                            f"{weights / middle / 1e9:8.1f} {weights / min(runs) / 1e9:8.1f} "
-                            f"{2 * weights * tokens / middle / 1e9:8.0f} "
-                            f"{tensor.nbytes * copies / middle / 1e9:6.1f} "
-                            f"{tensor.nbytes * copies / middle / bandwidth:6.0%}",
-                            flush=True,
-                        )
+    shapes = [shape for name in args.shapes for shape in SHAPES[name]]
+    for (rows, cols), pattern, values in itertools.product(shapes, args.patterns, args.values):
+        tensor = packed(rows, cols, pattern, values)
+        for tokens, isa in itertools.product(args.tokens, args.isas):
+            records.append(measure(pool, tensor, tokens, isa, bandwidth))
+            print(line(records[-1]), flush=True)
     return records
 
 

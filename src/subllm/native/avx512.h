@@ -5,9 +5,7 @@
 
 #include <immintrin.h>
 
-#include <utility>
-
-#include "kernels.h"
+#include "kernel_parts.h"
 
 namespace subllm::avx512 {
 
@@ -17,32 +15,16 @@ void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_
 void multiply_token(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                     const Target& target);
 
-// Several tokens: tiles are unpacked into `scratch` first.
-int64_t panel_bytes(const Geometry& geometry, int64_t tokens);
+// Several tokens, by way of a panel in `scratch`.
 void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                      const Target& target, uint8_t* scratch);
 
-inline constexpr int kLanes = 16;
+inline constexpr int kLanes = 16, kFill = 7;
 
 namespace {
 
-constexpr int64_t kGroupBlocks = kGroupCols / kBlockCols;
-
 template <ValueType type>
 constexpr int kBiasBits = type == ValueType::int4 ? 3 : 7;
-
-// How the runs of a matrix follow each other.
-enum class Kind { dense, fixed, ragged };
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Calls body(0), body(1), ... with constants, so that arrays which they index stay in registers.
-template <int count, typename Body>
-inline void unrolled(Body body) {
-  [&]<int... i>(std::integer_sequence<int, i...>) {
-    (body(std::integral_constant<int, i>{}), ...);
-  }(std::make_integer_sequence<int, count>{});
-}
 
 // The intrinsics' builtins make GCC copy accumulators about between registers.
 inline __m512i dot_bytes(__m512i sum, __m512i unsigned_bytes, __m512i signed_bytes) {
@@ -54,86 +36,41 @@ inline __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
   return sum;
 }
 
-// Calls work.template operator()<type, kind>() for what the matrix is.
-template <ValueType type, typename Work>
-inline void with_kind(const PackedView& view, Work work) {
-  if (view.offsets) return work.template operator()<type, Kind::ragged>();
-  if (view.mask) return work.template operator()<type, Kind::fixed>();
-  return work.template operator()<type, Kind::dense>();
-}
-template <typename Work>
-inline void with_type_and_kind(const PackedView& view, Work work) {
-  switch (view.geometry.type) {
-    case ValueType::int4: return with_kind<ValueType::int4>(view, work);
-    case ValueType::int8: return with_kind<ValueType::int8>(view, work);
-    case ValueType::bf16: return with_kind<ValueType::bf16>(view, work);
-  }
-}
-
-// Walks the runs of row tiles that follow each other.
 template <ValueType type, Kind kind>
-class Runs {
+class Runs : public RunWalk<type, kind> {
  public:
-  Runs(const PackedView& view, int64_t tile)
-      : view_(view), step_(run_bytes(type, view.geometry.slots)) {
-    const int64_t first = tile * ceil_div(view.geometry.cols, kBlockCols) * kTileRows;
-    mask_ = kind == Kind::dense ? nullptr : view.mask + first;
-    run_ = view.values + first * step_;
-    start_tile(tile);
-  }
-
-  // To be called before the first run of each tile.
-  void start_tile(int64_t tile) {
-    if constexpr (kind == Kind::ragged) run_ = view_.values + int64_t{view_.offsets[tile]} * kAlign;
-  }
+  using RunWalk<type, kind>::RunWalk;
 
   // The next run as 64 unsigned bytes.
   __m512i next_bytes() {
-    const uint64_t mask = next_mask();
     const __m512i bias = _mm512_set1_epi8(static_cast<char>(1 << kBiasBits<type>));
     __m512i bytes;
     if constexpr (type == ValueType::int4) {
       const __m512i words =
-          _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(run_)));
+          _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(this->run())));
       // (words | words << 4) & 0x0f0f
       bytes = _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4),
                                         _mm512_set1_epi16(0x0f0f), 0xa8);
     } else {
-      bytes = _mm512_xor_si512(_mm512_loadu_si512(run_), bias);
+      bytes = _mm512_xor_si512(_mm512_loadu_si512(this->run()), bias);
     }
-    step(mask);
-    return kind == Kind::dense ? bytes : _mm512_mask_expand_epi8(bias, mask, bytes);
+    if constexpr (kind != Kind::dense) bytes = _mm512_mask_expand_epi8(bias, this->mask(), bytes);
+    this->step();
+    return bytes;
   }
 
   // The next run as 64 bf16 values.
   void next_bf16(__m512i& low, __m512i& high) {
-    const uint64_t mask = next_mask();
-    if constexpr (kind == Kind::dense) {
-      low = _mm512_loadu_si512(run_);
-      high = _mm512_loadu_si512(run_ + 64);
-    } else {
-      const auto half = static_cast<__mmask32>(mask);
-      low = _mm512_maskz_expand_epi16(half, _mm512_loadu_si512(run_));
-      high = _mm512_maskz_expand_epi16(static_cast<__mmask32>(mask >> 32),
-                                       _mm512_loadu_si512(run_ + 2 * __builtin_popcount(half)));
+    const uint64_t mask = this->mask();
+    const auto half = static_cast<__mmask32>(mask);
+    low = _mm512_loadu_si512(this->run());
+    high = _mm512_loadu_si512(this->run() + 2 * __builtin_popcount(half));
+    if constexpr (kind != Kind::dense) {
+      low = _mm512_maskz_expand_epi16(half, low);
+      high = _mm512_maskz_expand_epi16(static_cast<__mmask32>(mask >> 32), high);
     }
-    step(mask);
+    this->step();
   }
-
- private:
-  uint64_t next_mask() { return kind == Kind::dense ? 0 : *mask_++; }
-
-  void step(uint64_t mask) {
-    if constexpr (kind == Kind::ragged)
-      run_ += run_bytes(type, __builtin_popcountll(mask));
-    else
-      run_ += step_;
-  }
-
-  const PackedView& view_;
-  int64_t step_;
-  const uint64_t* mask_;
-  const uint8_t* run_;
 };
 
 struct AddIntegers {

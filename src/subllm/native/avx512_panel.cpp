@@ -1,42 +1,10 @@
-// Several tokens: row tiles are unpacked into a panel once, then multiplied with blocks of
-// tokens that lie side by side in the lanes, and one by one with the tokens that are left.
+// Several tokens: blocks of 16 in the lanes, or the lanes along the columns for a single one.
 
 #include "avx512.h"
 
 namespace subllm::avx512 {
 
 namespace {
-
-constexpr int64_t kPanelBytes = 256 << 10;  // with a block of tokens it stays in a core's cache
-constexpr int64_t kPanelTiles = 16;
-
-// Rows of a panel are a little further apart than they are long, so that columns of
-// neighbouring rows do not compete for the same cache lines.
-int64_t row_bytes(const Geometry& g) {
-  return g.col_groups() * kGroupCols * (g.type == ValueType::bf16 ? 2 : 1) + kAlign;
-}
-
-int64_t panel_tiles(const Geometry& g, int64_t tokens) {
-  if (tokens < kLanes / 2) return 1;
-  const int64_t fit = kPanelBytes / (row_bytes(g) * kTileRows);
-  return fit < 1 ? 1 : least(fit, kPanelTiles);
-}
-
-// Rows of one tile: [8][pitch], unsigned bytes or bf16.
-template <ValueType type, Kind kind>
-void unpack(Runs<type, kind>& runs, int64_t blocks, int64_t pitch, uint8_t* out) {
-  for (int64_t block = 0; block < blocks; ++block)
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      if constexpr (type == ValueType::bf16) {
-        __m512i low, high;
-        runs.next_bf16(low, high);
-        _mm512_store_si512(out + r * pitch + block * 128, low);
-        _mm512_store_si512(out + r * pitch + block * 128 + 64, high);
-      } else {
-        _mm512_store_si512(out + r * pitch + block * 64, runs.next_bytes());
-      }
-    }
-}
 
 // Lanes of 8 tokens from each of 8 rows -> 8 rows of each token.
 void transpose(const float* from, int64_t pitch, __m256 (&to)[kTileRows]) {
@@ -56,13 +24,6 @@ void transpose(const float* from, int64_t pitch, __m256 (&to)[kTileRows]) {
     to[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
   }
 }
-
-// The eight rows of a tile, and where they stand in the matrix.
-struct Tile {
-  const uint8_t* rows;  // [8][pitch]
-  int64_t pitch, row, row_count, blocks;
-  const uint16_t* scales;  // [groups][8]
-};
 
 inline __m512i four_bytes(const uint8_t* at) {
   int32_t word;
@@ -179,46 +140,39 @@ void multiply_one(const Tile& tile, const Activations& x, int64_t t, const Targe
   store_tile(total, target, t, tile.row, tile.row_count);
 }
 
-template <ValueType type, Kind kind>
-void multiply_as(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
-                 const Target& target, uint8_t* panel) {
-  const Geometry& g = view.geometry;
-  const int64_t blocks = ceil_div(g.cols, kBlockCols), pitch = row_bytes(g);
-  const int64_t tiles = panel_tiles(g, x.tokens);
-  Runs<type, kind> runs(view, begin);
-  for (int64_t first = begin; first < end; first += tiles) {
-    const int64_t last = least(first + tiles, end);
-    const auto tile_at = [&](int64_t tile) {
-      return Tile{panel + (tile - first) * kTileRows * pitch, pitch, tile * kTileRows, g.rows, blocks,
-                  type == ValueType::bf16 ? nullptr : view.scales + tile * x.groups * kTileRows};
-    };
-    for (int64_t tile = first; tile < last; ++tile) {
-      runs.start_tile(tile);
-      unpack(runs, blocks, pitch, panel + (tile - first) * kTileRows * pitch);
+struct Isa {
+  static constexpr int kLanes = avx512::kLanes, kFill = avx512::kFill, kVectors = 2;
+  template <ValueType type, Kind kind>
+  using Runs = avx512::Runs<type, kind>;
+
+  // Columns of a block -> their place in a row of the panel.
+  template <ValueType type, Kind kind>
+  static void unpack(Runs<type, kind>& runs, int64_t block, uint8_t* row) {
+    if constexpr (type == ValueType::bf16) {
+      __m512i low, high;
+      runs.next_bf16(low, high);
+      _mm512_store_si512(row + block * 128, low);
+      _mm512_store_si512(row + block * 128 + 64, high);
+    } else {
+      _mm512_store_si512(row + block * 64, runs.next_bytes());
     }
-    const int64_t full = x.laned / kLanes;
-    int64_t block = 0;
-    for (; block + 2 <= full; block += 2)
-      for (int64_t tile = first; tile < last; ++tile)
-        multiply_block<type, 2>(tile_at(tile), x, block, target);
-    if (block < full)
-      for (int64_t tile = first; tile < last; ++tile)
-        multiply_block<type, 1>(tile_at(tile), x, block, target);
-    for (int64_t tile = first; tile < last; ++tile)
-      for (int64_t t = x.laned; t < x.tokens; ++t) multiply_one<type>(tile_at(tile), x, t, target);
   }
-}
+  template <ValueType type, int vectors>
+  static void block(const Tile& tile, const Activations& x, int64_t at, const Target& target) {
+    multiply_block<type, vectors>(tile, x, at, target);
+  }
+  template <ValueType type>
+  static void one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {
+    multiply_one<type>(tile, x, t, target);
+  }
+};
 
 }  // namespace
-
-int64_t panel_bytes(const Geometry& g, int64_t tokens) {
-  return tokens == 1 ? 0 : panel_tiles(g, tokens) * kTileRows * row_bytes(g);
-}
 
 void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                      const Target& target, uint8_t* scratch) {
   with_type_and_kind(view, [&]<ValueType type, Kind kind>() {
-    multiply_as<type, kind>(view, x, begin, end, target, scratch);
+    multiply_panels<Isa, type, kind>(view, x, begin, end, target, scratch);
   });
 }
 

@@ -16,7 +16,8 @@ struct Candidate {
 #if defined(__x86_64__)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+         __builtin_cpu_supports("f16c") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -30,6 +31,7 @@ const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = {
 #if defined(__x86_64__)
       {&kAvx512Kernels, &has_avx512},
+      {&kAvx2Kernels, &has_avx2},
 #elif 0
       {&kNeonKernels, [] { return true; }},
 #endif

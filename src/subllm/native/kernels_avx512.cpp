@@ -42,9 +42,13 @@ void multiply(const PackedView& view, const Activations& x, int64_t begin, int64
   avx512::multiply_tokens(view, x, begin, end, target, scratch);
 }
 
+int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
+  return panel_bytes(g, tokens, avx512::kFill);
+}
+
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512",         avx512::kLanes,      7,
-                                avx512::quantize, avx512::panel_bytes, multiply};
+const Kernels kAvx512Kernels = {"avx512",         avx512::kLanes, avx512::kFill,
+                                avx512::quantize, scratch_bytes,  multiply};
 
 }  // namespace subllm
