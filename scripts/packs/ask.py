@@ -3,114 +3,108 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import transformers
 from answers import Sampling, end_line, read_answers, rotation
-from generate import Generator
-from transformers.initialization import no_init_weights
+from tasks import Task
 
+from subllm.runtime.engine import LocalEngine
+from subllm.runtime.loader import load_engine
+from subllm.runtime.request import Request, SamplingParams
+from subllm.store.store import Store
+from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
 from subllm.text.tokenizer import Tokenizer
-from subllm.weights.open import open_weights
-from subllm.weights.reader import WeightReader
+
+ANSWER_ROOM = 1024  # tokens of KV memory for a request and its answer
+ANSWERS_FILE = "answers.jsonl"
+
+
+BY = "transformers, bfloat16"  # kept with each answer: arithmetic makes a difference
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one call generates. Each worker is a process with one thread and `slots`
-    sequences: on shared cores, threads that wait for each other lose most of the time."""
+    """What one call generates. `slots` answers decode together: reading the weights once
+    for many tokens is what makes it fast."""
 
-    base: tuple[Path, ...]
     directory: Path
     counts: Mapping[str, int]
     slots: int
-    workers: int
     minutes: float
     sampling: Sampling
 
 
-def generate(run: Run) -> None:
-    """Answer the open tasks of the rotation for at most `minutes`.
-
-    Raises SystemExit when a worker fails."""
+def generate(run: Run, store: Store, model: str) -> None:
+    """Answer the open tasks of the rotation with `model` of the store, for at most
+    `minutes`. Each task draws from a random stream of its own."""
     run.directory.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers end as well
-    workers = [context.Process(target=work, args=(run, w), daemon=True) for w in range(run.workers)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit("a generating worker failed; see above, then run this again")
-
-
-def work(run: Run, worker: int) -> None:
-    """One worker's share, in this process: every task whose place in the rotation is
-    `worker` modulo the number of workers."""
-    torch.set_num_threads(1)
     known = read_answers(run.directory)
     numbered = rotation(run.counts, run.sampling.seed)
-    mine = numbered[worker :: run.workers]
-    open_tasks = {number: task for number, task in mine if task.id not in known}
+    open_tasks = {task.id: (number, task) for number, task in numbered if task.id not in known}
     if not open_tasks:
         return
-    reader = open_weights(run.base)
-    tokenizer = Tokenizer.from_files(reader.tokenizer_files())
+    engine = load_engine(
+        store,
+        model,
+        max_batch=run.slots,
+        queue_limit=len(open_tasks),
+        kv_tokens=ANSWER_ROOM * run.slots,
+    )
+    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(store.model(model).blobs.tokenizer))
     template = ChatTemplate(tokenizer.chat_template or "", tokenizer.bos_token, tokenizer.eos_token)
-    prompts = [
-        (number, tokenizer.encode(template.render([{"role": "user", "content": task.request}])))
-        for number, task in open_tasks.items()
-    ]
-    stops = frozenset(tokenizer.eos_ids)
-    generator = Generator(load_model(reader), stops, run.sampling, run.slots)
-    path = run.directory / f"worker-{worker}.jsonl"
+    for number, task in open_tasks.values():
+        engine.add(_request(task, number, tokenizer, template, run.sampling))
+    try:
+        _collect(run, engine, len(open_tasks))
+    finally:
+        engine.close()
+
+
+def _request(
+    task: Task, number: int, tokenizer: Tokenizer, template: ChatTemplate, sampling: Sampling
+) -> Request:
+    prompt = encode_chat(template, tokenizer, [{"role": "user", "content": task.request}])
+    params = SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_new,
+        seed=sampling.seed * 1_000_003 + number,
+    )
+    return Request(task.id, tuple(prompt), params)
+
+
+def _collect(run: Run, engine: LocalEngine, wanted: int) -> None:
+    """Write every answer as it ends."""
+    path = run.directory / ANSWERS_FILE
     end_line(path)
+    texts: dict[str, str] = {}
     start, made, tokens = time.monotonic(), 0, 0
     with path.open("a") as file:
-        for finished in generator.run(prompts):
-            task = open_tasks[finished.index]
-            answer = {
-                "id": task.id,
-                "ended": finished.ended,
-                "tokens": len(finished.tokens),
-                "text": tokenizer.decode(finished.tokens),
-            }
-            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            file.flush()
-            made, tokens = made + 1, tokens + len(finished.tokens)
-            spent = time.monotonic() - start
-            print(
-                f"worker {worker}: {made}/{len(prompts)} {task.id} {len(finished.tokens)} tokens"
-                f"{'' if finished.ended else ' (cut)'}, {tokens / spent:.1f} tok/s",
-                file=sys.stderr,
-            )
-            if spent > run.minutes * 60:
-                return
-
-
-def load_model(reader: WeightReader) -> transformers.PreTrainedModel:
-    """The base as a transformers model in bfloat16."""
-    config = transformers.AutoConfig.for_model(**reader.config)
-    with no_init_weights():
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    state = dict(_tensors(reader))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if unexpected or (set(missing) - {"lm_head.weight"}):
-        raise SystemExit(f"weights do not fit the model: {[*missing, *unexpected][:4]}")
-    model.tie_weights()
-    reader.release()
-    return model
-
-
-def _tensors(reader: WeightReader) -> Iterator[tuple[str, torch.Tensor]]:
-    for name in reader.names():
-        yield name, torch.from_numpy(reader.read(name)).to(torch.bfloat16)
+        while engine.has_work():
+            for event in engine.step():
+                text = texts.pop(event.request_id, "") + event.text
+                if event.finish_reason is None:
+                    texts[event.request_id] = text
+                    continue
+                answer = {
+                    "id": event.request_id,
+                    "ended": event.finish_reason == "stop",
+                    "tokens": event.completion_tokens,
+                    "text": text,
+                }
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                file.flush()
+                made, tokens = made + 1, tokens + event.completion_tokens
+                spent = time.monotonic() - start
+                print(
+                    f"{made}/{wanted} {event.request_id} {event.completion_tokens} tokens"
+                    f"{'' if answer['ended'] else ' (cut)'}, {tokens / spent:.0f} tok/s",
+                    file=sys.stderr,
+                )
+                if spent > run.minutes * 60:
+                    return

@@ -50,12 +50,13 @@ class Verdicts:
 
 @dataclass
 class Pack:
-    """Samples of one language; `tokens` by split."""
+    """Samples of one language; `tokens` by split, `engines`: samples by what ran the base."""
 
     language: str
     samples: list[dict] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
+    engines: Counter[str] = field(default_factory=Counter)
     generated: int = 0
     checkers: list[str] = field(default_factory=list)
 
@@ -86,6 +87,7 @@ def build(
             continue
         seen.add(text)
         pack.tokens[task.split] += count(text)
+        pack.engines[answers[task.id].get("by", "not recorded")] += 1
         sample = {"id": task.id, "split": task.split, "instruction": task.instruction}
         if task.answer == "code":
             sample |= {"answer": "code", "tag": task.tag, "code": text}
@@ -146,6 +148,7 @@ def header(pack: Pack, provenance: dict, benchmarks: list[str]) -> dict:
             "generated": pack.generated,
             "accepted": len(pack.samples),
             "rejected": dict(sorted(pack.rejected.items())),
+            "engines": dict(sorted(pack.engines.items())),
             "checker": "; ".join(pack.checkers),
             "tokens": {split: pack.tokens[split] for split in ("train", "heldout")},
             "benchmark overlap": compared,

@@ -9,48 +9,21 @@ from pathlib import Path
 
 from answers import Sampling
 
-from subllm.acquire.pull import base_files
-from subllm.catalog.loader import load_catalog
-from subllm.catalog.schema import BaseEntry
-from subllm.settings import load_settings
-from subllm.store.files import hash_file
 from subllm.store.store import Store
 
 RUN_FILE = "run.json"
 
 
-def find_base(name: str) -> tuple[tuple[Path, ...], dict]:
-    """Files of a base and its provenance. `name` is one of the store's bases, or a GGUF
-    file that the catalog lists (by its digest, whatever the file is called).
-
-    Raises SystemExit for another file and errors of the store for another name."""
-    path = Path(name)
-    if path.is_file():
-        digest = hash_file(path).removeprefix("sha256-")
-        for entry in load_catalog().bases.values():
-            for source in entry.sources:
-                if source.type == "hub" and source.sha256 == digest:
-                    return (path,), _record(entry, source.repo, source.revision, digest)
-        raise SystemExit(f"{name} is no file of the catalog; give a base by its name")
-    store = Store(load_settings().home)
+def find_base(store: Store, name: str) -> dict:
+    """The provenance of a base. Raises errors of the store for a name it does not have."""
     manifest = store.base(name)
-    return tuple(base_files(manifest, store)), {
+    return {
         "base": manifest.name,
         # A path means nothing elsewhere; the digest says what was there.
         "source": "path" if manifest.source.startswith("path:") else manifest.source,
         "revision": manifest.revision,
         "digest": ", ".join(f.digest for f in manifest.files if not f.name.endswith(".json")),
         "licence": manifest.licence.id,
-    }
-
-
-def _record(entry: BaseEntry, repo: str, revision: str, digest: str) -> dict:
-    return {
-        "base": entry.name,
-        "source": f"hub:{repo}",
-        "revision": revision,
-        "digest": f"sha256-{digest}",
-        "licence": entry.licence.id,
     }
 
 

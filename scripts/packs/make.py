@@ -4,7 +4,8 @@
   scripts/make-packs generate   only ask; what is answered already is not asked again
   scripts/make-packs assemble   only check the answers there are and write packs
 
-Generation takes an hour or more on two cores; stop it whenever you like and run it again.
+The base answers on subllm's own engine, dense and in int8. That takes most of an hour on
+two cores; stop it whenever you like and run it again.
 Checking wants node, g++, gcc, javac and bash; assembling fails where one is missing. The
 same answers and tools give the same packs, byte for byte.
 """
@@ -12,7 +13,6 @@ same answers and tools give the same packs, byte for byte.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from checkers import CHECKERS
 from tasks import COUNTS, LANGUAGES
 
 from subllm.errors import SubllmError
+from subllm.progress import NullProgress
+from subllm.settings import load_settings
+from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +51,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("command", nargs="?", choices=["all", "generate", "assemble"], default="all")
-    add("--base", default="qwen2.5-coder:0.5b", help="a base in the store, or its GGUF file")
+    add("--base", default="qwen2.5-coder:0.5b", help="a base in the store; pull it first")
     add("--answers", type=Path, default=ROOT / ".build/packs/answers", help="raw answers")
     add("--out", type=Path, default=ROOT / "src/subllm/calibration/data", help="the packs")
     add("--benchmarks", type=Path, help="HumanEval-form .jsonl.gz files to stay clear of")
     add("--tasks", nargs="+", default=[], metavar="LANGUAGE=N", help=f"default {COUNTS}")
-    add("--slots", type=int, default=64, help="texts in flight per worker")
-    add("--workers", type=int, default=os.cpu_count(), help="processes with a thread each")
+    add("--slots", type=int, default=64, help="answers that decode together")
     add("--minutes", type=float, default=600.0, help="stop asking after so long")
     add("--temperature", type=float, default=0.8)
     add("--top-p", type=float, default=0.95)
@@ -71,26 +73,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def ask(options: argparse.Namespace) -> None:
-    from ask import Run, generate  # needs torch and transformers, assembling does not
+    from ask import Run, generate  # loads an engine, assembling needs none
 
-    from subllm.weights.open import open_weights
+    from subllm.extraction.dense import add_dense
 
-    files, base = find_base(options.base)
+    store = Store(load_settings().home)
+    base = find_base(store, options.base)
     sampling = Sampling(options.temperature, options.top_p, options.max_new, options.seed)
     record_run(options.answers, base, sampling, options.counts)
-    tokenizer = Tokenizer.from_files(open_weights(files).tokenizer_files())
-    (options.answers / TOKENIZER_FILE).write_bytes(tokenizer.to_bundle())
-    generate(
-        Run(
-            base=files,
-            directory=options.answers,
-            counts=options.counts,
-            slots=options.slots,
-            workers=options.workers,
-            minutes=options.minutes,
-            sampling=sampling,
-        )
-    )
+    dense = add_dense(store, options.base, NullProgress())
+    bundle = store.blobs.read_bytes(dense.manifest.blobs.tokenizer)
+    (options.answers / TOKENIZER_FILE).write_bytes(bundle)
+    run = Run(options.answers, options.counts, options.slots, options.minutes, sampling)
+    generate(run, store, dense.name)
 
 
 def write_packs(options: argparse.Namespace) -> None:

@@ -1,108 +1,70 @@
-"""Asking a tiny checkpoint from disk, one worker's share at a time."""
+"""Asking a tiny model of a store."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import ask
 import pytest
-import torch
 from answers import Sampling, read_answers, rotation
-from ask import Run, load_model, work
-from generate import Finished
-from oracles import tiny_models
+from unit.cli import tiny_store
 
-from subllm.weights.open import open_weights
+from subllm.store.store import Store
 
 COUNTS = {"python": 2, "javascript": 1, "cpp": 1, "java": 1, "general": 2}
-TEMPLATE = "{{ messages[0].content }}<|mark|>"
+TASKS = {task.id: task for _, task in rotation(COUNTS, 0)}
+DENSE = f"{tiny_store.BASE}-dense"
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """`work` takes one thread; other tests get back what they had."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", params=["qwen2", "llama"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One with a tied head, one without."""
-    directory = tmp_path_factory.mktemp("checkpoint")
-    tiny_models.oracle(request.param).save_pretrained(directory)
-    bundle = json.loads(tiny_models.tokenizer().to_bundle())
-    (directory / "tokenizer.json").write_text(bundle["tokenizer"])
-    (directory / "tokenizer_config.json").write_text(
-        json.dumps({"eos_token": "<|end|>", "chat_template": TEMPLATE})
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    directory = tmp_path_factory.mktemp("ask")
+    return tiny_store.build(
+        directory / "home", tiny_store.write_checkpoint(directory / "checkpoint")
     )
-    return directory
 
 
-def run(checkpoint: Path, directory: Path) -> Run:
-    directory.mkdir()
-    return Run((checkpoint,), directory, COUNTS, 4, 2, 10.0, Sampling(max_new=6))
+def run(directory: Path) -> ask.Run:
+    return ask.Run(directory, COUNTS, 3, 10.0, Sampling(max_new=6))
 
 
-def test_the_model_is_the_checkpoint_in_bfloat16(checkpoint: Path) -> None:
-    reader = open_weights(checkpoint)
-    state = load_model(reader).state_dict()
-    for name in reader.names():
-        assert torch.equal(state[name], torch.from_numpy(reader.read(name)).bfloat16())
-
-
-def test_workers_answer_all_tasks_once_and_go_on_after_a_stop(
-    checkpoint: Path, tmp_path: Path
+def test_all_tasks_are_answered_once_and_a_stopped_run_goes_on(
+    store: Store, tmp_path: Path
 ) -> None:
-    asked = run(checkpoint, tmp_path / "answers")
-    ids = [task.id for _, task in rotation(COUNTS, 0)]
-    work(asked, 0)
-    assert set(read_answers(asked.directory)) == set(ids[::2])
-    work(asked, 1)
-    made = read_answers(asked.directory)
-    assert set(made) == set(ids)
-    for answer in made.values():
-        assert answer["tokens"] == 6 or answer["ended"]
-
-    path = asked.directory / "worker-1.jsonl"
+    asked = run(tmp_path)
+    ask.generate(asked, store, DENSE)
+    made = read_answers(tmp_path)
+    assert set(made) == set(TASKS)
+    assert all(a["tokens"] == 6 and not a["ended"] and len(a["text"]) == 6 for a in made.values())
+    path = tmp_path / ask.ANSWERS_FILE
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:-1]) + '\n{"id"')  # killed while it wrote the last
-    work(asked, 1)
-    assert set(read_answers(asked.directory)) == set(ids)
-    assert len(path.read_text().splitlines()) == len(lines) + 1
+    path.write_text("\n".join(lines[:-2]) + '\n{"id"')  # killed while it wrote
+    ask.generate(asked, store, DENSE)
+    assert read_answers(tmp_path) == made  # each task's draws are its own
     before = path.read_text()
-    work(asked, 1)
+    ask.generate(asked, store, DENSE)
     assert path.read_text() == before
 
 
-def test_prompts_are_requests_in_the_chat_template_and_answers_their_texts(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_greedy_answers_follow_the_request_in_the_chat_template(
+    store: Store, tmp_path: Path
 ) -> None:
-    class Echo:
-        """Ends every text at once, with the last tokens of its prompt before the mark."""
-
-        def __init__(self, model: object, stops: frozenset[int], *_: object) -> None:
-            assert tiny_models.END in stops
-
-        def run(self, prompts: list[tuple[int, list[int]]]) -> Iterator[Finished]:
-            for number, ids in prompts:
-                assert ids[-1] == tiny_models.MARK
-                yield Finished(number, ids[:-1], number % 2 == 0)
-
-    monkeypatch.setattr(ask, "Generator", Echo)
-    asked = dataclasses.replace(run(checkpoint, tmp_path / "answers"), workers=1)
-    ask.work(asked, 0)
-    made = read_answers(asked.directory)
-    for number, task in rotation(COUNTS, 0):
-        assert made[task.id]["text"] == task.request
-        assert made[task.id]["ended"] == (number % 2 == 0)
-        assert made[task.id]["tokens"] == len(task.request.encode())
+    asked = dataclasses.replace(run(tmp_path), sampling=Sampling(temperature=0.0, max_new=8))
+    ask.generate(asked, store, DENSE)
+    for task in TASKS.values():
+        ids = [
+            tiny_store.token("<|im_start|>"),
+            *f"user\n{task.request}".encode(),
+            tiny_store.token("<|im_end|>"),
+            *b"\n",
+            tiny_store.token("<|im_start|>"),
+            *b"assistant\n",
+        ]
+        expected = tiny_store.greedy(store, ids, 8)
+        assert read_answers(tmp_path)[task.id]["text"] == expected
 
 
-def test_it_stops_when_the_minutes_are_over(checkpoint: Path, tmp_path: Path) -> None:
-    asked = dataclasses.replace(run(checkpoint, tmp_path / "answers"), minutes=0.0)
-    ask.work(asked, 0)
-    assert len(read_answers(asked.directory)) == 1
+def test_it_stops_when_the_minutes_are_over(store: Store, tmp_path: Path) -> None:
+    ask.generate(dataclasses.replace(run(tmp_path), minutes=0.0), store, DENSE)
+    assert len(read_answers(tmp_path)) == 1

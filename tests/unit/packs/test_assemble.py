@@ -22,7 +22,13 @@ def program(number: int) -> str:
 
 
 def answer(task: Task, code: str, ended: bool = True) -> dict:
-    return {"id": task.id, "ended": ended, "tokens": 9, "text": f"```{task.tag}\n{code}```"}
+    return {
+        "id": task.id,
+        "by": "an engine",
+        "ended": ended,
+        "tokens": 9,
+        "text": f"```{task.tag}\n{code}```",
+    }
 
 
 class Counted:
@@ -147,6 +153,7 @@ def test_packs_are_the_same_bytes_and_say_where_they_come_from(tmp_path: Path) -
     answers = [answer(task, program(n)) for n, task in enumerate(made[:12])]
     copied = "one two three four five six seven eight nine ten eleven"
     answers[0] = answer(made[0], program(0) + f"# {copied}\n")
+    del answers[5]["by"]
     with gzip.open(tmp_path / "problems.jsonl.gz", "wt") as file:
         file.write(json.dumps({"prompt": copied, "number": 3}) + "\n")
     names, benchmark = assemble.read_benchmarks(tmp_path)
@@ -173,6 +180,7 @@ def test_packs_are_the_same_bytes_and_say_where_they_come_from(tmp_path: Path) -
             "generated": 12,
             "accepted": 11,
             "rejected": {"benchmark overlap": 1},
+            "engines": {"an engine": 10, "not recorded": 1},
             "checker": "tool 1",
             "tokens": {"train": pack.tokens["train"], "heldout": pack.tokens["heldout"]},
             "benchmark overlap": {
