@@ -84,7 +84,7 @@ def load_engine(
     ContextLengthError for a context longer than the model's, BackendError when the
     backend is missing or does not have the device.
     """
-    chosen = _choose(backend, device)
+    chosen = choose_backend(backend, device)
     with open_model(store, name) as files:
         manifest = files.manifest
         context = _context(name, context_length, manifest.prompt.context_length)
@@ -117,7 +117,9 @@ def _context(name: str, asked: int | None, longest: int) -> int:
     return asked
 
 
-def _choose(backend: BackendName, device: str) -> BackendName:
+def choose_backend(backend: BackendName, device: str) -> BackendName:
+    """ "native" or "torch" for what was asked for. Raises BackendError for native elsewhere
+    than on the CPU."""
     if backend == "native" and device not in ("auto", "cpu"):
         raise BackendError(
             f"the native backend computes on the CPU, not on {device}; use --backend torch"
