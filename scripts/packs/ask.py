@@ -24,9 +24,6 @@ ANSWER_ROOM = 1024  # tokens of KV memory for a request and its answer
 ANSWERS_FILE = "answers.jsonl"
 
 
-BY = "transformers, bfloat16"  # kept with each answer: arithmetic makes a difference
-
-
 @dataclass(frozen=True)
 class Run:
     """What one call generates. `slots` answers decode together: reading the weights once
@@ -55,12 +52,14 @@ def generate(run: Run, store: Store, model: str) -> None:
         queue_limit=len(open_tasks),
         kv_tokens=ANSWER_ROOM * run.slots,
     )
-    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(store.model(model).blobs.tokenizer))
+    manifest = store.model(model)
+    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
     template = ChatTemplate(tokenizer.chat_template or "", tokenizer.bos_token, tokenizer.eos_token)
     for number, task in open_tasks.values():
         engine.add(_request(task, number, tokenizer, template, run.sampling))
     try:
-        _collect(run, engine, len(open_tasks))
+        by = f"subllm engine, {manifest.values} weights, {manifest.head} head"
+        _collect(run, engine, by, len(open_tasks))
     finally:
         engine.close()
 
@@ -78,8 +77,9 @@ def _request(
     return Request(task.id, tuple(prompt), params)
 
 
-def _collect(run: Run, engine: LocalEngine, wanted: int) -> None:
-    """Write every answer as it ends."""
+def _collect(run: Run, engine: LocalEngine, by: str, wanted: int) -> None:
+    """Write every answer as it ends. `by` says what ran the base, which packs record:
+    rounding makes other answers."""
     path = run.directory / ANSWERS_FILE
     end_line(path)
     texts: dict[str, str] = {}
@@ -93,6 +93,7 @@ def _collect(run: Run, engine: LocalEngine, wanted: int) -> None:
                     continue
                 answer = {
                     "id": event.request_id,
+                    "by": by,
                     "ended": event.finish_reason == "stop",
                     "tokens": event.completion_tokens,
                     "text": text,

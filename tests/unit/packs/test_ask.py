@@ -36,6 +36,8 @@ def test_all_tasks_are_answered_once_and_a_stopped_run_goes_on(
     ask.generate(asked, store, DENSE)
     made = read_answers(tmp_path)
     assert set(made) == set(TASKS)
+    values = store.model(DENSE).values
+    assert {a["by"] for a in made.values()} == {f"subllm engine, {values} weights, {values} head"}
     assert all(a["tokens"] == 6 and not a["ended"] and len(a["text"]) == 6 for a in made.values())
     path = tmp_path / ask.ANSWERS_FILE
     lines = path.read_text().splitlines()
