@@ -16,7 +16,7 @@ from subjects import SUBJECTS, TOPICS
 HELDOUT_SHARE = 6  # one subject in six is held out
 LANGUAGES = ("python", "javascript", "cpp", "java", "general")
 # Asked by default: the more, the fewer answers a language's compiler takes.
-COUNTS = {"python": 340, "javascript": 310, "cpp": 640, "java": 780, "general": 290}
+COUNTS = {"python": 340, "javascript": 310, "cpp": 640, "java": 780, "general": 300}
 CODE_NAMES = {"python": "Python", "javascript": "JavaScript", "cpp": "C++", "java": "Java"}
 
 COMPLETE = {
