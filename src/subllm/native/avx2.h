@@ -1,5 +1,5 @@
-// What the AVX2 kernels share. There is no expand instruction: a byte of the mask chooses
-// from a table where each of eight columns finds its weight, and pshufb puts it there.
+// What the AVX2 kernels share. There is no expand instruction: tables say where each column
+// finds its weight, and pshufb puts it there.
 //
 // int4 becomes unsigned bytes u = code + 8 (0 is 8) for pmaddubsw, whose 16-bit sums hold a
 // whole group; the excess 8 * (sum of activations) is taken off per group. int8 stays signed
@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "kernel_parts.h"
+#include "spread_tables.h"
 
 namespace subllm::avx2 {
 
@@ -21,50 +22,8 @@ inline constexpr int kLanes = 8, kFill = 4;
 
 namespace {
 
-struct Tables {
-  // For each byte of a mask: which of the following values a column takes, 0x80 for none.
-  alignas(64) uint8_t bytes[256][8];
-  alignas(64) uint8_t last[256][8];  // as bytes, of the last of eight values
-  alignas(64) uint8_t words[256][16];  // the same for values of two bytes
-  alignas(64) uint8_t later[9][16];    // what eight columns add to the indices of the next eight
-};
-
-constexpr Tables make_tables() {
-  Tables t{};
-  for (int mask = 0; mask < 256; ++mask) {
-    int next = 0;
-    for (int j = 0; j < 8; ++j) {
-      const bool kept = mask >> j & 1;
-      t.bytes[mask][j] = static_cast<uint8_t>(kept ? next : 0x80);
-      t.words[mask][2 * j] = static_cast<uint8_t>(kept ? 2 * next : 0x80);
-      t.words[mask][2 * j + 1] = static_cast<uint8_t>(kept ? 2 * next + 1 : 0x80);
-      next += kept;
-    }
-    for (int j = 0; j < 8; ++j)
-      t.last[mask][j] = static_cast<uint8_t>(mask >> j & 1 ? 8 - next + t.bytes[mask][j] : 0x80);
-  }
-  for (int count = 0; count <= 8; ++count)
-    for (int j = 8; j < 16; ++j) t.later[count][j] = static_cast<uint8_t>(count);
-  return t;
-}
-constexpr Tables kTables = make_tables();
-
 inline __m128i load128(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
 inline __m256i load256(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
-inline uint64_t load64(const void* at) {
-  uint64_t word;
-  __builtin_memcpy(&word, at, sizeof(word));
-  return word;
-}
-
-// Sixteen nibbles from nibble `at` of a run on.
-inline int64_t nibbles(const uint8_t* run, int at) {
-  const uint8_t* byte = run + at / 2;
-  const int odd = at % 2;
-  // If odd, the first load lacks the last nibble and the second the first; the rest agrees.
-  return static_cast<int64_t>(load64(byte) >> (4 * odd) | load64(byte + odd) << (4 * odd));
-}
-
 // Shuffle of 16 columns out of the next 16 values; `halved`: they keep eight.
 template <bool halved>
 inline __m128i shuffle_of(uint64_t mask) {

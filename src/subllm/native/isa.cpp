@@ -4,6 +4,11 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace subllm {
 
 namespace {
@@ -25,6 +30,14 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
 }
+#elif defined(__aarch64__)
+bool has_dot_product() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+  return true;  // every Apple processor that macOS runs on has it
+#endif
+}
 #endif
 
 const std::vector<Candidate>& candidates() {
@@ -32,8 +45,8 @@ const std::vector<Candidate>& candidates() {
 #if defined(__x86_64__)
       {&kAvx512Kernels, &has_avx512},
       {&kAvx2Kernels, &has_avx2},
-#elif 0
-      {&kNeonKernels, [] { return true; }},
+#elif defined(__aarch64__)
+      {&kNeonKernels, &has_dot_product},
 #endif
       {&kScalarKernels, [] { return true; }},
   };

@@ -107,7 +107,8 @@ inline int64_t panel_bytes(const Geometry& g, int64_t tokens, int64_t fill) {
 
 // Several tokens: row tiles are unpacked into a panel once, then multiplied with blocks of
 // tokens that lie side by side in the lanes, and one by one with the tokens that are left.
-// Isa says how: kLanes, kFill, kVectors (blocks at a time, 1 or 2), unpack, block and one.
+// Isa says how: kLanes (0: no blocks), kFill, kVectors (blocks at a time, 1 or 2), unpack,
+// block and one.
 template <typename Isa, ValueType type, Kind kind>
 inline void multiply_panels(const PackedView& view, const Activations& x, int64_t begin,
                             int64_t end, const Target& target, uint8_t* panel) {
@@ -131,14 +132,16 @@ inline void multiply_panels(const PackedView& view, const Activations& x, int64_
       for (int64_t block = 0; block < blocks; ++block)
         for (int64_t r = 0; r < kTileRows; ++r) Isa::unpack(runs, block, rows + r * pitch);
     }
-    const int64_t full = x.laned / Isa::kLanes;
-    int64_t block = 0;
-    for (; block + Isa::kVectors <= full; block += Isa::kVectors)
-      for (int64_t tile = first; tile < last; ++tile)
-        Isa::template block<type, Isa::kVectors>(tile_at(tile), x, block, target);
-    if (block < full)
-      for (int64_t tile = first; tile < last; ++tile)
-        Isa::template block<type, 1>(tile_at(tile), x, block, target);
+    if constexpr (Isa::kLanes > 0) {
+      const int64_t full = x.laned / Isa::kLanes;
+      int64_t block = 0;
+      for (; block + Isa::kVectors <= full; block += Isa::kVectors)
+        for (int64_t tile = first; tile < last; ++tile)
+          Isa::template block<type, Isa::kVectors>(tile_at(tile), x, block, target);
+      if (block < full)
+        for (int64_t tile = first; tile < last; ++tile)
+          Isa::template block<type, 1>(tile_at(tile), x, block, target);
+    }
     for (int64_t tile = first; tile < last; ++tile)
       for (int64_t t = x.laned; t < x.tokens; ++t) Isa::template one<type>(tile_at(tile), x, t, target);
   }

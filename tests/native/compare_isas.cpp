@@ -1,0 +1,101 @@
+// Compares every instruction set of this CPU with the scalar kernels on random matrices;
+// prints what differs. Needs no Python, so it also runs under an emulator.
+
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core.h"
+#include "product.h"
+
+using namespace subllm;
+
+namespace {
+
+struct Sample {
+  std::vector<uint64_t> mask;
+  std::vector<uint32_t> offsets;
+  std::vector<uint8_t> values;
+  std::vector<uint16_t> scales;
+  PackedView view;
+};
+
+// `kept` of every `span` columns survive; span 0 is dense, span 1 unstructured with a share of
+// `kept` percent.
+Sample make(std::mt19937& random, int64_t rows, int64_t cols, ValueType type, int kept, int span) {
+  std::normal_distribution<float> normal;
+  std::vector<float> weights(rows * cols), scores(rows * cols);
+  for (auto& weight : weights) weight = normal(random);
+  for (auto& score : scores) score = normal(random);
+  Sample s;
+  const int64_t slots = span == 0 ? 64 : span == 1 ? 0 : 64 * kept / span;
+  const Geometry g{rows, cols, slots, type};
+  if (span > 0) {
+    const auto chosen = std::make_unique<bool[]>(rows * cols);
+    if (span == 1)
+      select_rows(scores.data(), rows, cols, cols - cols * kept / 100, chosen.get(), 1);
+    else
+      select_nm(scores.data(), rows, cols, kept, span, chosen.get(), 1);
+    s.mask.resize(g.mask_words());
+    pack_bits(chosen.get(), rows, cols, s.mask.data(), 1);
+  }
+  int64_t bytes = g.row_tiles() * g.col_blocks() * kTileRows * run_bytes(type, slots);
+  if (span == 1) {
+    s.offsets.resize(g.row_tiles() + 1);
+    tile_offsets(g, s.mask.data(), s.offsets.data());
+    bytes = s.offsets.back() * kAlign;
+  }
+  s.values.resize(ceil_div(bytes, kAlign) * kAlign + kAlign);
+  if (type != ValueType::bf16) s.scales.resize(g.scale_count());
+  const auto or_null = [](auto& plane) { return plane.empty() ? nullptr : plane.data(); };
+  pack(weights.data(), g, or_null(s.mask), or_null(s.offsets), s.values.data(), or_null(s.scales), 1);
+  s.view = {g, or_null(s.mask), s.values.data(), or_null(s.scales), or_null(s.offsets)};
+  return s;
+}
+
+std::vector<float> product(Pool& pool, const Sample& s, const std::vector<float>& x, int64_t tokens,
+                           const Kernels& with) {
+  const Geometry& g = s.view.geometry;
+  std::vector<float> out(tokens * g.rows);
+  Input input;
+  input.prepare(pool, x.data(), tokens, g.cols, g.cols, input_form(g.type), with);
+  const Product one{&s.view, nullptr, out.data(), g.rows};
+  multiply(pool, input, {&one, 1}, with);
+  return out;
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  Pool pool;
+  int compared = 0, wrong = 0;
+  struct Pattern { int kept, span; };
+  for (const auto name : isas())
+    for (const auto type : {ValueType::int4, ValueType::int8, ValueType::bf16})
+      for (const auto [kept, span] : {Pattern{0, 0}, {8, 16}, {2, 4}, {31, 32}, {1, 4}, {50, 1}, {97, 1}})
+        for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 64}, {13, 576}, {40, 896}})
+          for (const int64_t tokens : {1, 2, 7, 19}) {
+            const Sample s = make(random, rows, cols, type, kept, span);
+            std::vector<float> x(tokens * cols);
+            for (auto& value : x) value = normal(random);
+            const auto got = product(pool, s, x, tokens, kernels(name));
+            const auto want = product(pool, s, x, tokens, kernels("scalar"));
+            const float room = type == ValueType::bf16 ? 1e-3f : 0.0f;
+            bool same = true;
+            for (size_t i = 0; i < got.size(); ++i) same &= std::fabs(got[i] - want[i]) <= room;
+            ++compared;
+            if (same) continue;
+            ++wrong;
+            std::printf("%s differs: type %d, %d of %d, %d x %d, %d tokens\n", std::string(name).c_str(),
+                        static_cast<int>(type), kept, span, static_cast<int>(rows),
+                        static_cast<int>(cols), static_cast<int>(tokens));
+          }
+  std::printf("%d products compared, %d differ; kernels:", compared, wrong);
+  for (const auto name : isas()) std::printf(" %s", std::string(name).c_str());
+  std::printf("\n");
+  return wrong != 0;
+}
