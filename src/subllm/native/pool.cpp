@@ -92,7 +92,7 @@ struct Pool::Team {
         const std::lock_guard lock(error_lock);
         if (!error) error = std::current_exception();
       }
-      if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
+      if (unfinished.fetch_sub(1) == 1) unfinished.notify_one();
       seen = open.load(std::memory_order_acquire);
     }
   }
@@ -127,7 +127,9 @@ struct Pool::Team {
     unfinished.store(static_cast<int32_t>(parts), std::memory_order_relaxed);
     const uint32_t number = region.load(std::memory_order_relaxed) + 1;
     open.store(uint64_t{number} << 32 | static_cast<uint32_t>(parts), std::memory_order_release);
-    region.store(number, std::memory_order_release);
+    // Sequentially consistent, as whoever notifies must be: else the look at who is waiting may
+    // come before the store, and a worker sleeps on.
+    region.store(number);
     region.notify_all();
     inside_region = true;
     work(number);
@@ -141,7 +143,7 @@ struct Pool::Team {
 
   ~Team() {
     stop.store(true, std::memory_order_release);
-    region.fetch_add(1, std::memory_order_release);
+    region.fetch_add(1);
     region.notify_all();
     for (auto& worker : workers) worker.join();
   }
