@@ -19,13 +19,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subllm.kernels import ops
+from subllm.runtime.bandwidth import read_bandwidth
 from subllm.sparsity.layout import aligned_empty
 from subllm.sparsity.mask import select
 from subllm.sparsity.packing import PackedTensor, pack
@@ -50,14 +50,6 @@ def timed(call: Callable[[], Any]) -> list[float]:
         call()
         durations.append(time.perf_counter() - start)
     return durations
-
-
-def read_bandwidth(threads: int) -> float:
-    """Bytes per second that summing a large array reads, best run."""
-    data = np.ones(COLD_BYTES // 8 * 2, np.int64)
-    parts = np.array_split(data, threads)
-    with ThreadPoolExecutor(threads) as executor:
-        return data.nbytes / min(timed(lambda: list(executor.map(np.sum, parts))))
 
 
 def packed(rows: int, cols: int, pattern: str, values: str) -> PackedTensor:

@@ -134,7 +134,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     threads = min(settings.threads or cpus, cpus)
     native = backend == "native"
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": threads,
         "backend": backend,
         "kernels": (os.environ.get("SUBLLM_ISA") or core().isas()[0]) if native else None,
@@ -142,7 +142,8 @@ def _machine(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """As the system calls it, e.g. AMD EPYC 9754."""
     import platform
     from pathlib import Path
 
