@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from subllm.errors import ExtractionError
+from subllm.extraction.attention import register
 from subllm.weights.reader import WeightReader
 
 BatchShape = tuple[int, int]  # sequences, tokens
@@ -53,15 +54,14 @@ class _Recorder(nn.Module):
         return hidden
 
 
-# Longer sequences would need too much memory for their attention scores.
-_EAGER_TOKENS = 1024
+# Longer sequences would need too much memory for their masks.
+_SLICED_TOKENS = 1024
 
 
 def _attention(device: torch.device, dtype: torch.dtype, longest: int) -> str:
-    """transformers' attention to run. On a CPU the fused kernel takes about 1.5 times as
-    long for short sequences in bf16 as products and a softmax of their own."""
-    fits = longest <= _EAGER_TOKENS
-    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 and fits else "sdpa"
+    """The attention that transformers' modules are to run."""
+    fits = longest <= _SLICED_TOKENS
+    return register() if device.type == "cpu" and dtype == torch.bfloat16 and fits else "sdpa"
 
 
 class BlockStack:
