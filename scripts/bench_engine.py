@@ -30,7 +30,8 @@ from worker import MEASURES, Worker, WorkerError
 from subllm.cli.bench import cpu_name
 from subllm.native import core
 from subllm.runtime.bandwidth import read_bandwidth
-from subllm.store.names import split_model_name
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.store.names import model_name
 from subllm.store.store import Store
 
 ENGINES = Path(__file__).with_name("engines")
@@ -139,12 +140,14 @@ def our_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list[
 
 
 def ensure_model(store: Store, base: str, language: str, values: str) -> str:
-    """The name of a model with blocks and head in `values`, made unless it is there."""
+    """The name of a model with blocks and head in `values`, made unless it is there, of this
+    very base and in the present layout."""
     tag = f"bench_{values}"
-    name = f"{base}-{language}-{tag}"
+    name = model_name(base, language, tag)
     if name in store.names():
-        return name
-    assert split_model_name(name).tag == tag
+        known = store.model(name)
+        if (known.base.manifest, known.layout) == (store.resolve(base), LAYOUT_VERSION):
+            return name
     print(f"making {name}", file=sys.stderr)
     options = ["--values", values, "--head", values, "--tag", tag]
     if language == "dense":
