@@ -112,6 +112,14 @@ SUBLLM_INLINE void soften(const AttendTile& t, int64_t row, int64_t low, int64_t
   t.peak[row] = peak;
 }
 
+// Keys of a block as floats.
+void widen(const AttendTile& t, const int8_t* keys, const float* scales) {
+  for (int64_t i = 0; i < t.dim; ++i)
+    for (int64_t j = 0; j < kKvBlock; j += kLanes)
+      store(t.widened + i * kKvBlock + j,
+            load(keys + i * kKvBlock + j) * load(scales + i / kKeyGroup * kKvBlock + j));
+}
+
 template <class T>
 void attend_blocks(const AttendTile& t) {
   for (int64_t row = 0; row < t.rows; ++row) {
@@ -124,27 +132,27 @@ void attend_blocks(const AttendTile& t) {
     const std::byte* base = t.blocks[block];
     const T* keys = reinterpret_cast<const T*>(base + t.keys);
     const T* values = reinterpret_cast<const T*>(base + t.values);
-    const bool scaled = t.type == KvType::int8;
-    const float* key_scales = reinterpret_cast<const float*>(base + t.key_scales);
-    const float* value_scales = reinterpret_cast<const float*>(base + t.value_scales);
+    const float* value_scales = nullptr;
     const int64_t first = (t.begin > origin ? t.begin : origin) - origin;
     const int64_t last = (t.end < origin + kKvBlock ? t.end : origin + kKvBlock) - origin;
 
-    multiply<T>({t.queries, t.dim, t.dim, kKvBlock, t.scores, kKvBlock, false}, keys, t.rows,
-                kKvBlock);
+    const Product scores{t.queries, t.dim, t.dim, kKvBlock, t.scores, kKvBlock, false};
+    if constexpr (sizeof(T) == 1) {
+      widen(t, keys, reinterpret_cast<const float*>(base + t.key_scales));
+      multiply(scores, t.widened, t.rows, kKvBlock);
+      value_scales = reinterpret_cast<const float*>(base + t.value_scales);
+    } else {
+      multiply(scores, keys, t.rows, kKvBlock);
+    }
     for (int64_t row = 0; row < t.rows; ++row) {
-      float* scores = t.scores + row * kKvBlock;
-      if (scaled)
-        for (int64_t i = 0; i < kKvBlock; i += kLanes)
-          store(scores + i, load(scores + i) * load(key_scales + i));
+      float* line = t.scores + row * kKvBlock;
       if (t.softcap != 0.0f)
         for (int64_t i = 0; i < kKvBlock; i += kLanes)
-          store(scores + i,
-                splat(t.softcap) * tanh_of(load(scores + i) * splat(1.0f / t.softcap)));
+          store(line + i, splat(t.softcap) * tanh_of(load(line + i) * splat(1.0f / t.softcap)));
       const int64_t own = t.position + row / t.group - origin;  // the row's own token
-      int64_t low = t.window > 0 && own - t.window + 1 > first ? own - t.window + 1 : first;
+      const int64_t low = t.window > 0 && own - t.window + 1 > first ? own - t.window + 1 : first;
       const int64_t high = own + 1 < last ? own + 1 : last;
-      soften(t, row, low, high, scaled ? value_scales : nullptr);
+      soften(t, row, low, high, value_scales);
     }
     multiply<T>({t.scores, kKvBlock, last, t.stride, t.out, t.stride, true}, values, t.rows,
                 t.stride);

@@ -88,8 +88,10 @@ void Attention::compute(const KvCache& cache, const Tile& tile, int64_t window, 
   const int64_t rows = rows_of(tile), dim = spec_.head_dim, group = spec_.group();
   const int64_t query_floats = ceil_div(rows * dim, 16) * 16;
   const int64_t score_floats = rows * kKvBlock;
-  float* gathered = scratch.reserve(query_floats + score_floats + partial_floats());
-  if (tile.parts == 1) partial = gathered + query_floats + score_floats;
+  const int64_t key_floats = layout.type == KvType::int8 ? dim * kKvBlock : 0;
+  float* gathered =
+      scratch.reserve(query_floats + score_floats + key_floats + partial_floats());
+  if (tile.parts == 1) partial = gathered + query_floats + score_floats + key_floats;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t token = tile.span->row + tile.first + row / group;
     const float* query = queries + token * query_stride + (tile.kv_head * group + row % group) * dim;
@@ -114,6 +116,7 @@ void Attention::compute(const KvCache& cache, const Tile& tile, int64_t window, 
       .key_scales = head + layout.key_scales,
       .value_scales = head + layout.value_scales,
       .scores = gathered + query_floats,
+      .widened = gathered + query_floats + score_floats,
       .out = partial,
       .peak = partial + rows * layout.stride,
       .mass = partial + rows * (layout.stride + 1),

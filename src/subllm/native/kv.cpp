@@ -56,7 +56,7 @@ KvLayout::KvLayout(const DecoderSpec& spec, KvType kv_type)
   values = aligned(dim * kKvBlock * size);
   key_scales = values + aligned(kKvBlock * stride * size);
   const int64_t scale_bytes = type == KvType::int8 ? kKvBlock * int64_t{sizeof(float)} : 0;
-  value_scales = key_scales + scale_bytes;
+  value_scales = key_scales + ceil_div(dim, kKeyGroup) * scale_bytes;
   head_bytes = value_scales + scale_bytes;
   block_bytes = layers * heads * head_bytes;
 }
@@ -143,16 +143,19 @@ void KvCache::store(int64_t slab, int64_t position, int64_t layer, const float* 
                     const float* value) const {
   const int64_t slot = position % kKvBlock, size = element_bytes(layout_.type);
   std::byte* block = slab_of(slab).table[position / kKvBlock];
+  const int64_t dim = layout_.dim;
   for (int64_t head = 0; head < layout_.heads; ++head) {
     std::byte* base = block + layout_.head(layer, head);
-    const float key_scale = encode(layout_.type, key + head * layout_.dim, layout_.dim, kKvBlock,
-                                   base + slot * size);
-    const float value_scale = encode(layout_.type, value + head * layout_.dim, layout_.dim, 1,
-                                     base + layout_.values + slot * layout_.stride * size);
-    if (layout_.type == KvType::int8) {
-      reinterpret_cast<float*>(base + layout_.key_scales)[slot] = key_scale;
-      reinterpret_cast<float*>(base + layout_.value_scales)[slot] = value_scale;
+    auto* key_scales = reinterpret_cast<float*>(base + layout_.key_scales) + slot;
+    for (int64_t i = 0; i < dim; i += kKeyGroup) {
+      const float scale = encode(layout_.type, key + head * dim + i, std::min(kKeyGroup, dim - i),
+                                 kKvBlock, base + (i * kKvBlock + slot) * size);
+      if (layout_.type == KvType::int8) key_scales[i / kKeyGroup * kKvBlock] = scale;
     }
+    const float scale = encode(layout_.type, value + head * dim, dim, 1,
+                               base + layout_.values + slot * layout_.stride * size);
+    if (layout_.type == KvType::int8)
+      reinterpret_cast<float*>(base + layout_.value_scales)[slot] = scale;
   }
 }
 

@@ -15,7 +15,8 @@
 namespace subllm {
 
 // Where things lie in a block. For each layer and KV head: keys [dim][64], transposed,
-// values [64][stride], and for int8 a float scale per token for either.
+// values [64][stride], and for int8 float scales: of each token's keys one per 16 elements,
+// [ceil(dim / 16)][64], of its values one, [64].
 struct KvLayout {
   KvType type;
   int64_t layers, heads, dim;

@@ -10,6 +10,9 @@
 namespace subllm {
 
 inline constexpr int64_t kKvBlock = 64;  // tokens of a block of KV memory
+// Elements of a key that share a scale. Keys have a few channels far larger than the rest
+// (a bias of theirs, in some families), which must not coarsen all of them.
+inline constexpr int64_t kKeyGroup = 16;
 
 enum class KvType { f32, bf16, int8 };
 
@@ -28,8 +31,9 @@ struct AttendTile {
   const float* queries;            // [rows][dim], scaled
   const std::byte* const* blocks;  // KV blocks of the sequence
   int64_t keys, values;            // byte offsets in a block: [dim][64], [64][stride]
-  int64_t key_scales, value_scales;  // [64] float; int8 only
+  int64_t key_scales, value_scales;  // [ceil(dim / 16)][64] and [64] float; int8 only
   float* scores;                   // scratch [rows][64]
+  float* widened;                  // scratch [dim][64]; int8 only
   // Results: out [rows][stride] is the sum of exp(score - peak) * value, mass the sum of
   // exp(score - peak). A row that sees no key has mass 0.
   float* out;
