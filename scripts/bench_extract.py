@@ -95,9 +95,9 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     import numpy as np
     import torch
     from oracles.plain_wanda import prune_blockwise
-    from subllm.calibration.load import load_calibration
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from subllm.calibration.load import load_calibration
     from subllm.catalog.loader import load_catalog
     from subllm.extraction.memory import peak_memory_bytes
     from subllm.extraction.prepare import open_base

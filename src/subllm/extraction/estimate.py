@@ -12,7 +12,9 @@ from subllm.arch.spec import ArchSpec
 
 # Share of the run that is not matrix products (norms, attention, masks, packing),
 # measured on the 0.5B on two cores.
-_OVERHEAD = 1.35
+_OVERHEAD = 1.5
+# transformers and torch's own buffers, once blocks run; bytes.
+_LIBRARIES = 350_000_000
 
 
 @dataclass(frozen=True)
@@ -76,5 +78,7 @@ def estimate(
     block = spec.block_params() * size + largest * 12  # float32 source, scores, mask, packed
     working = 512 * spec.intermediate_size * size * 6
     head_slice = 16384 * spec.hidden_size * (4 + size)
-    peak = psutil.Process().memory_info().rss + states + max(block + working, head_slice)
+    head = 2.2 * spec.vocab_size * spec.hidden_size  # packed in parts, then in one piece
+    peak = psutil.Process().memory_info().rss + states + _LIBRARIES
+    peak += max(block + working, head_slice, head)
     return Estimate(flops, rate, _OVERHEAD * flops / rate + 3.0, int(peak))
