@@ -79,6 +79,6 @@ def estimate(
     working = 512 * spec.intermediate_size * size * 6
     head_slice = 16384 * spec.hidden_size * (4 + size)
     head = 2.2 * spec.vocab_size * spec.hidden_size  # packed in parts, then in one piece
-    peak = psutil.Process().memory_info().rss + states + _LIBRARIES
-    peak += max(block + working, head_slice, head)
+    resident = psutil.Process().memory_info().rss + _LIBRARIES
+    peak = resident + states + max(block + working, head_slice, head)
     return Estimate(flops, rate, _OVERHEAD * flops / rate + 3.0, int(peak))
