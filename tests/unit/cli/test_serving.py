@@ -203,7 +203,19 @@ def test_bad_settings(arguments: list[str], message: str, tiny: Store, subllm: C
 def test_a_server_that_ends_while_it_answers(
     tiny: Store, free_port: Callable[[], int], subllm: Command
 ) -> None:
-    server = daemon.launch(tiny.root, "127.0.0.1", free_port(), ["--threads", "1"], None)
+    # The tiny model may be done before the signal comes; then it is asked again.
+    for _ in range(5):
+        code, err = _ask_and_stop(tiny.root, free_port())
+        if code:
+            break
+    assert code == 8
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+
+
+def _ask_and_stop(home: Path, port: int) -> tuple[int, str]:
+    """Exit code and stderr of a completion whose server is stopped at its first bytes."""
+    server = daemon.launch(home, "127.0.0.1", port, ["--threads", "1"], None)
     with subprocess.Popen(
         [sys.executable, "-m", "subllm", "complete", "def f(", "-n", "1000"],
         stdout=subprocess.PIPE,
@@ -216,6 +228,4 @@ def test_a_server_that_ends_while_it_answers(
         daemon.stop(server)
         assert time.monotonic() - began < daemon.STOP_SECONDS
         err = process.stderr.read().decode()
-        assert process.wait(10) == 8
-    assert err.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in err
+        return process.wait(10), err
