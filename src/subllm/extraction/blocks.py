@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from subllm.errors import ExtractionError
-from subllm.extraction.attention import register
 from subllm.weights.reader import WeightReader
 
 BatchShape = tuple[int, int]  # sequences, tokens
@@ -54,27 +53,14 @@ class _Recorder(nn.Module):
         return hidden
 
 
-# Longer sequences would need too much memory for their masks.
-_SLICED_TOKENS = 1024
-
-
-def _attention(device: torch.device, dtype: torch.dtype, longest: int) -> str:
-    """The attention that transformers' modules are to run."""
-    fits = longest <= _SLICED_TOKENS
-    return register() if device.type == "cpu" and dtype == torch.bfloat16 and fits else "sdpa"
-
-
 class BlockStack:
     """The blocks of one model, loaded one at a time onto `device` in `dtype`.
 
-    longest: tokens of the longest sequence that will run. Memory: one block, plus the
-    embedding rows in use while `embed` runs. Raises ExtractionError where transformers
-    does not know the architecture.
+    Memory: one block, plus the embedding rows in use while `embed` runs. Raises
+    ExtractionError where transformers does not know the architecture.
     """
 
-    def __init__(
-        self, reader: WeightReader, device: torch.device, dtype: torch.dtype, longest: int
-    ) -> None:
+    def __init__(self, reader: WeightReader, device: torch.device, dtype: torch.dtype) -> None:
         from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -86,7 +72,7 @@ class BlockStack:
             config = AutoConfig.for_model(**reader.config)
             with init_empty_weights(include_buffers=False):
                 model = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, attn_implementation=_attention(device, dtype, longest)
+                    config, dtype=dtype, attn_implementation="sdpa"
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise ExtractionError(

@@ -97,7 +97,7 @@ class _Run:
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
         with PackedReader(file) as packed:
-            stack = BlockStack(prepared.reader, prepared.device, prepared.dtype, self._longest())
+            stack = BlockStack(prepared.reader, prepared.device, prepared.dtype)
             calibration = None
             if prepared.tokens is not None:
                 calibration = stack.embed(prepared.tokens, options.batch)
@@ -128,12 +128,6 @@ class _Run:
             self._workspace,
         )
         return loop.resumed_at, digest, manifest
-
-    def _longest(self) -> int:
-        lengths = [tokens.shape[1] for tokens in self._prepared.heldout.values()]
-        if self._prepared.tokens is not None:
-            lengths.append(self._prepared.tokens.shape[1])
-        return max(lengths, default=0)
 
     def _shared(self) -> tuple[Path | str, list[TensorEntry]]:
         """The shared part, as a new file or as the blob that the store has."""

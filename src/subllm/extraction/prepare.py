@@ -53,7 +53,7 @@ class ExtractOptions:
     seed: int = 0
     device: str = "auto"
     compute: str = "bfloat16"
-    batch: int = 1
+    batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
     tag: str = ""
