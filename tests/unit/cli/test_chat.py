@@ -181,18 +181,18 @@ def test_a_conversation_on_a_terminal(live: Live) -> None:
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_conversation(live: Live) -> None:
-    # The tiny model may be done before the signal comes; then it is asked again.
-    for _ in range(8):
-        terminal = Terminal("chat", "-n", "900")
-        terminal.until(">>> ")
-        terminal.type("go on\n", "go on\n", more=20)
-        os.killpg(terminal.process.pid, signal.SIGINT)
-        if terminal.shows("stopped; this turn is forgotten", 2.0):
-            break
-        terminal.process.kill()
-        terminal.close()
-    terminal.until(">>> ", terminal.shown.index("stopped"))
+    terminal = Terminal("chat", "-n", "900")
+    terminal.until(">>> ")
+    terminal.type("go on\n", "go on\n", more=20)
     os.killpg(terminal.process.pid, signal.SIGINT)
+    terminal.until("stopped; this turn is forgotten")
+    terminal.until(">>> ", terminal.shown.index("stopped"))
+    # A signal that arrives after the prompt is written and before the line editor waits is
+    # only looked at with the next event, so one that comes this early may need another.
+    for _ in range(10):
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        if terminal.shows("Ctrl-D leaves.", 1.0):
+            break
     terminal.until("Ctrl-D leaves.")
     terminal.type("/exit\n", "/exit")
     assert terminal.close() == 0

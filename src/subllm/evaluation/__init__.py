@@ -1,0 +1,1 @@
+"""Measuring models: pass@k in a sandbox, perplexity, other domains, masks compared."""

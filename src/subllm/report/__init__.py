@@ -1,0 +1,1 @@
+"""Records in, tables and pictures out; no weights needed."""
