@@ -9,7 +9,8 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- PatternError            a sparsity pattern that cannot be applied
     |   |-- CatalogError            a catalog file that does not validate
     |   |-- SettingsError           a configuration value that does not validate
-    |   `-- CalibrationError        calibration data missing, empty or malformed
+    |   |-- CalibrationError        calibration data missing, empty or malformed
+    |   `-- MissingExtraError       an optional part of subllm is not installed
     |-- AcquireError                a model or data set could not be fetched (exit 3)
     |   |-- NetworkError            no source answered
     |   |-- OfflineError            the network is needed but switched off
@@ -80,6 +81,10 @@ class SettingsError(UsageError):
 
 class CalibrationError(UsageError):
     """Calibration data that is missing, empty or malformed."""
+
+
+class MissingExtraError(UsageError):
+    """An optional part of subllm is not installed; the message gives the pip command."""
 
 
 class AcquireError(SubllmError):
