@@ -10,6 +10,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- CatalogError            a catalog file that does not validate
     |   |-- SettingsError           a configuration value that does not validate
     |   |-- CalibrationError        calibration data missing, empty or malformed
+    |   |-- BenchmarkError          evaluation data missing, empty or malformed
     |   `-- MissingExtraError       an optional part of subllm is not installed
     |-- AcquireError                a model or data set could not be fetched (exit 3)
     |   |-- NetworkError            no source answered
@@ -81,6 +82,10 @@ class SettingsError(UsageError):
 
 class CalibrationError(UsageError):
     """Calibration data that is missing, empty or malformed."""
+
+
+class BenchmarkError(UsageError):
+    """Evaluation data that is missing, empty, malformed or of an unknown form."""
 
 
 class MissingExtraError(UsageError):

@@ -1,0 +1,152 @@
+"""Benchmarks by name or file: fetched from the hub where asked for, read, digested."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subllm.calibration.table_files import SUFFIXES, read_rows
+from subllm.errors import BenchmarkError, CalibrationError
+from subllm.evaluation.forms import form_of, problem_of
+from subllm.evaluation.problems import Benchmark, Problem
+from subllm.progress import NullProgress, Progress
+from subllm.store.manifest import canonical_json
+
+
+@dataclass(frozen=True)
+class HubData:
+    """Where a benchmark lies on the hub; files by language."""
+
+    repo: str
+    revision: str
+    files: Mapping[str, str]
+
+
+NAMED: dict[str, HubData] = {
+    "humaneval": HubData(
+        "openai/openai_humaneval",
+        "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
+        {"python": "openai_humaneval/test-00000-of-00001.parquet"},
+    ),
+    "mbpp": HubData(
+        "google-research-datasets/mbpp",
+        "4bb6404fdc6cacfda99d4ac4205087b89d32030c",
+        {"python": "full/test-00000-of-00001.parquet"},
+    ),
+    "humaneval-x": HubData(
+        "THUDM/humaneval-x",
+        "main",
+        {
+            language: f"data/{folder}/data/humaneval.jsonl"
+            for language, folder in (
+                ("python", "python"),
+                ("java", "java"),
+                ("cpp", "cpp"),
+                ("javascript", "js"),
+            )
+        },
+    ),
+}
+"""The benchmarks that are known by name. HumanEval-infilling is on no hub as a plain file:
+download it from its authors (github.com/openai/human-eval-infilling, data/)."""
+
+
+def load_file(path: Path, language: str) -> Benchmark:
+    """The problems of `language` in a .jsonl, .jsonl.gz, .json or .parquet file.
+
+    Raises BenchmarkError, naming the row, for a file that is missing, empty, of an unknown
+    form or without problems of this language.
+    """
+    return _read(path, path.name, path.name, language)
+
+
+def load_named(
+    name: str, language: str, *, offline: bool = False, progress: Progress | None = None
+) -> Benchmark:
+    """A benchmark of NAMED, fetched into the hub's cache when it is not there.
+
+    Raises BenchmarkError for a name or language that is not there, else AcquireError.
+    """
+    entry = NAMED.get(name)
+    if entry is None:
+        known = ", ".join(NAMED)
+        raise BenchmarkError(f"{name} cannot be fetched (known: {known}); give --data FILE")
+    if language not in entry.files:
+        known = ", ".join(entry.files)
+        raise BenchmarkError(f"{name} has no {language} problems, only {known}")
+    # Imported late: the hub's library takes a while, and a local file needs it not.
+    from subllm.acquire.datasets import open_dataset
+
+    files = open_dataset(entry.repo, entry.revision, progress or NullProgress(), offline=offline)
+    file = entry.files[language]
+    if file not in files.names:
+        raise BenchmarkError(f"{entry.repo} has no file {file} any more; give --data FILE")
+    source = f"hub:{entry.repo}/{file}@{entry.revision}"
+    return _read(files.fetch(file), file, source, language)
+
+
+def _read(path: Path, name: str, source: str, language: str) -> Benchmark:
+    rows = _rows(path, name)
+    with _row(source, 1):
+        form = form_of(rows[0])
+    problems: list[Problem] = []
+    others: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        with _row(source, number):
+            problem = problem_of(form, row)
+        if problem is None:
+            continue
+        if problem.language == language:
+            problems.append(problem)
+        else:
+            others.add(problem.language)
+    if not problems:
+        there = f"only {', '.join(sorted(others))}" if others else "none of the test split"
+        raise BenchmarkError(f"{source} has no {language} problems, {there}; choose --language")
+    _check_unique(source, problems)
+    return Benchmark(form, source, _digest(source, rows), len(rows), tuple(problems))
+
+
+def _rows(path: Path, name: str) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise BenchmarkError(f"there is no file {path}; correct --data")
+    if not name.endswith(SUFFIXES):
+        raise BenchmarkError(f"{name} is none of {' '.join(SUFFIXES)}; convert it to JSON lines")
+    try:
+        rows = list(read_rows(path, name))
+    except CalibrationError as error:
+        raise BenchmarkError(str(error)) from error
+    if not rows:
+        raise BenchmarkError(f"{name} has no rows; fetch it again")
+    return rows
+
+
+@contextmanager
+def _row(source: str, number: int) -> Iterator[None]:
+    """Puts the row's place before an error."""
+    try:
+        yield
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{source}, row {number}: {error}") from error
+
+
+def _check_unique(source: str, problems: Iterable[Problem]) -> None:
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise BenchmarkError(f"{source} has {problem.id} twice; remove one")
+        seen.add(problem.id)
+
+
+def _digest(source: str, rows: list[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    try:
+        for row in rows:
+            digest.update(canonical_json(row) + b"\n")
+    except (ValueError, TypeError) as error:
+        raise BenchmarkError(f"{source} has a value that is no JSON ({error})") from error
+    return "sha256-" + digest.hexdigest()
