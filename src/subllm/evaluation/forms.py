@@ -113,13 +113,15 @@ def _mbpp(row: Row) -> Problem | None:
     tests = _texts(row, "test_list")
     setup = [*_texts(row, "test_imports"), str(row.get("test_setup_code") or "")]
     head = "".join(f"{line}\n" for line in setup if line)
-    asked = _text(row, "text" if "text" in row else "prompt").strip()
+    task = _text(row, "text" if "text" in row else "prompt").strip()
+    asked = "{}\n{}".format(task, "\n".join(tests))
     code = _text(row, "code").replace("\r\n", "\n")
     return Problem(
         id=f"MBPP/{identity}",
         language="python",
         kind=PROGRAM,
-        prompt='"""\n{}\n{}\n"""\n'.format(asked, "\n".join(tests)),
+        prompt=f'"""\n{asked}\n"""\n',
+        asked=asked,
         head=head,
         test="\n".join(tests) + "\n",
         canonical=code,

@@ -15,6 +15,7 @@ class Problem:
     kind       "function": finish what `prompt` began; "program": write all of it;
                "infill": write what stands between `prompt` and `suffix`
     prompt     what a raw completion goes on from
+    asked      the task in words, for a chat; "" where the prompt itself is shown
     head       what the program has before the completion: the prompt, or what stands for it
     suffix     what the program has after the completion, before the test
     test       ends the process with another status than 0, or fails otherwise, unless all
@@ -30,6 +31,7 @@ class Problem:
     prompt: str
     head: str
     test: str
+    asked: str = ""
     suffix: str = ""
     canonical: str | None = None
     entry: str = ""

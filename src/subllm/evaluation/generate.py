@@ -1,0 +1,96 @@
+"""Many completions on one engine, as they end."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from subllm.evaluation.stops import StopRule
+from subllm.runtime.request import Engine, Request, SamplingParams
+
+Ended = Literal["stop", "length", "rule"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One completion to make; `rule` may end it before the model does."""
+
+    id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    rule: StopRule | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """raw      all that was generated, stop strings left out
+    text     the part of it that counts
+    ended    "stop": by the model or a stop string, "length": max_tokens, "rule"
+    tokens   generated, stop token left out
+    seconds  from the first step on, beside the others that ran meanwhile
+    """
+
+    id: str
+    raw: str
+    text: str
+    ended: Ended
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class _Running:
+    ask: Ask
+    began: float
+    raw: str = ""
+    tokens: int = 0
+
+
+def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Answer]:
+    """An answer for each of `asks`, in the order in which they end; `together` run at once.
+
+    Whatever still runs when the iterator is closed is aborted. Raises as `Engine.add`.
+    """
+    waiting = deque(asks)
+    running: dict[str, _Running] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < together:
+                ask = waiting.popleft()
+                engine.add(Request(ask.id, ask.prompt, ask.params))
+                running[ask.id] = _Running(ask, time.monotonic())
+            for event in engine.step():
+                one = running.get(event.request_id)
+                if one is None:  # the last word of one that was aborted
+                    continue
+                one.raw += event.text
+                one.tokens = event.completion_tokens
+                answer = _answer(one, event.finish_reason)
+                if answer is not None:
+                    del running[event.request_id]
+                    if event.finish_reason is None:
+                        engine.abort(event.request_id)
+                    yield answer
+    finally:
+        for identity in running:
+            engine.abort(identity)
+        if running:
+            engine.step()
+
+
+def _answer(one: _Running, finish: str | None) -> Answer | None:
+    rule = one.ask.rule
+    cut: int | None = None
+    ended: Ended = "rule"
+    if finish is None:
+        cut = rule.cut(one.raw) if rule is not None else None
+        if cut is None:
+            return None
+    else:
+        cut = rule.end(one.raw) if rule is not None else len(one.raw)
+        ended = "length" if finish == "length" else "stop"
+    seconds = time.monotonic() - one.began
+    return Answer(one.ask.id, one.raw, one.raw[:cut], ended, one.tokens, seconds)

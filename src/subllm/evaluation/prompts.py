@@ -1,0 +1,76 @@
+"""How a problem is put to a model: as text to go on with, in a chat, or with a hole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from subllm.catalog.prompt import PromptSpec
+from subllm.errors import UsageError
+from subllm.evaluation.problems import INFILL, Problem
+from subllm.text import fim
+from subllm.text.chat_prompt import encode_chat
+from subllm.text.chat_template import ChatTemplate
+from subllm.text.tokenizer import Tokenizer
+
+Form = Literal["raw", "chat", "fim"]
+Asked = Literal["raw", "chat", "auto"]
+
+TITLES = {"python": "Python", "java": "Java", "cpp": "C++", "javascript": "JavaScript"}
+_FUNCTION = "Complete this {title} function. Answer with the whole function in one code block."
+_PROGRAM = "Write {title} code for this task. Answer with one code block."
+
+
+class Prompter:
+    """Prompts for one model in one form. Thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: PromptSpec, form: Form) -> None:
+        """Raises UsageError for a form that the model has no template or markers for,
+        WeightsError for a chat template that does not compile."""
+        self.form = form
+        self._tokenizer = tokenizer
+        self._fim = spec.fim
+        self._template: ChatTemplate | None = None
+        if form == "chat":
+            source = tokenizer.chat_template
+            if not source:
+                raise UsageError("this model has no chat template; use --format raw")
+            self._template = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+        if form == "fim" and spec.fim is None:
+            raise UsageError("this model has no fill-in-the-middle markers; choose another task")
+
+    def ids(self, problem: Problem) -> tuple[int, ...]:
+        """The prompt's token ids. Only template and markers put special tokens in."""
+        tokenizer = self._tokenizer
+        if self._template is not None:
+            messages = [{"role": "user", "content": chat_message(problem)}]
+            return tuple(encode_chat(self._template, tokenizer, messages))
+        if self.form == "raw":
+            return tuple(tokenizer.encode_plain(problem.prompt, bos=None))
+        assert self._fim is not None
+        ids: list[int] = []
+        for text, marker in fim.pieces(self._fim, problem.prompt, problem.suffix):
+            if marker:
+                ids += tokenizer.encode(text, bos=False)
+            else:
+                ids += tokenizer.encode_plain(text)
+        bos = tokenizer.bos_id
+        return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
+
+
+def choose_form(asked: Asked, problem: Problem, tokenizer: Tokenizer) -> Form:
+    """The form that is used: holes are filled with markers; "auto" is the chat template
+    where the model has one."""
+    if problem.kind == INFILL:
+        return "fim"
+    if asked == "auto":
+        return "chat" if tokenizer.chat_template else "raw"
+    return asked
+
+
+def chat_message(problem: Problem) -> str:
+    """What the user says in a chat."""
+    title = TITLES.get(problem.language, problem.language)
+    if problem.asked:
+        return f"{_PROGRAM.format(title=title)}\n\n{problem.asked}"
+    asked = _FUNCTION.format(title=title)
+    return f"{asked}\n\n```{problem.language}\n{problem.prompt.rstrip()}\n```"
