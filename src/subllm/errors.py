@@ -29,7 +29,8 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- ContextLengthError      prompt plus max_tokens do not fit
     |   |-- EngineBusyError         the queue is full
     |   `-- BackendError            a backend is missing or does not fit the machine
-    `-- ServerError                 the daemon is missing or unreachable (exit 8)
+    |-- ServerError                 the daemon is missing or unreachable (exit 8)
+    `-- EvaluationError             a measurement could not be carried out (exit 9)
 """
 
 from __future__ import annotations
@@ -174,3 +175,9 @@ class ServerError(SubllmError):
     """The daemon is missing, unreachable or refused to start."""
 
     exit_code = 8
+
+
+class EvaluationError(SubllmError):
+    """A measurement could not be carried out, or would not mean anything."""
+
+    exit_code = 9

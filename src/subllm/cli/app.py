@@ -30,11 +30,12 @@ SUBLLM_DEBUG     1: show a traceback with an error
 All settings can also stand in config.toml; see 'subllm serve --help'.
 """
 EXIT_CODES = """
-0  done                      5  malformed weights or packed file
-1  unexpected error          6  extraction failed
-2  wrong usage or setting    7  generation failed
-3  model not fetched         8  server missing or unreachable
+0  done                      6  extraction failed
+1  unexpected error          7  generation failed
+2  wrong usage or setting    8  server missing or unreachable
+3  model not fetched         9  evaluation failed
 4  store                   130  interrupted (Ctrl-C)
+5  malformed weights or packed file
 """
 
 app = typer.Typer(
