@@ -31,6 +31,8 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   `-- BackendError            a backend is missing or does not fit the machine
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
     `-- EvaluationError             a measurement could not be carried out (exit 9)
+        |-- SandboxError            programs cannot be contained here, or the sandbox failed
+        `-- ToolchainMissingError   a language's compiler or interpreter is not installed
 """
 
 from __future__ import annotations
@@ -181,3 +183,11 @@ class EvaluationError(SubllmError):
     """A measurement could not be carried out, or would not mean anything."""
 
     exit_code = 9
+
+
+class SandboxError(EvaluationError):
+    """Programs cannot be contained on this machine, or the sandbox itself failed."""
+
+
+class ToolchainMissingError(EvaluationError):
+    """A language's compiler or interpreter is missing; the message says what to install."""
