@@ -32,6 +32,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
     CommandInfo("list", "Models", "List what the store holds, with sizes."),
     CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
+    CommandInfo("compare", "Models", "Compare which weights sub-models keep."),
     CommandInfo("bench", "Models", "Measure how fast a model is here, beside its dense base."),
     CommandInfo("rm", "Models", "Remove models by name."),
     CommandInfo("verify", "Models", "Check stored bytes against their digests."),
