@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kRows = 64;          // query rows of a tile, unless one token has more
 constexpr int64_t kFewTokens = 8;      // below that, long ranges of keys are split
 constexpr int64_t kSplitKeys = 1024;   // fixed, so that results do not depend on threads
-constexpr int64_t kSerialProducts = 1 << 18;  // less work than that is not worth a region
+constexpr int64_t kSerialProducts = 1 << 15;  // less work than that is not worth a region
 
 int64_t tokens_of_tile(int64_t group) { return std::max<int64_t>(1, kRows / group); }
 

@@ -129,7 +129,8 @@ __m256 multiply_one(const Tile& tile, const Activations& x, int64_t t) {
 }
 
 struct Isa {
-  static constexpr int kLanes = avx2::kLanes, kFill = avx2::kFill, kVectors = 1;
+  static constexpr int kLanes = avx2::kLanes, kVectors = 1;
+  static constexpr bool kHalves = false;
   template <ValueType type, Kind kind>
   using Runs = avx2::Runs<type, kind>;
 

@@ -20,6 +20,7 @@ void multiply_codes(const PackedView& view, const Activations& x, int64_t begin,
       unrolled<kTileRows>([&](auto r) { sums[r] = _mm256_setzero_si256(); });
       const int64_t last = least((group + 1) * kGroupBlocks, blocks);
       for (int64_t block = group * kGroupBlocks; block < last; ++block) {
+        runs.fetch();
         const Columns token = columns_at(x.codes + block * kBlockCols);
         unrolled<kTileRows>([&](auto r) {
           const Columns weights = runs.next_bytes();
@@ -45,6 +46,7 @@ void multiply_bf16(const PackedView& view, const Activations& x, int64_t begin, 
     __m256 sums[kTileRows];
     unrolled<kTileRows>([&](auto r) { sums[r] = _mm256_setzero_ps(); });
     for (int64_t block = 0; block < blocks; ++block) {
+      runs.fetch();
       alignas(32) float token[kBlockCols];
       for (int i = 0; i < 8; ++i)
         _mm256_store_ps(token + 8 * i, to_floats(load128(x.bf16 + block * kBlockCols + 8 * i)));

@@ -19,7 +19,7 @@ void multiply_token(const PackedView& view, const Activations& x, int64_t begin,
 void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                      const Target& target, uint8_t* scratch);
 
-inline constexpr int kLanes = 16, kFill = 7;
+inline constexpr int kLanes = 16, kFill = 9, kHalfFill = 3;
 
 namespace {
 

@@ -1,4 +1,4 @@
-// Several tokens: blocks of 16 in the lanes, or the lanes along the columns for a single one.
+// Several tokens: blocks of 16 or 8 in the lanes, or the lanes along the columns for one.
 
 #include "avx512.h"
 
@@ -102,6 +102,78 @@ void multiply_block(const Tile& tile, const Activations& x, int64_t block, const
   }
 }
 
+inline __m512i eight_bytes(const void* at) {
+  int64_t words;
+  __builtin_memcpy(&words, at, sizeof(words));
+  return _mm512_set1_epi64(words);
+}
+
+// Two rows with each token in two lanes that belong together -> sums of the two, the rows
+// taking turns.
+template <typename Add>
+inline __m512i join_lanes(__m512i even, __m512i odd, Add add) {
+  const __m512i own = _mm512_mask_blend_epi32(0xaaaa, even, odd);
+  const __m512i other = _mm512_mask_blend_epi32(0xaaaa, odd, even);
+  return add(own, _mm512_rol_epi64(other, 32));
+}
+
+// A tile times the half block of 8 tokens.
+template <ValueType type>
+void multiply_half(const Tile& tile, const Activations& x, const Target& target) {
+  constexpr int kPairs = kTileRows / 2, kTokens = kLanes / 2;
+  alignas(64) float totals[kPairs][kLanes];  // [token][row of the pair]
+  const auto multiply_columns = [&](const uint64_t* tokens, int64_t begin, int64_t end, auto dot,
+                                    __m512i(&sums)[kTileRows]) {
+    unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_si512(); });
+    for (int64_t i = begin; i < end; ++i) {
+      const __m512i token = _mm512_load_si512(tokens + i * kTokens);
+      unrolled<kTileRows>([&](auto r) {
+        sums[r] = dot(sums[r], eight_bytes(tile.rows + r * tile.pitch + 8 * i), token);
+      });
+    }
+  };
+  __m512i sums[kTileRows];
+  if constexpr (type == ValueType::bf16) {
+    multiply_columns(x.bf16_pairs, 0, tile.blocks * kBlockCols / 4,
+                     [](__m512i sum, __m512i weight, __m512i token) {
+                       return _mm512_castps_si512(
+                           dot_bf16(_mm512_castsi512_ps(sum), weight, token));
+                     },
+                     sums);
+    unrolled<kPairs>([&](auto p) {
+      _mm512_store_si512(totals[p], join_lanes(sums[2 * p], sums[2 * p + 1], AddFloats{}));
+    });
+  } else {
+    for (int64_t group = 0; group < x.groups; ++group) {
+      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks) * kBlockCols / 8;
+      multiply_columns(x.code_pairs, group * kGroupCols / 8, last,
+                       [](__m512i sum, __m512i weight, __m512i token) {
+                         return dot_bytes(sum, weight, token);
+                       },
+                       sums);
+      alignas(32) float scales[kTileRows];
+      _mm256_store_ps(scales, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
+                                  tile.scales + group * kTileRows))));
+      const __m512i excess =
+          _mm512_slli_epi32(_mm512_load_si512(x.sum_pairs + group * kLanes), kBiasBits<type>);
+      const __m512 token_scale = _mm512_load_ps(x.scale_pairs + group * kLanes);
+      unrolled<kPairs>([&](auto p) {
+        const __m512i exact = join_lanes(sums[2 * p], sums[2 * p + 1], AddIntegers{});
+        const __m512 scale = _mm512_castsi512_ps(eight_bytes(scales + 2 * p));
+        const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(exact, excess)),
+                                          _mm512_mul_ps(scale, token_scale));
+        _mm512_store_ps(totals[p],
+                        group == 0 ? part : _mm512_add_ps(_mm512_load_ps(totals[p]), part));
+      });
+    }
+  }
+  for (int64_t t = 0; t < least(kTokens, x.tokens - x.laned); ++t) {
+    alignas(32) float rows[kTileRows];
+    unrolled<kPairs>([&](auto p) { __builtin_memcpy(rows + 2 * p, totals[p] + 2 * t, 8); });
+    store_tile(_mm256_load_ps(rows), target, x.laned + t, tile.row, tile.row_count);
+  }
+}
+
 // A tile times one token; every row's lanes are summed at the end of a group.
 template <ValueType type>
 void multiply_one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {
@@ -141,7 +213,8 @@ void multiply_one(const Tile& tile, const Activations& x, int64_t t, const Targe
 }
 
 struct Isa {
-  static constexpr int kLanes = avx512::kLanes, kFill = avx512::kFill, kVectors = 2;
+  static constexpr int kLanes = avx512::kLanes, kVectors = 2;
+  static constexpr bool kHalves = true;
   template <ValueType type, Kind kind>
   using Runs = avx512::Runs<type, kind>;
 
@@ -160,6 +233,10 @@ struct Isa {
   template <ValueType type, int vectors>
   static void block(const Tile& tile, const Activations& x, int64_t at, const Target& target) {
     multiply_block<type, vectors>(tile, x, at, target);
+  }
+  template <ValueType type>
+  static void half(const Tile& tile, const Activations& x, const Target& target) {
+    multiply_half<type>(tile, x, target);
   }
   template <ValueType type>
   static void one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {

@@ -20,6 +20,7 @@ void multiply_codes(const PackedView& view, const Activations& x, int64_t begin,
       unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_si512(); });
       const int64_t last = least((group + 1) * kGroupBlocks, blocks);
       for (int64_t block = group * kGroupBlocks; block < last; ++block) {
+        runs.fetch();
         const __m512i token = _mm512_load_si512(x.codes + block * kBlockCols);
         unrolled<kTileRows>([&](auto r) { sums[r] = dot_bytes(sums[r], runs.next_bytes(), token); });
       }
@@ -40,6 +41,7 @@ void multiply_bf16(const PackedView& view, const Activations& x, int64_t begin, 
     __m512 sums[kTileRows];
     unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_ps(); });
     for (int64_t block = 0; block < blocks; ++block) {
+      runs.fetch();
       const auto token_low = _mm512_load_si512(x.bf16 + block * kBlockCols);
       const auto token_high = _mm512_load_si512(x.bf16 + block * kBlockCols + 32);
       unrolled<kTileRows>([&](auto r) {

@@ -75,6 +75,10 @@ class Input {
   Buffer<int32_t> sum_lanes_;
   Buffer<uint16_t> bf16_;
   Buffer<uint32_t> bf16_lanes_;
+  Buffer<uint64_t> code_pairs_;
+  Buffer<float> scale_pairs_;
+  Buffer<int32_t> sum_pairs_;
+  Buffer<uint64_t> bf16_pairs_;
   Buffer<float> exact_;
 };
 

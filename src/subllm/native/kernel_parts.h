@@ -43,6 +43,10 @@ inline void with_type_and_kind(const PackedView& view, Work work) {
   }
 }
 
+// How far ahead of use packed planes are asked for. The processor's own prefetching stops at
+// every page, which costs a tenth to a fifth of the bandwidth.
+constexpr int64_t kBlocksAhead = 32;
+
 // Walks the runs of row tiles that follow each other.
 template <ValueType type, Kind kind>
 class RunWalk {
@@ -60,8 +64,18 @@ class RunWalk {
     if constexpr (kind == Kind::ragged) run_ = view_.values + int64_t{view_.offsets[tile]} * kAlign;
   }
 
+  // To be called before the runs of each block.
+  void fetch() const {
+    const int64_t bytes =
+        kTileRows * (kind == Kind::ragged ? run_bytes(type, kBlockCols / 2) : step_);
+    for (int64_t at = 0; at < bytes; at += kAlign)
+      __builtin_prefetch(run_ + kBlocksAhead * bytes + at);
+    if constexpr (kind != Kind::dense) __builtin_prefetch(mask_ + kBlocksAhead * kTileRows);
+  }
+
  protected:
   const uint8_t* run() const { return run_; }
+  const uint64_t* mask_at() const { return mask_; }
   uint64_t mask() const { return kind == Kind::dense ? ~uint64_t{0} : *mask_; }
   void step() {
     if constexpr (kind == Kind::ragged)
@@ -95,14 +109,15 @@ inline int64_t row_bytes(const Geometry& g) {
   return ceil_div(g.cols, kGroupCols) * kGroupCols * (g.type == ValueType::bf16 ? 2 : 1) + kAlign;
 }
 
-inline int64_t panel_tiles(const Geometry& g, int64_t tokens, int64_t fill) {
-  if (tokens < fill) return 1;
+// More than a tile pays only if several blocks of tokens read it.
+inline int64_t panel_tiles(const Geometry& g, int64_t tokens, int64_t lanes) {
+  if (lanes == 0 || tokens <= lanes) return 1;
   const int64_t fit = kPanelBytes / (row_bytes(g) * kTileRows);
   return fit < 1 ? 1 : least(fit, kPanelTiles);
 }
 
-inline int64_t panel_bytes(const Geometry& g, int64_t tokens, int64_t fill) {
-  return tokens == 1 ? 0 : panel_tiles(g, tokens, fill) * kTileRows * row_bytes(g);
+inline int64_t panel_bytes(const Geometry& g, int64_t tokens, int64_t lanes) {
+  return tokens == 1 ? 0 : panel_tiles(g, tokens, lanes) * kTileRows * row_bytes(g);
 }
 
 // Several tokens: row tiles are unpacked into a panel once, then multiplied with blocks of
@@ -114,7 +129,7 @@ inline void multiply_panels(const PackedView& view, const Activations& x, int64_
                             int64_t end, const Target& target, uint8_t* panel) {
   const Geometry& g = view.geometry;
   const int64_t blocks = ceil_div(g.cols, kBlockCols), pitch = row_bytes(g);
-  const int64_t tiles = panel_tiles(g, x.tokens, Isa::kFill);
+  const int64_t tiles = panel_tiles(g, x.tokens, Isa::kLanes);
   typename Isa::template Runs<type, kind> runs(view, begin);
   for (int64_t first = begin; first < end; first += tiles) {
     const int64_t last = least(first + tiles, end);
@@ -129,8 +144,10 @@ inline void multiply_panels(const PackedView& view, const Activations& x, int64_
     for (int64_t tile = first; tile < last; ++tile) {
       runs.start_tile(tile);
       uint8_t* rows = panel + (tile - first) * kTileRows * pitch;
-      for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t block = 0; block < blocks; ++block) {
+        runs.fetch();
         for (int64_t r = 0; r < kTileRows; ++r) Isa::unpack(runs, block, rows + r * pitch);
+      }
     }
     if constexpr (Isa::kLanes > 0) {
       const int64_t full = x.laned / Isa::kLanes;
@@ -142,8 +159,13 @@ inline void multiply_panels(const PackedView& view, const Activations& x, int64_
         for (int64_t tile = first; tile < last; ++tile)
           Isa::template block<type, 1>(tile_at(tile), x, block, target);
     }
+    if constexpr (Isa::kHalves)
+      if (x.halved > 0)
+        for (int64_t tile = first; tile < last; ++tile)
+          Isa::template half<type>(tile_at(tile), x, target);
     for (int64_t tile = first; tile < last; ++tile)
-      for (int64_t t = x.laned; t < x.tokens; ++t) Isa::template one<type>(tile_at(tile), x, t, target);
+      for (int64_t t = x.laned + x.halved; t < x.tokens; ++t)
+        Isa::template one<type>(tile_at(tile), x, t, target);
   }
 }
 

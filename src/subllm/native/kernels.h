@@ -24,6 +24,14 @@ struct Activations {
   const float* scale_lanes;     // [laned / L][groups][L]
   const int32_t* sum_lanes;     // [laned / L][groups][L]
   const uint32_t* bf16_lanes;   // [laned / L][stride / 2][L], two values each
+
+  // And of the `halved` tokens after those, 0 or L / 2: twice as many columns of each side by
+  // side, so that few tokens fill the lanes as well.
+  int64_t halved;
+  const uint64_t* code_pairs;   // [stride / 8][L / 2], eight codes each
+  const float* scale_pairs;     // [groups][L], every token's twice
+  const int32_t* sum_pairs;     // [groups][L]
+  const uint64_t* bf16_pairs;   // [stride / 4][L / 2], four values each
 };
 
 // A group of activations that are all below counts as zeros: 127 / x would overflow.
@@ -40,8 +48,9 @@ struct Kernels {
   const char* name;
 
   // Tokens side by side in a block, 0 for none. A last block that is not full is made from
-  // `fill` tokens on; fewer are multiplied one by one.
-  int lanes, fill;
+  // `fill` tokens on, a half block from `half_fill` on (0: never); fewer are multiplied one
+  // by one.
+  int lanes, fill, half_fill;
 
   // One token: codes[groups * 128], scales[groups], sums[groups] of x[cols].
   void (*quantize)(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);

@@ -48,7 +48,7 @@ void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_
 }
 
 int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
-  return panel_bytes(g, tokens, avx2::kFill);
+  return panel_bytes(g, tokens, avx2::kLanes);
 }
 
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
@@ -59,7 +59,7 @@ void multiply(const PackedView& view, const Activations& x, int64_t begin, int64
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2",   avx2::kLanes,  avx2::kFill,
+const Kernels kAvx2Kernels = {"avx2",   avx2::kLanes,  avx2::kFill, 0,
                               quantize, scratch_bytes, multiply};
 
 }  // namespace subllm

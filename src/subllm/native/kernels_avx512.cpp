@@ -43,12 +43,13 @@ void multiply(const PackedView& view, const Activations& x, int64_t begin, int64
 }
 
 int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
-  return panel_bytes(g, tokens, avx512::kFill);
+  return panel_bytes(g, tokens, avx512::kLanes);
 }
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512",         avx512::kLanes, avx512::kFill,
-                                avx512::quantize, scratch_bytes,  multiply};
+const Kernels kAvx512Kernels = {
+    "avx512",         avx512::kLanes, avx512::kFill, avx512::kHalfFill,
+    avx512::quantize, scratch_bytes,  multiply};
 
 }  // namespace subllm

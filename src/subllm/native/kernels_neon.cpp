@@ -150,12 +150,14 @@ void multiply_token(const PackedView& view, const Activations& x, int64_t begin,
     if constexpr (type == ValueType::bf16) {
       float32x4_t sums[kTileRows];
       unrolled<kTileRows>([&](auto r) { sums[r] = vdupq_n_f32(0); });
-      for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t block = 0; block < blocks; ++block) {
+        runs.fetch();
         unrolled<kTileRows>([&](auto r) {
           runs.next_bf16([&](int i, uint16x8_t values) {
             sums[r] = add_products(sums[r], values, vld1q_u16(x.bf16 + block * kBlockCols + 8 * i));
           });
         });
+      }
       total = sum_lanes(sums);
     } else {
       const uint16_t* scales = view.scales + tile * x.groups * kTileRows;
@@ -163,12 +165,14 @@ void multiply_token(const PackedView& view, const Activations& x, int64_t begin,
         int32x4_t sums[kTileRows];
         unrolled<kTileRows>([&](auto r) { sums[r] = vdupq_n_s32(0); });
         const int64_t last = least((group + 1) * kGroupBlocks, blocks);
-        for (int64_t block = group * kGroupBlocks; block < last; ++block)
+        for (int64_t block = group * kGroupBlocks; block < last; ++block) {
+          runs.fetch();
           unrolled<kTileRows>([&](auto r) {
             runs.next_bytes([&](int i, int8x16_t codes) {
               sums[r] = vdotq_s32(sums[r], codes, vld1q_s8(x.codes + block * kBlockCols + 16 * i));
             });
           });
+        }
         const Rows part = scaled(sums, x.scales[group], scales + group * kTileRows);
         total = group == 0 ? part : add(total, part);
       }
@@ -179,7 +183,8 @@ void multiply_token(const PackedView& view, const Activations& x, int64_t begin,
 
 struct Isa {
   // No blocks of tokens: a panel of one tile serves them all.
-  static constexpr int kLanes = 0, kFill = 1 << 30, kVectors = 1;
+  static constexpr int kLanes = 0, kVectors = 1;
+  static constexpr bool kHalves = false;
   template <ValueType type, Kind kind>
   using Runs = subllm::Runs<type, kind>;
 
@@ -231,7 +236,7 @@ struct Isa {
 };
 
 int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
-  return panel_bytes(g, tokens, Isa::kFill);
+  return panel_bytes(g, tokens, Isa::kLanes);
 }
 
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
@@ -246,6 +251,6 @@ void multiply(const PackedView& view, const Activations& x, int64_t begin, int64
 
 }  // namespace
 
-const Kernels kNeonKernels = {"neon", 0, 0, quantize, scratch_bytes, multiply};
+const Kernels kNeonKernels = {"neon", 0, 0, 0, quantize, scratch_bytes, multiply};
 
 }  // namespace subllm

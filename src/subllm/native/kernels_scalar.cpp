@@ -129,6 +129,6 @@ void multiply(const PackedView& view, const Activations& x, int64_t begin, int64
 }  // namespace
 
 const Kernels kScalarKernels = {
-    "scalar", 0, 0, quantize, [](const Geometry&, int64_t) { return int64_t{0}; }, multiply};
+    "scalar", 0, 0, 0, quantize, [](const Geometry&, int64_t) { return int64_t{0}; }, multiply};
 
 }  // namespace subllm
