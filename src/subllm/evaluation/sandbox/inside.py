@@ -1,0 +1,196 @@
+"""Process 1 of a run: builds the view, gives up all rights, starts the program, waits.
+
+When this process ends the kernel kills whatever else the run left behind. The program
+runs as the same user but cannot signal, trace or read it: it is process 1 of its
+namespace and not dumpable. It reports to the keeper through a socket that the program
+does not inherit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import socket
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from subllm.evaluation.sandbox import seccomp, syscalls, view, wire
+from subllm.evaluation.sandbox.limits import Limits
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": view.WORK,
+    "TMPDIR": view.WORK,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run, and with which of the machine's means.
+
+    `root` is the empty directory to build the view in; without namespaces it is the
+    working directory itself. `user` is the number of the user and group to become, or None
+    to stay; both need namespaces. `own_count` puts the program into a user namespace of its own, so that the
+    limit on processes counts its own only.
+    """
+
+    command: Sequence[str]
+    files: Mapping[str, bytes]
+    read_only: Sequence[str]
+    collect: Sequence[str]
+    limits: Limits
+    root: str
+    namespaces: bool
+    user: int | None
+    own_count: bool
+    filter_calls: bool
+
+
+def main(job: Job, report: socket.socket, streams: tuple[int, int, int]) -> NoReturn:
+    """Carry the job out and exit; `streams` become the program's standard ones."""
+    try:
+        wire.send(report, {"ready": True, "proc": _prepare(job)})
+        # The keeper starts the clock now.
+        started = time.monotonic()
+        program = os.fork()
+        if program == 0:
+            _become_program(job, streams)
+        for stream in streams:
+            os.close(stream)
+        status = _wait_for(program)
+        seconds = time.monotonic() - started
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = _collect(job)
+        header = {
+            "exit_code": os.waitstatus_to_exitcode(status),
+            "seconds": seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "collected": list(found),
+        }
+        wire.send(report, header, list(found.values()))
+    except BaseException as error:
+        with suppress(OSError):
+            wire.send(report, {"error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(0)
+
+
+def _prepare(job: Job) -> bool:
+    """Set the scene; whether the program will see a /proc."""
+    proc = True
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    if job.namespaces:
+        user = job.user
+        owner = (os.getuid(), os.getgid()) if user is None else (user, user)
+        proc = view.enter(job.root, job.read_only, job.limits.disk_bytes, owner)
+        syscalls.drop_bounding_set()
+        if user is not None:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        syscalls.drop_capabilities()
+    else:
+        os.chdir(job.root)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    for name, content in job.files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return proc
+
+
+def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
+    try:
+        os.setsid()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.closerange(3, 1 << 16)
+        with suppress(OSError):  # if memory runs out: this one, not process 1
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        if job.own_count:
+            own_user_namespace()
+        _limit(job.limits)
+        if job.filter_calls:
+            seccomp.install()
+        else:
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        environment = dict(ENVIRONMENT)
+        if not job.namespaces:
+            environment |= {"HOME": job.root, "TMPDIR": job.root}
+        program = job.command[0]
+        if "/" in program:
+            os.execve(program, job.command, environment)
+        os.execvpe(program, job.command, environment)
+    except BaseException as error:
+        with suppress(OSError):
+            os.write(2, f"cannot start {job.command[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def own_user_namespace() -> None:
+    user, group = os.getuid(), os.getgid()
+    # The maps belong to root while this process is not dumpable.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    write_maps(user, group)
+    syscalls.drop_bounding_set()
+
+
+def write_maps(user: int, group: int) -> None:
+    """Map this user and group to themselves in the user namespace just made."""
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def _limit(limits: Limits) -> None:
+    # The first signal of the CPU limit can be caught, the second cannot.
+    cpu = max(1, math.ceil(limits.cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    for name, value in (
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        # Address space is no measure of memory (a JVM reserves tens of GB): private
+        # writable memory is. It makes an allocation fail instead of the kernel kill.
+        (resource.RLIMIT_DATA, limits.memory_bytes),
+        (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(name)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (value, value))
+
+
+def _wait_for(program: int) -> int:
+    """Reap everything that ends until `program` does; its wait status."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == program:
+            return status
+
+
+def _collect(job: Job) -> dict[str, bytes]:
+    """The wanted files, as far as they are regular files and no links.
+
+    What still runs may change them meanwhile; it cannot lead us out of the directory,
+    whose names are looked up one by one and never through a link.
+    """
+    found: dict[str, bytes] = {}
+    for name in job.collect:
+        with suppress(OSError):
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    found[name] = file.read(job.limits.file_bytes)
+    return found
