@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from subllm.acquire.datasets import DatasetFiles
 from subllm.calibration import rows
+from subllm.calibration.hub_files import Open, find_files
 from subllm.calibration.source import Document, Split, belongs, pieces
-from subllm.calibration.table_files import SUFFIXES, read_rows
+from subllm.calibration.table_files import read_rows
 from subllm.catalog.schema import CalibrationSetEntry
 from subllm.errors import CalibrationError
 
 ROWS_READ = 50_000  # of one file; random samples of more would take minutes to read
-CONVERTED = "refs/convert/parquet"  # where the hub keeps any set as Parquet
-Open = Callable[[str, str], DatasetFiles]
-"""(repository, revision) -> its files"""
 
 
 class HubSource:
@@ -49,34 +46,20 @@ class HubSource:
     def _find(self) -> tuple[DatasetFiles, list[str]]:
         """The files that hold the set's split, in the repository's order."""
         entry = self._entry
-        files = self._open(entry.repo, entry.revision)
-        if names := _matching(files.names, entry.files or _usual(entry)):
-            return files, names
-        if not entry.files:
-            files = self._open(entry.repo, CONVERTED)
-            if names := _matching(files.names, [f"{entry.config}/{entry.split}/*.parquet"]):
-                return files, names
-        raise CalibrationError(
-            f"{entry.repo} has no data files for {self.name}; correct its 'files' in the catalog"
+        files, names = find_files(
+            self._open,
+            entry.repo,
+            entry.revision,
+            config=entry.config,
+            split=entry.split,
+            globs=entry.files,
         )
-
-
-def _usual(entry: CalibrationSetEntry) -> list[str]:
-    """Names that a split's files have in most repositories."""
-    stem = f"{entry.split}*"
-    folders = [f"{entry.config}/"] + (["data/", ""] if entry.config == "default" else [])
-    return [f"{folder}{stem}{suffix}" for folder in folders for suffix in SUFFIXES]
-
-
-def _matching(names: Sequence[str], globs: Sequence[str]) -> list[str]:
-    # "*" must not cross a "/", which fnmatch would let it.
-    return [
-        name
-        for name in names
-        if any(
-            name.count("/") == glob.count("/") and fnmatch.fnmatchcase(name, glob) for glob in globs
-        )
-    ]
+        if not names:
+            raise CalibrationError(
+                f"{entry.repo} has no data files for {self.name}; correct its 'files' in the "
+                "catalog"
+            )
+        return files, names
 
 
 def row_documents(

@@ -19,7 +19,8 @@ from huggingface_hub import constants
 from subllm.acquire.datasets import open_dataset
 from subllm.acquire.hub_client import HubClient
 from subllm.calibration import hub_sets, table_files
-from subllm.calibration.hub_sets import CONVERTED, HubSource, row_documents
+from subllm.calibration.hub_files import CONVERTED
+from subllm.calibration.hub_sets import HubSource, row_documents
 from subllm.calibration.source import Document
 from subllm.catalog.loader import load_catalog
 from subllm.catalog.schema import CalibrationSetEntry

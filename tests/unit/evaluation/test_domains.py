@@ -1,0 +1,369 @@
+"""The tasks of the domains on tiny engines: the harness's own numbers, the right rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fakes.hub import FakeHub
+from huggingface_hub import constants
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
+from subllm.acquire import datasets as acquire_datasets
+from subllm.acquire.hub_client import HubClient
+from subllm.calibration.hub_files import CONVERTED
+from subllm.calibration.hub_sets import HubSource
+from subllm.catalog.loader import load_catalog
+from subllm.errors import (
+    AcquireError,
+    BenchmarkError,
+    MissingExtraError,
+    OfflineError,
+    UnknownNameError,
+)
+from subllm.evaluation.domains import DOMAIN_TASKS, DomainResult, run_domain
+from subllm.evaluation.lm_eval.answers import AnswerCache
+from subllm.evaluation.lm_eval.run import interval
+from subllm.evaluation.meteor import load_meteor
+from subllm.progress import NullProgress
+
+from .domain_rows import rows_of
+from .test_lm_eval_model import TOKENIZER, harness_model, native_engine, packed_oracle
+
+CONTEXT = 1200
+CHOICE_TASKS = [name for name, task in DOMAIN_TASKS.items() if task.domain == "csr"]
+PACKED, REFERENCE = packed_oracle("llama", max_position_embeddings=2048)
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    made = native_engine(PACKED, CONTEXT)
+    yield made
+    made.close()
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(engine: Any, task: str, data: Path | None, **options: Any) -> DomainResult:
+    return run_domain(engine, TOKENIZER, task, data=data, **options)
+
+
+def directory(root: Path, task: str, count: int = 6) -> Path:
+    entry = DOMAIN_TASKS[task]
+    write(root / f"{entry.split}.jsonl", rows_of(task, count))
+    if entry.shots:
+        write(root / f"{entry.shots_split}.jsonl", rows_of(task, count + 20)[count:])
+    return root
+
+
+@functools.cache
+def all_tasks() -> Any:
+    """Looking for them takes seconds."""
+    return TaskManager()
+
+
+def harness_numbers(task: str, root: Path) -> dict[str, float]:
+    """What the harness's own task and its own model give on the files under `root`."""
+    entry = DOMAIN_TASKS[task]
+    files = {file.stem: str(file) for file in root.glob("*.jsonl")}
+    changes = {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(root / "cache")},
+        "training_split": None,
+        "validation_split": entry.split,
+        "test_split": None,
+        "num_fewshot": entry.shots,
+        "fewshot_config": {"sampler": "first_n"},
+    }
+    found = all_tasks().load({"group": "g", "task": [{"task": task, **changes}]})
+    built = found["tasks"][task]
+    model = harness_model(REFERENCE, CONTEXT)
+    found = evaluate(lm=model, task_dict={"tasks": {task: built}}, bootstrap_iters=0)
+    return found["results"][task]
+
+
+@pytest.mark.parametrize("task", [*CHOICE_TASKS, "gsm8k"])
+def test_a_task_is_the_harness_own(task: str, engine: Any, tmp_path: Path) -> None:
+    found = run(engine, task, directory(tmp_path, task))
+    theirs = harness_numbers(task, tmp_path)
+    metric = DOMAIN_TASKS[task].metric
+    assert found.score == theirs[metric if "," in metric else f"{metric},none"]
+    for name, value in found.metrics.items():
+        assert value == theirs[name if "," in name else f"{name},none"]
+    assert len(found.scored) == found.rows == 6
+    assert (found.truncated, found.notes) == (0, ())
+
+
+def test_the_score_is_the_mean_of_what_single_questions_got(engine: Any, tmp_path: Path) -> None:
+    found = run(engine, "arc_easy", write(tmp_path / "a.jsonl", rows_of("arc_easy", 20)))
+    assert [one.row for one in found.scored] == list(range(20))
+    assert {one.score for one in found.scored} == {0.0, 1.0}
+    assert found.score == sum(one.score for one in found.scored) / 20
+    assert 0 <= found.low < found.score < found.high <= 1
+    assert set(found.metrics) == {"acc", "acc_norm"}
+    assert (found.metric, found.domain, found.model) == ("acc", "csr", "tiny")
+    assert found.harness.startswith("lm_eval 0.4")
+    json.dumps(dataclasses.asdict(found))  # a record that stands alone
+
+
+def test_worked_examples_are_the_first_of_the_training_split(engine: Any, tmp_path: Path) -> None:
+    found = run(engine, "gsm8k", directory(tmp_path, "gsm8k"))
+    assert (found.shots, found.samples, found.metric) == (8, 1, "exact_match,strict-match")
+    assert set(found.metrics) == {"exact_match,strict-match", "exact_match,flexible-extract"}
+    assert all(len(one.answers) == 1 for one in found.scored)
+    rows = rows_of("gsm8k", 26)
+    shown = "\n\n".join(f"Question: {r['question']}\nAnswer: {r['answer']}" for r in rows[6:14])
+    first = f"{shown}\n\nQuestion: {rows[0]['question']}\nAnswer:"
+    model = harness_model(REFERENCE, CONTEXT)
+    until = ["Question:", "</s>", "<|im_end|>"]
+    (answer,) = model.generate_until([_asked(first, until)])
+    assert found.scored[0].answers == (answer,)
+
+
+def _asked(prompt: str, until: list[str]) -> Any:
+    from lm_eval.api.instance import Instance
+
+    return Instance("generate_until", {}, (prompt, {"until": until, "do_sample": False}), 0)
+
+
+@pytest.mark.parametrize("task", ["wmt14", "opus_books"])
+def test_of_five_translations_the_best_counts(task: str, engine: Any, tmp_path: Path) -> None:
+    """What is drawn is nonsense, so the score is counted by hand from the answers."""
+    path = write(tmp_path / "t.jsonl", rows_of(task, 8))
+    found = run(engine, task, path, seed=3)
+    meteor = load_meteor()
+    assert found.metric == meteor.label
+    for one in found.scored:
+        assert len(set(one.answers)) == 5
+        assert not any("\n" in answer for answer in one.answers)
+        reference = rows_of(task, 8)[one.row]["translation"]["en"]
+        assert one.score == max(meteor.score(reference, answer) for answer in one.answers)
+    assert [one.row for one in found.scored] == (
+        [1, 3, 5, 7] if task == "opus_books" else list(range(8))
+    )
+    assert run(engine, task, path, seed=3).scored == found.scored
+    assert run(engine, task, path, seed=4).scored != found.scored
+
+
+def test_the_seed_chooses_which_questions_a_limit_leaves(engine: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows_of("boolq", 40))
+    whole = {one.row: one for one in run(engine, "boolq", path).scored}
+    first, again, other = (run(engine, "boolq", path, limit=5, seed=s) for s in (0, 0, 1))
+    assert first.scored == again.scored
+    rows = [one.row for one in first.scored]
+    assert len(rows) == 5 and rows == sorted(rows) and rows != [one.row for one in other.scored]
+    assert all(whole[one.row] == one for one in first.scored)
+    assert first.digest == other.digest
+    assert (first.rows, first.limit) == (40, 5)
+
+
+def test_data_has_one_digest_in_every_kind_of_file(engine: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows_of("boolq"))
+    packed = tmp_path / "b.json.gz"
+    packed.write_bytes(gzip.compress(json.dumps(rows_of("boolq")).encode()))
+    other = write(tmp_path / "c.jsonl", rows_of("boolq", 7))
+    digests = [run(engine, "boolq", data).digest for data in (path, packed, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_second_run_asks_the_cache(engine: Any, tmp_path: Path) -> None:
+    data = directory(tmp_path, "gsm8k", 2)
+    with AnswerCache(tmp_path / "answers.sqlite", "this very model") as cache:
+        first = run(engine, "gsm8k", data, cache=cache)
+        again = run(engine, "gsm8k", data, cache=cache)
+    assert (first.cached, again.cached) == (0, 2)
+    assert first.generated_tokens > 0 == again.generated_tokens
+    assert first.scored == again.scored
+
+
+def test_prompts_that_are_cut_are_counted(tmp_path: Path) -> None:
+    engine = native_engine(PACKED, 64)
+    rows = rows_of("boolq", 2)
+    rows[1]["passage"] *= 4
+    found = run(engine, "boolq", write(tmp_path / "a.jsonl", rows))
+    assert found.truncated == 2
+    assert found.notes[0].startswith("2 prompts were cut on their left")
+    engine.close()
+
+
+class FromHub:
+    """A hub on this machine with the sets of the tasks."""
+
+    def __init__(self, hub: FakeHub) -> None:
+        self.hub = hub
+
+    def add(self, task: str, name: str, count: int = 3, branch: str | None = None) -> None:
+        entry = DOMAIN_TASKS[task]
+        buffer = io.BytesIO()
+        table = pyarrow.Table.from_pylist(rows_of(task, count))
+        pyarrow.parquet.write_table(table, buffer)
+        branch = branch or entry.revision
+        repo = self.hub.repos.get(("dataset", entry.repo))
+        if repo is None:
+            repo = self.hub.add_repo(entry.repo, {"README.md": b"no rows"}, "dataset")
+        there = repo.commits.get(repo.branches.get(branch, ""), {})
+        repo.push({**there, name: buffer.getvalue()}, branch)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FromHub]:
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with FakeHub() as fake:
+        client = functools.partial(HubClient, endpoint=fake.url)
+        monkeypatch.setattr(acquire_datasets, "HubClient", client)
+        yield FromHub(fake)
+
+
+def test_rows_come_from_the_hub_once(hub: FromHub, engine: Any) -> None:
+    hub.add("arc_easy", "ARC-Easy/test-00000-of-00001.parquet")
+    hub.add("arc_easy", "ARC-Easy/train-00000-of-00001.parquet", 9)
+    found = run(engine, "arc_easy", None)
+    assert found.source == "hub:allenai/ai2_arc/ARC-Easy/test@main"
+    assert found.rows == 3
+    count = len(hub.hub.requests)
+    assert run(engine, "arc_easy", None, offline=True).digest == found.digest
+    assert len(hub.hub.requests) == count
+    with pytest.raises(OfflineError, match="openai/gsm8k is not in the Hugging Face cache"):
+        run(engine, "gsm8k", None, offline=True)
+
+
+@pytest.mark.parametrize("task", DOMAIN_TASKS)
+def test_rows_in_the_places_where_sets_have_them(task: str, hub: FromHub, engine: Any) -> None:
+    """In a folder of their configuration, or where the hub keeps what it has converted."""
+    entry = DOMAIN_TASKS[task]
+    name = f"{entry.split}-00000-of-00001.parquet"
+    folder = "data" if entry.config == "default" else entry.config
+    hub.add(task, f"{folder}/{name}", 4)
+    if entry.shots:
+        hub.add(task, f"{folder}/{entry.shots_split}-00000-of-00001.parquet", 8)
+    assert run(engine, task, None).rows == 4
+
+
+def test_rows_that_the_hub_has_converted(hub: FromHub, engine: Any) -> None:
+    hub.hub.add_repo("Rowan/hellaswag", {"hellaswag.py": b"raise"}, "dataset")
+    with pytest.raises(AcquireError, match="Rowan/hellaswag has no such revision"):
+        run(engine, "hellaswag", None)
+    hub.add("hellaswag", "default/train/0000.parquet", branch=CONVERTED)
+    with pytest.raises(BenchmarkError, match="Rowan/hellaswag has no files of default/validation"):
+        run(engine, "hellaswag", None)
+    hub.add("hellaswag", "default/validation/0000.parquet", branch=CONVERTED)
+    assert run(engine, "hellaswag", None).rows == 3
+
+
+def test_no_row_both_calibrates_and_is_asked(hub: FromHub, engine: Any) -> None:
+    """By split where a set has several, by row in the one that has one."""
+    shared = 0
+    for entry in load_catalog().calibration_sets.values():
+        for task in DOMAIN_TASKS.values():
+            if task.repo == entry.repo and task.config == entry.config:
+                shared += 1
+                assert task.split != entry.split or (entry.rows, task.rows) == ("even", "odd")
+    assert shared == 4  # openbookqa, hellaswag, wmt14, opus_books
+
+    hub.add("opus_books", "en-fr/train-00000-of-00001.parquet", 21)
+    asked = {one.row for one in run(engine, "opus_books", None).scored}
+    opened = functools.partial(
+        acquire_datasets.open_dataset, progress=NullProgress(), client=HubClient(hub.hub.url)
+    )
+    entry = load_catalog().calibration_set("opus_books")
+    calibrating = {int(d.id) for d in HubSource(entry, opened, "all").documents(0)}
+    assert asked | calibrating == set(range(21))
+    assert not asked & calibrating
+
+
+def test_of_a_large_set_the_same_rows_are_asked(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = dataclasses.replace(DOMAIN_TASKS["opus_books"], most=4, samples=2)
+    monkeypatch.setitem(DOMAIN_TASKS, "opus_books", small)  # type: ignore[arg-type]
+    path = write(tmp_path / "t.jsonl", rows_of("opus_books", 40))
+    first, other = (run(engine, "opus_books", path, seed=seed) for seed in (0, 1))
+    rows = [one.row for one in first.scored]
+    assert rows == [one.row for one in other.scored]
+    assert len(rows) == 4 and all(row % 2 for row in rows) and rows != [1, 3, 5, 7]
+    part = run(engine, "opus_books", path, limit=2)
+    assert {one.row for one in part.scored} < set(rows)
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "message"),
+    [
+        ("boolq", [], "has no rows for boolq; add some"),
+        ("boolq", [{"passage": "p"}], r"row 1: no field 'question', only passage; boolq needs"),
+        ("opus_books", rows_of("opus_books", 1), "has no rows for opus_books"),
+        ("arc_easy", [{**rows_of("arc_easy", 1)[0], "answerKey": "Z"}], "cannot read a row of arc"),
+        ("hellaswag", [{**rows_of("hellaswag", 1)[0], "label": ""}], "cannot read a row of hella"),
+        (
+            "boolq",
+            [*rows_of("boolq", 1), {**rows_of("boolq", 1)[0], "label": "yes"}],
+            "the rows are not all of one form",
+        ),
+        ("gsm8k", rows_of("gsm8k"), r"give --data a directory with train\.jsonl and test\.jsonl"),
+    ],
+)
+def test_rows_that_do_not_fit(
+    task: str, rows: list[Any], message: str, engine: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        run(engine, task, write(tmp_path / "rows.jsonl", rows))
+
+
+def test_files_that_do_not_fit(engine: Any, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"there is no .*absent; correct --data"):
+        run(engine, "boolq", tmp_path / "absent")
+    with pytest.raises(BenchmarkError, match="has no file of the validation split"):
+        run(engine, "boolq", tmp_path)
+    (tmp_path / "rows.csv").write_text("a,b")
+    with pytest.raises(BenchmarkError, match=r"rows\.csv is none of \.parquet"):
+        run(engine, "boolq", tmp_path / "rows.csv")
+    write(tmp_path / "train.jsonl", rows_of("gsm8k", 7))
+    with pytest.raises(BenchmarkError, match="7 rows to show as worked examples, gsm8k needs 8"):
+        run(engine, "gsm8k", tmp_path)
+
+
+def test_unknown_tasks_are_named(engine: Any) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean hellaswag"):
+        run(engine, "helaswag", None)
+
+
+def test_without_the_harness(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'subllm\[eval\]'"):
+        run(engine, "boolq", None)
+
+
+def test_the_harness_is_not_heard(
+    engine: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.getLogger("lm_eval").level
+    run(engine, "hellaswag", write(tmp_path / "h.jsonl", rows_of("hellaswag")))
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("lm_eval").level == before
+
+
+def test_the_interval_of_a_mean() -> None:
+    """For a share p of n, about 1.96 sqrt(p (1 - p) / n) on both sides."""
+    low, high = interval([1.0] * 60 + [0.0] * 140, seed=0)
+    width = 1.96 * (0.3 * 0.7 / 200) ** 0.5
+    assert low == pytest.approx(0.3 - width, abs=0.006)
+    assert high == pytest.approx(0.3 + width, abs=0.006)
+    assert interval([0.5] * 9, seed=0) == (0.5, 0.5)
