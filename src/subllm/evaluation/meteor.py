@@ -1,7 +1,8 @@
 """METEOR: how near a translation is to a reference, by nltk.
 
-Words are matched exactly, then by stem, then as synonyms. Synonyms need WordNet, which nltk
-keeps as a download of its own; without it the first two stages count alone, the scores are a
+Words are matched exactly, then by stem, then as synonyms (nltk looks the stems up, so a word
+that differs from its stem has none). Synonyms need WordNet, which nltk keeps as a download of
+its own; without it the first two stages count alone, the scores are a
 little lower, and `Meteor.label` says so wherever they are shown.
 
 Nothing is fetched here, the tokenizer's data neither: sentences are split at `.`, `!` and
