@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -169,21 +169,33 @@ def comparable_matrices(models: Sequence[ModelManifest]) -> list[Matrix]:
     for other in models[1:]:
         if other.base.manifest != first.base.manifest:
             raise UsageError(_other_base(first, other))
-    tables = [{entry.name: entry.shape for entry in model.tensors} for model in models]
-    matrices = []
-    spec = ArchSpec.from_dict(first.arch)
-    for layer in range(spec.num_layers):
-        for linear in spec.linears:
-            name = f"{spec.block_prefix(layer)}{linear.name}.weight"
-            shape = (linear.out_features, linear.in_features)
-            matrices.append(Matrix(layer, linear.role, name, shape))
-            for model, table in zip(models, tables, strict=True):
-                if table.get(name) != shape:
-                    raise UsageError(
-                        f"{model.name} has {table.get(name) or 'nothing'} where {first.name} has "
-                        f"a matrix {shape} ({name}); compare models of one architecture"
-                    )
+    matrices = _matrices(first)
+    for other in models[1:]:
+        for ours, theirs in zip_longest(matrices, _matrices(other)):
+            if ours != theirs:
+                raise UsageError(
+                    f"{first.name} has {_told(ours)} where {other.name} has {_told(theirs)}; "
+                    "compare models of one architecture"
+                )
     return matrices
+
+
+def _matrices(model: ModelManifest) -> list[Matrix]:
+    spec = ArchSpec.from_dict(model.arch)
+    return [
+        Matrix(
+            layer,
+            linear.role,
+            f"{spec.block_prefix(layer)}{linear.name}.weight",
+            (linear.out_features, linear.in_features),
+        )
+        for layer in range(spec.num_layers)
+        for linear in spec.linears
+    ]
+
+
+def _told(matrix: Matrix | None) -> str:
+    return f"{matrix.name} {list(matrix.shape)}" if matrix else "no matrix"
 
 
 def _other_base(first: ModelManifest, other: ModelManifest) -> str:

@@ -6,27 +6,20 @@ add up, so whatever is asked of layers or types is exact.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from subllm.errors import UsageError
+from subllm.report.records import Record, parse_lines, to_lines, validated
 
 PairKind = Literal["within", "across", "general", "dense"]
 Counts = npt.NDArray[np.int64]
-
-
-class Record(BaseModel):
-    """One line of a file of records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ComparedModel(Record):
@@ -235,35 +228,3 @@ def read_comparison(lines: str, *, where: str = "records") -> Comparison:
         validated(MatrixCounts, row, f"{where}:{number}") for number, row in enumerate(rows[1:], 2)
     ]
     return Comparison(header, matrices)
-
-
-_R = TypeVar("_R", bound=Record)
-
-
-def to_lines(records: Iterable[Record]) -> str:
-    """JSON lines of records, each ending in a line feed."""
-    dumped = (record.model_dump(mode="json") for record in records)
-    return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in dumped)
-
-
-def parse_lines(lines: str, where: str) -> list[Any]:
-    """The JSON value of every line. Raises UsageError naming the first that has none."""
-    rows = []
-    for number, line in enumerate(lines.splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise UsageError(f"{where}:{number} is not JSON ({error}); make it again") from error
-    return rows
-
-
-def validated(kind: type[_R], row: Any, where: str) -> _R:
-    """`row` as a record of `kind`. Raises UsageError that begins with `where`."""
-    try:
-        return kind.model_validate(row)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"{where}: {field + ': ' if field else ''}{first['msg'].lower()}; make it again"
-        ) from error

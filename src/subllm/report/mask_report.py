@@ -15,7 +15,7 @@ from pathlib import Path
 from subllm.errors import UsageError
 from subllm.progress import NullProgress, Progress
 from subllm.report.mask_pictures import layers_picture, models_picture, types_picture
-from subllm.report.mask_records import Comparison, to_lines
+from subllm.report.mask_records import Comparison
 from subllm.report.mask_tables import (
     bytes_table,
     distance_table,
@@ -24,6 +24,7 @@ from subllm.report.mask_tables import (
     tidy_table,
 )
 from subllm.report.overlay import overlay_page
+from subllm.report.records import to_lines
 from subllm.report.window_records import WindowRecord
 
 PICTURES: dict[str, Callable[[Comparison], bytes]] = {

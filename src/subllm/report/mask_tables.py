@@ -63,7 +63,8 @@ def distance_table(comparison: Comparison) -> Table:
         means = [comparison.mean_distance(kind, overlap) for overlap in overlaps]
         if means[0] is not None and len(comparison.pairs) > 1:
             rows.append([title, *means])
-    chances = sorted({f"{overlaps[0].chance(p.a, p.b):.3f}" for p in comparison.pairs})
+    pruned = [pair for pair in comparison.pairs if pair.kind != "dense"] or comparison.pairs
+    chances = sorted({f"{overlaps[0].chance(pair.a, pair.b):.3f}" for pair in pruned})
     span = chances[0] if len(chances) == 1 else f"{chances[0]} to {chances[-1]}"
     return Table(columns, rows, JACCARD, f"independent masks as dense as these: {span}")
 
@@ -100,9 +101,9 @@ def bytes_table(comparison: Comparison) -> Table:
         rows.append(row)
     kept_sum = sum(int(total.both[i, i]) for i in range(len(rows)))
     note = (
-        "by place: quantised values at a shared place may differ. "
-        f"{kept_sum:,} kept weights\nlie at {total.by_any:,} places, "
-        f"{total.by_all:,} of them in every model"
+        "by place: quantised values at a shared place may differ\n"
+        f"{kept_sum / 1e6:,.1f} M kept weights lie at {total.by_any / 1e6:,.1f} M places; "
+        f"{total.by_all / 1e6:,.1f} M places are in all"
     )
     return Table(columns, rows, "Values of kept weights, shared and unique", note)
 

@@ -6,6 +6,7 @@ weight under the pointer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -43,6 +44,8 @@ def overlay_page(windows: Sequence[WindowRecord], labels: Sequence[str], title: 
     Raises MissingExtraError without treescope, UsageError for a damaged record.
     """
     treescope = drawing("treescope")
+    # treescope writes labels into scripts as they are.
+    labels = [re.sub(r"[<>&]", "?", label) for label in labels]
     legend = "".join(
         f'<span class="swatch" style="background: rgb{colour}"></span>{escape(text)}'
         for text, colour in _legend(labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -55,18 +56,18 @@ class Table:
 
     def plain(self, width: int = WIDTH) -> str:
         """Aligned with spaces. Where it is wider than `width`, the widest columns of text are
-        cut, marked by an ellipsis; numbers never are."""
+        cut, marked by an ellipsis; numbers never are. Title and note are wrapped."""
         cells = [[column.title for column in self.columns], *self._texts()]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         self._narrow(widths, width)
-        lines = [self.title] if self.title else []
+        lines = _wrapped(self.title, width)
         for row in cells:
             padded = (
                 _fitted(text, size, column.align)
                 for text, size, column in zip(row, widths, self.columns, strict=True)
             )
             lines.append(_GAP.join(padded).rstrip())
-        return "\n".join([*lines, *([self.note] if self.note else [])]) + "\n"
+        return "\n".join([*lines, *_wrapped(self.note, width)]) + "\n"
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown, its title in bold above."""
@@ -101,6 +102,10 @@ class Table:
             if widest < 0 or widths[widest] <= _NARROWEST:
                 return
             widths[widest] -= 1
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, max(20, width))]
 
 
 def _fitted(text: str, size: int, align: Align) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.errors import UsageError
-from subllm.report.mask_records import Record, parse_lines, validated
+from subllm.report.records import Record, parse_lines, validated
 
 _T = TypeVar("_T", bound=np.generic)
 
