@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from subllm.calibration.table_files import SUFFIXES, read_rows
-from subllm.errors import BenchmarkError, CalibrationError
-from subllm.evaluation.forms import form_of, problem_of
+from subllm.errors import BenchmarkError, CalibrationError, UnknownNameError
+from subllm.evaluation.forms import FORMS, form_of, problem_of
 from subllm.evaluation.problems import Benchmark, Problem
 from subllm.progress import NullProgress, Progress
 from subllm.store.manifest import canonical_json
@@ -53,6 +53,54 @@ NAMED: dict[str, HubData] = {
 }
 """The benchmarks that are known by name. HumanEval-infilling is on no hub as a plain file:
 download it from its authors (github.com/openai/human-eval-infilling, data/)."""
+
+
+def load_benchmark(
+    task: str,
+    language: str,
+    files: Sequence[Path] = (),
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> tuple[str, Benchmark]:
+    """(what the task is called, its problems of `language`).
+
+    task   a form of `forms.FORMS` or a file, which then is the data
+    files  where the data is; of several, the one that has this language. Without them,
+           benchmarks of NAMED are fetched
+    Raises UnknownNameError for a task that is neither, else as `load_file`, `load_named`.
+    """
+    if task not in FORMS:
+        path = Path(task).expanduser()
+        if files or not path.is_file():
+            hint = f"tasks are {', '.join(FORMS)}, perplexity, agreement, or a file of problems"
+            raise UnknownNameError("task", task, FORMS, hint)
+        benchmark = load_file(path, language)
+        return benchmark.form, benchmark
+    if not files:
+        return task, load_named(task, language, offline=offline, progress=progress)
+    found: list[Benchmark] = []
+    without: list[_OtherLanguage] = []
+    for path in files:
+        try:
+            found.append(load_file(path, language))
+        except _OtherLanguage as error:
+            without.append(error)
+    if len(found) > 1:
+        raise BenchmarkError(
+            f"{found[0].source} and {found[1].source} both have {language} problems; give one"
+        )
+    if not found:
+        raise without[0]
+    if found[0].form != task:
+        raise BenchmarkError(
+            f"{found[0].source} has the form of {found[0].form}; use --task {found[0].form}"
+        )
+    return task, found[0]
+
+
+class _OtherLanguage(BenchmarkError):
+    """A file has problems, but not in the language that is asked for."""
 
 
 def load_file(path: Path, language: str) -> Benchmark:
@@ -106,7 +154,7 @@ def _read(path: Path, name: str, source: str, language: str) -> Benchmark:
             others.add(problem.language)
     if not problems:
         there = f"only {', '.join(sorted(others))}" if others else "none of the test split"
-        raise BenchmarkError(f"{source} has no {language} problems, {there}; choose --language")
+        raise _OtherLanguage(f"{source} has no {language} problems, {there}; choose --language")
     _check_unique(source, problems)
     return Benchmark(form, source, _digest(source, rows), len(rows), tuple(problems))
 

@@ -154,6 +154,9 @@ _FORMS: dict[str, tuple[set[str], Callable[[Row], Problem | None]]] = {
 }
 
 
+FORMS = tuple(_FORMS)
+
+
 def _text(row: Row, field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):

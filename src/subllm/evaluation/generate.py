@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from subllm.evaluation.stops import StopRule
@@ -29,7 +29,8 @@ class Answer:
     """raw      all that was generated, stop strings left out
     text     the part of it that counts
     ended    "stop": by the model or a stop string, "length": max_tokens, "rule"
-    tokens   generated, stop token left out
+    tokens   how many were generated, stop token left out
+    ids      those tokens
     seconds  from the first step on, beside the others that ran meanwhile
     """
 
@@ -38,6 +39,7 @@ class Answer:
     text: str
     ended: Ended
     tokens: int
+    ids: tuple[int, ...]
     seconds: float
 
 
@@ -46,7 +48,7 @@ class _Running:
     ask: Ask
     began: float
     raw: str = ""
-    tokens: int = 0
+    ids: list[int] = field(default_factory=list)
 
 
 def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Answer]:
@@ -67,7 +69,7 @@ def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Ans
                 if one is None:  # the last word of one that was aborted
                     continue
                 one.raw += event.text
-                one.tokens = event.completion_tokens
+                one.ids += event.tokens
                 answer = _answer(one, event.finish_reason)
                 if answer is not None:
                     del running[event.request_id]
@@ -93,4 +95,5 @@ def _answer(one: _Running, finish: str | None) -> Answer | None:
         cut = rule.end(one.raw) if rule is not None else len(one.raw)
         ended = "length" if finish == "length" else "stop"
     seconds = time.monotonic() - one.began
-    return Answer(one.ask.id, one.raw, one.raw[:cut], ended, one.tokens, seconds)
+    ids = tuple(one.ids)
+    return Answer(one.ask.id, one.raw, one.raw[:cut], ended, len(ids), ids, seconds)

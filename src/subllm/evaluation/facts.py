@@ -1,0 +1,65 @@
+"""What a record says of the model, the machine and the moment."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from subllm import __version__
+from subllm.evaluation.records import ModelFacts
+from subllm.store.store import Store
+
+
+def model_facts(store: Store, name: str) -> ModelFacts:
+    """Raises UnknownNameError, UsageError for a base, StoreError."""
+    digest = store.resolve(name)
+    manifest = store.model(name)
+    return ModelFacts(
+        name=name,
+        digest=digest,
+        language=manifest.language,
+        base=manifest.base.name,
+        base_digest=manifest.base.manifest,
+        base_source=manifest.base.source,
+        method=manifest.method.name,
+        pattern=manifest.pattern,
+        values=manifest.values,
+        head=manifest.head,
+        density=manifest.density,
+    )
+
+
+def machine_facts(threads: int | None) -> dict[str, Any]:
+    """`threads`: None for all cores that this process may use."""
+    return {
+        "cpu": cpu_name(),
+        "threads": threads or usable_cpus(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "subllm": __version__,
+    }
+
+
+def usable_cpus() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """As the system calls it, e.g. AMD EPYC 9754."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
