@@ -40,7 +40,7 @@ def in_shell(shell: str, script: str) -> list[str]:
         ("subllm complete 'def f(a): b' -m tiny-coder:1m-j", ["1m-java"]),
         ("subllm complete --model=tiny-coder:1m-p", ["1m-python"]),
         ("subllm show ", [BASE, *NAMES]),
-        ("subllm comp", ["complete", "completion"]),
+        ("subllm compl", ["complete", "completion"]),
         ("subllm serve --det", ["--detach"]),
     ],
 )
