@@ -153,8 +153,8 @@ def test_task_that_is_a_file(tmp_path: Path) -> None:
         load_benchmark("humanevl", "python")
 
 
-def test_tasks_without_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BenchmarkError, match="infilling cannot be fetched.*--data"):
+def test_tasks_without_a_source() -> None:
+    with pytest.raises(BenchmarkError, match=r"infilling cannot be fetched.*--data"):
         load_benchmark("infilling", "python")
     with pytest.raises(BenchmarkError, match="humaneval has no java problems"):
         load_named("humaneval", "java")
