@@ -151,7 +151,7 @@ def _top(own: Path) -> Path:
 
 
 def _version_1(memory: Path, pids: Path) -> Base:
-    made = []
+    made: list[Path] = []
     for directory in (memory, pids):
         _sweep(directory)
         base = directory / f"{_PREFIX}{os.getpid()}"

@@ -40,7 +40,7 @@ class LauncherClient:
         with theirs:
             self._process = subprocess.Popen(
                 [*_systemd_run(), *python] if scoped else python,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=None if os.environ.get("SUBLLM_DEBUG") else subprocess.DEVNULL,
                 cwd="/",

@@ -38,11 +38,11 @@ class Job:
 
     `root` is the empty directory to build the view in; without namespaces it is the
     working directory itself. `user` is the number of the user and group to become, or None
-    to stay; both need namespaces. `own_count` puts the program into a user namespace of its own, so that the
-    limit on processes counts its own only.
+    to stay; both need namespaces. `own_count` puts the program into a user namespace of its
+    own, so that the limit on processes counts its own only.
     """
 
-    command: Sequence[str]
+    command: list[str]
     files: Mapping[str, bytes]
     read_only: Sequence[str]
     collect: Sequence[str]
@@ -106,6 +106,7 @@ def _prepare(job: Job) -> bool:
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        path.chmod(0o755)  # it may be a program
     return proc
 
 
@@ -129,8 +130,8 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
             environment |= {"HOME": job.root, "TMPDIR": job.root}
         program = job.command[0]
         if "/" in program:
-            os.execve(program, job.command, environment)
-        os.execvpe(program, job.command, environment)
+            os.execve(program, job.command, environment)  # noqa: S606
+        os.execvpe(program, job.command, environment)  # noqa: S606
     except BaseException as error:
         with suppress(OSError):
             os.write(2, f"cannot start {job.command[0]}: {error}\n".encode())
@@ -190,7 +191,7 @@ def _collect(job: Job) -> dict[str, bytes]:
     for name in job.collect:
         with suppress(OSError):
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
+            with os.fdopen(descriptor, "rb") as file:
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     found[name] = file.read(job.limits.file_bytes)
     return found

@@ -16,6 +16,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from subllm.evaluation.sandbox import inside, processes, syscalls, wire
@@ -68,13 +69,12 @@ def _serve(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Carry out one request; the answer and the blobs that go with it."""
     limits = Limits(**header["limits"])
-    root = means.directory
+    root = means.directory if means.namespaces else f"{means.directory}/{os.getpid()}"
     try:
         if group is not None:
             group.limit(limits)
         if not means.namespaces:
-            root = os.path.join(root, str(os.getpid()))
-            os.mkdir(root)
+            Path(root).mkdir()
         job = inside.Job(
             command=header["command"],
             files=dict(zip(header["files"], blobs[1:], strict=True)),
@@ -123,12 +123,12 @@ class _Run:
 
     def _start(self, descriptors: list[int]) -> None:
         ours, theirs = socket.socketpair()
-        inputs = outputs = None
         if descriptors:
-            streams = [*descriptors, os.open(os.devnull, os.O_WRONLY)]
+            kept: list[int] = []
+            given = (descriptors[0], descriptors[1], os.open(os.devnull, os.O_WRONLY))
         else:
-            inputs, outputs, errors = os.pipe(), os.pipe(), os.pipe()
-            streams = [inputs[0], outputs[1], errors[1]]
+            (stdin, feed), (out, stdout), (err, stderr) = os.pipe(), os.pipe(), os.pipe()
+            kept, given = [feed, out, err], (stdin, stdout, stderr)
         if self.job.namespaces:
             self.process = syscalls.fork_into(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
         else:
@@ -137,25 +137,21 @@ class _Run:
         if self.process == 0:
             ours.close()
             self.connection.close()
-            if inputs is not None:
-                # Or the program would hold the other ends of its own pipes.
-                for descriptor in (inputs[1], outputs[0], errors[0]):
-                    os.close(descriptor)
-            inside.main(self.job, theirs, (streams[0], streams[1], streams[2]))
+            for descriptor in kept:  # or the program would hold the other ends of its pipes
+                os.close(descriptor)
+            inside.main(self.job, theirs, given)
         # Orphans come to process 1 of a namespace, or else to us.
         self.watched = self.process if self.job.namespaces else os.getpid()
         theirs.close()
-        for descriptor in streams:
+        for descriptor in given:
             os.close(descriptor)
         self.inside = ours
         self.selector.register(ours, selectors.EVENT_READ, "report")
         self.selector.register(self.connection, selectors.EVENT_READ, "harness")
-        if inputs is not None:
-            for descriptor in (inputs[1], outputs[0], errors[0]):
-                os.set_blocking(descriptor, False)
-            self.selector.register(outputs[0], selectors.EVENT_READ, 1)
-            self.selector.register(errors[0], selectors.EVENT_READ, 2)
-            self.selector.register(inputs[1], selectors.EVENT_WRITE, "stdin")
+        for descriptor, data in zip(kept, ("stdin", 1, 2), strict=False):
+            os.set_blocking(descriptor, False)
+            event = selectors.EVENT_WRITE if data == "stdin" else selectors.EVENT_READ
+            self.selector.register(descriptor, event, data)
 
     def result(self) -> tuple[dict[str, Any], list[bytes]]:
         self.began = time.monotonic()

@@ -33,10 +33,9 @@ def below(process: int) -> Iterator[int]:
         current = waiting.pop()
         yield current
         with suppress(OSError):
-            for thread in os.listdir(f"/proc/{current}/task"):
+            for thread in Path(f"/proc/{current}/task").iterdir():
                 with suppress(OSError):
-                    text = Path(f"/proc/{current}/task/{thread}/children").read_bytes()
-                    waiting += map(int, text.split())
+                    waiting += map(int, (thread / "children").read_bytes().split())
 
 
 def usage(process: int) -> Usage:

@@ -145,6 +145,13 @@ class Sandbox:
             files=dict(zip(answer["collected"], blobs[2:], strict=True)),
         )
 
+    def scratch(self, name: str) -> Path:
+        """A directory of this machine that lasts as long as the sandbox, to show to runs."""
+        directory = self._directory / name
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)
+        return directory
+
     def session(
         self,
         command: Sequence[str],
@@ -276,7 +283,7 @@ def _request(
     header = {
         "command": list(command),
         "files": list(files),
-        "read_only": [os.path.abspath(path) for path in read_only],
+        "read_only": [str(path.absolute()) for path in read_only],
         "collect": list(collect),
         "limits": asdict(limits),
     }

@@ -16,7 +16,7 @@ from typing import Any
 _LENGTH = struct.Struct(">Q")
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """The other end closed the connection before a whole message had come."""
 
 
