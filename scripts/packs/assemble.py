@@ -6,7 +6,6 @@ sample a line, sorted by id. The same answers and tools give the same bytes.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import lzma
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import filters
 from checkers import Checker
+from overlap import read_problems
 from privacy import private
 from tasks import Task, tasks
 
@@ -169,7 +169,7 @@ def write(path: Path, first: dict, samples: Iterable[dict]) -> int:
 
 
 def read_benchmarks(directory: Path | None) -> tuple[list[str], filters.Benchmark]:
-    """Names of the HumanEval-form .jsonl.gz files there, and the texts in them.
+    """Names of the .jsonl.gz files of problems there, and the texts in them.
 
     Raises SystemExit when the directory has none."""
     if directory is None:
@@ -177,9 +177,6 @@ def read_benchmarks(directory: Path | None) -> tuple[list[str], filters.Benchmar
     paths = sorted(directory.glob("*.jsonl.gz"))
     if not paths:
         raise SystemExit(f"no .jsonl.gz files in {directory}; check --benchmarks")
-    texts = []
-    for path in paths:
-        with gzip.open(path, "rt") as file:
-            problems = [json.loads(line) for line in file if line.strip()]
-        texts += [value for p in problems for value in p.values() if isinstance(value, str)]
+    problems = [problem for path in paths for problem in read_problems(path)]
+    texts = [text for problem in problems for text in problem.texts]
     return [path.name for path in paths], filters.Benchmark(texts)

@@ -150,5 +150,9 @@ class Benchmark:
         found = grams(words_of("\n".join(kept)), self.N)
         return {g for g in found if len({w for w in g if not w[0].isdigit()}) >= self.MIN_NAMES}
 
+    def shared(self, text: str) -> set[tuple[str, ...]]:
+        """The grams that `text` has in common with the problems."""
+        return self._grams & self._of(text)
+
     def overlaps(self, text: str) -> str | None:
-        return "benchmark overlap" if self._grams & self._of(text) else None
+        return "benchmark overlap" if self.shared(text) else None

@@ -1,0 +1,150 @@
+"""Look for text of benchmarks in the calibration packs: a shared 10-gram of words.
+
+  scripts/check-overlap DATA...        files or directories of problems: HumanEval, MBPP,
+                                       HumanEval-X, MultiPL-E, anything of their kind
+  scripts/check-overlap DATA --packs DIR      other packs than those that are shipped
+
+Problems may be .jsonl, .json, either with .gz, or .parquet. Every text of a problem is
+compared (prompt, solution, tests) with every instruction and answer of both splits. Lines
+that only import do not count, nor do grams with fewer than five different names.
+Exits with 1 when there is an overlap, 2 when there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filters import Benchmark
+
+from subllm.calibration.packs import DATA, CodeSample, read_pack
+from subllm.calibration.table_files import SUFFIXES, read_rows
+from subllm.errors import CalibrationError
+
+PACKS = "*.jsonl.xz"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a benchmark: every text in it, at whatever depth."""
+
+    file: str
+    id: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Words that a sample of a pack shares with a problem."""
+
+    pack: str
+    sample: str
+    split: str
+    file: str
+    problem: str
+    words: str
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    try:
+        packs = sorted(options.packs.glob(PACKS))
+        problems = [p for path in problem_files(options.data) for p in read_problems(path)]
+        if not packs or not problems:
+            missing = f"no packs in {options.packs}" if not packs else "no problems given"
+            print(f"check-overlap: {missing}", file=sys.stderr)
+            return 2
+        found = list(find(packs, problems))
+    except (CalibrationError, FileNotFoundError) as error:
+        print(f"check-overlap: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps([asdict(overlap) for overlap in found], indent=2))
+    else:
+        show(packs, problems, found)
+    return 1 if found else 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/check-overlap",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("data", nargs="+", type=Path, help="files or directories of benchmark problems")
+    add("--packs", type=Path, default=DATA, help="directory of packs (default: those shipped)")
+    add("--json", action="store_true", help="print what was found as one JSON document")
+    return parser.parse_args(argv)
+
+
+def problem_files(given: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves, and those in the directories. Raises FileNotFoundError."""
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there")
+        inside = path.iterdir() if path.is_dir() else [path]
+        yield from sorted(file for file in inside if file.name.endswith(SUFFIXES))
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Raises CalibrationError for a file that cannot be read."""
+    problems = []
+    for number, row in enumerate(read_rows(path, path.name), 1):
+        name = row.get("task_id", row.get("name", number))
+        problems.append(Problem(path.name, str(name), tuple(texts_of(row))))
+    return problems
+
+
+def texts_of(value: object) -> Iterator[str]:
+    """Every string in a value of JSON: MBPP has lists of tests, MultiPL-E of stop tokens."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(part)
+
+
+def find(packs: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Overlap]:
+    """Every sample with every problem that it overlaps, and of the words that they share the
+    first ten by the alphabet."""
+    problems = list(problems)
+    everything = Benchmark(text for problem in problems for text in problem.texts)
+    apart: list[tuple[Problem, Benchmark]] = []
+    for path in packs:
+        pack = read_pack(path)
+        for sample in pack.samples:
+            answer = sample.code if isinstance(sample, CodeSample) else sample.text
+            texts = (sample.instruction, answer)
+            if not any(everything.shared(text) for text in texts):
+                continue
+            # Which problem it was is asked only where there is one: that takes a while.
+            apart = apart or [(problem, Benchmark(problem.texts)) for problem in problems]
+            for problem, one in apart:
+                words = sorted(gram for text in texts for gram in one.shared(text))
+                if words:
+                    yield Overlap(
+                        pack.header.pack, sample.id, sample.split,
+                        problem.file, problem.id, " ".join(words[0]),
+                    )  # fmt: skip
+
+
+def show(packs: list[Path], problems: list[Problem], found: list[Overlap]) -> None:
+    for overlap in found:
+        print(
+            f"{overlap.pack} {overlap.sample} ({overlap.split}) and "
+            f"{overlap.file} {overlap.problem}: {overlap.words}"
+        )
+    files = ", ".join(sorted({problem.file for problem in problems}))
+    samples = sum(len(read_pack(path).samples) for path in packs)
+    names = ", ".join(path.name.removesuffix(PACKS[1:]) for path in packs)
+    print(f"{len(problems)} problems of {files}\n{samples} samples of {names}")
+    print(f"{len({(o.pack, o.sample) for o in found})} samples overlap")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
