@@ -1,0 +1,328 @@
+"""`subllm eval`: how good a model is, in figures that can be made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from subllm.cli import console, eval_tables
+from subllm.cli.context import Context, complete_name, open_context
+
+if TYPE_CHECKING:
+    from subllm.evaluation.engines import Engines
+    from subllm.evaluation.prompts import Asked
+    from subllm.evaluation.records import Result
+    from subllm.progress import Progress
+    from subllm.store.store import Store
+    from subllm.text.tokenizer import Tokenizer
+
+EXAMPLES = """
+subllm eval qwen2.5-coder:0.5b-python --task humaneval
+subllm eval qwen2.5-coder:0.5b-java --task humaneval-x --limit 20
+subllm eval qwen2.5-coder:0.5b-dense --task humaneval-x --language all \\
+    --k 1,10 --samples 10 --temperature 0.8
+subllm eval qwen2.5-coder:0.5b-python --task mbpp --format chat
+subllm eval qwen2.5-coder:0.5b-cpp --task MultiPL-E.jsonl --language cpp
+subllm eval qwen2.5-coder:0.5b-python --task infilling \\
+    --data HumanEval-SingleLineInfilling.jsonl.gz
+subllm eval qwen2.5-coder:0.5b-python --task perplexity --language all
+subllm eval qwen2.5-coder:0.5b-python --task agreement
+"""
+
+DIRECTORY = "evaluations"
+_SAMPLED = 0.8  # temperature where several samples are asked for and none is given
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model of 'subllm list'.", autocompletion=complete_name
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="humaneval, humaneval-x, mbpp (fetched from the hub, or read from --data), "
+            "multipl-e, infilling (from --data), perplexity, agreement, or a file of problems."
+        ),
+    ],
+    language: Annotated[
+        str,
+        typer.Option(
+            help="python, java, cpp, javascript, several as a,b or 'all'. Default: the model's "
+            "own, else python."
+        ),
+    ] = "",
+    k: Annotated[str, typer.Option("--k", help="The k of pass@k, several as 1,10.")] = "1",
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Completions of each problem. Default: largest k.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="0 is greedy. Default: 0 for one sample, 0.8 for several."),
+    ] = None,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Share of the mass sampled from.")] = (
+        1.0
+    ),
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is sampled.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only the first problems, sequences or prompts."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with the task's data; once for each language if need be."),
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="How problems are put: raw (text to go on with), chat (the model's "
+            "template), auto (chat where there is a template).",
+        ),
+    ] = "raw",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the records. Default: evaluations/ in the store."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Completions written at once.")] = 24,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Run programs although this machine cannot contain them."),
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON document.")
+    ] = False,
+) -> None:
+    """Measure a model: pass@k on code benchmarks, perplexity, agreement with its base.
+
+    Code benchmarks: the model finishes each problem, the program is compiled and run in a
+    sandbox, and pass@k is the share of problems that k tries solve (Chen et al. 2021), with
+    its 95 % interval over problems. The data's own solutions run first; the result says how
+    many pass. perplexity: of held-out text. agreement: how many greedy tokens are those of
+    the dense base. infilling: exact match and pass rate of holes filled.
+
+    Every completion, program and verdict is kept in a records file of JSON lines. Stopped
+    halfway, the same command goes on where it was; done before, it answers from the file.
+    """
+    from subllm.cli.bars import RichProgress
+    from subllm.evaluation.engines import Engines
+
+    context = open_context()
+    settings = context.settings
+    work = _Work(
+        context=context,
+        model=model,
+        languages=_languages(context, model, language),
+        files=tuple(data or ()),
+        limit=limit,
+        directory=(out or settings.home / DIRECTORY).expanduser(),
+    )
+    with (
+        RichProgress() as progress,
+        Engines(
+            context.store,
+            backend=settings.backend,
+            device=settings.device,
+            threads=settings.threads,
+            kv_type=settings.kv_type,
+        ) as engines,
+    ):
+        if task == "perplexity":
+            results = [_perplexity(work, one, engines, progress) for one in work.languages]
+        elif task == "agreement":
+            results = [_agreement(work, one, engines, progress) for one in work.languages]
+        else:
+            ks = _ks(k)
+            count = samples if samples is not None else max(ks)
+            options = {
+                "samples": count,
+                "ks": ks,
+                "temperature": (
+                    temperature if temperature is not None else 0.0 if count == 1 else _SAMPLED
+                ),
+                "top_p": top_p,
+                "max_tokens": max_tokens,
+                "seed": seed,
+                "form": _format(prompt),
+                "together": batch,
+                "tools": engines.tools(),
+                "threads": settings.threads,
+            }
+            results = _problems(work, task, options, unsafe, engines, progress)
+    if json_output:
+        console.emit_json({"results": [eval_tables.document(result) for result in results]})
+    else:
+        eval_tables.show(results)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all measurements of one call share."""
+
+    context: Context
+    model: str
+    languages: tuple[str, ...]
+    files: tuple[Path, ...]
+    limit: int | None
+    directory: Path
+
+    @property
+    def only_file(self) -> Path | None:
+        """Raises UsageError for several."""
+        from subllm.errors import UsageError
+
+        if len(self.files) > 1:
+            raise UsageError("this task reads one --data; run it once for each")
+        return self.files[0].expanduser() if self.files else None
+
+
+def _problems(
+    work: _Work,
+    task: str,
+    options: dict[str, Any],
+    unsafe: bool,
+    engines: Engines,
+    progress: Progress,
+) -> list[Result]:
+    from subllm.evaluation.data import load_benchmark
+    from subllm.evaluation.run import Plan, evaluate
+    from subllm.evaluation.sandbox import Sandbox
+    from subllm.evaluation.toolchains import toolchain
+
+    offline = work.context.settings.offline
+    plans = {}
+    for language in work.languages:  # all data first: a wrong file shows at once
+        label, benchmark = load_benchmark(
+            task, language, work.files, offline=offline, progress=progress
+        )
+        plans[language] = Plan(task=label, benchmark=benchmark.first(work.limit), **options)
+    store = work.context.store
+    with Sandbox(unsafe=unsafe) as sandbox:
+        for line in sandbox.enforced or ("nothing is enforced",):
+            progress.note(f"sandbox: {line}")
+        for line in sandbox.missing:
+            progress.note(f"not enforced here: {line}")
+        return [
+            evaluate(
+                store,
+                work.model,
+                plan,
+                toolchain(language, sandbox),
+                engines,
+                work.directory,
+                progress,
+            )
+            for language, plan in plans.items()
+        ]
+
+
+def _perplexity(work: _Work, language: str, engines: Engines, progress: Progress) -> Result:
+    from subllm.evaluation.held_out import SEQUENCES, held_out
+    from subllm.evaluation.perplexity import measure_perplexity
+
+    store = work.context.store
+    tokens, source = held_out(
+        language,
+        _tokenizer(store, work.model),
+        store.model(work.model).prompt,
+        sequences=work.limit or SEQUENCES,
+        path=work.only_file,
+    )
+    return measure_perplexity(
+        store,
+        work.model,
+        language,
+        tokens,
+        source,
+        engines,
+        work.directory,
+        progress,
+        tools=engines.tools(),
+        threads=work.context.settings.threads,
+    )
+
+
+def _agreement(work: _Work, language: str, engines: Engines, progress: Progress) -> Result:
+    from subllm.evaluation.agreement import PROMPT_TOKENS, PROMPTS, measure_agreement
+    from subllm.evaluation.held_out import held_out
+
+    store = work.context.store
+    tokens, source = held_out(
+        language,
+        _tokenizer(store, work.model),
+        store.model(work.model).prompt,
+        sequences=work.limit or PROMPTS,
+        length=PROMPT_TOKENS,
+        path=work.only_file,
+    )
+    return measure_agreement(
+        store,
+        work.model,
+        _dense(store, work.model),
+        language,
+        tokens,
+        source,
+        engines,
+        work.directory,
+        progress,
+        tools=engines.tools(),
+        threads=work.context.settings.threads,
+    )
+
+
+def _tokenizer(store: Store, model: str) -> Tokenizer:
+    from subllm.text.tokenizer import Tokenizer
+
+    return Tokenizer.from_bundle(store.blobs.read_bytes(store.model(model).blobs.tokenizer))
+
+
+def _dense(store: Store, model: str) -> str:
+    """The dense model of the same base. Raises UsageError when it is not there."""
+    from subllm.errors import UsageError
+    from subllm.store.names import model_name
+
+    base = store.model(model).base.name
+    name = model_name(base, "dense")
+    if name not in store.names():
+        raise UsageError(f"there is no dense base to agree with; run 'subllm add {base}'")
+    return name
+
+
+def _languages(context: Context, model: str, language: str) -> tuple[str, ...]:
+    """Raises UnknownNameError for a model or a language that is not there."""
+    from subllm.errors import UnknownNameError
+    from subllm.routing.languages import LANGUAGES, canonical
+
+    own = context.store.model(model).language
+    if not language:
+        return (own if own in LANGUAGES else "python",)
+    if language == "all":
+        return LANGUAGES
+    names = tuple(dict.fromkeys(canonical(part) for part in language.split(",")))
+    for name in names:
+        if name not in LANGUAGES:
+            raise UnknownNameError("language", name, LANGUAGES)
+    return names
+
+
+def _ks(text: str) -> tuple[int, ...]:
+    from subllm.errors import UsageError
+
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise UsageError(f"--k {text!r} is no list of numbers; write 1,10") from None
+
+
+def _format(text: str) -> Asked:
+    from subllm.errors import UsageError
+
+    if text not in ("raw", "chat", "auto"):
+        raise UsageError(f"--format {text!r} is none of raw, chat, auto")
+    return cast("Asked", text)

@@ -1,0 +1,118 @@
+"""Results of `subllm eval` for a person and for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from subllm.cli import console
+
+if TYPE_CHECKING:
+    from subllm.evaluation.records import Result
+
+Column = str | tuple[str, console.Align]
+
+
+def show(results: Sequence[Result]) -> None:
+    """Facts, then a table with a row for each language. All results are of one task."""
+    _facts(results)
+    tables = {"perplexity": _perplexity, "agreement": _agreement}
+    tables.get(results[0].header.task, _problems)(results)
+
+
+def document(result: Result) -> dict[str, Any]:
+    return {
+        **result.header.model_dump(mode="json"),
+        "figures": result.figures,
+        "records": str(result.path),
+    }
+
+
+def _facts(results: Sequence[Result]) -> None:
+    """What all results have in common."""
+    header = results[0].header
+    model, sampling = header.model, header.sampling
+    rows = [("model", f"{model.name}: {model.pattern}, {model.values}, head {model.head}")]
+    if sampling is not None:
+        drawn = "greedy"
+        if sampling.temperature:
+            drawn = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, "
+            drawn += f"seed {sampling.seed}"
+        form = {"raw": "raw completion", "chat": "chat", "fim": "fill-in-the-middle"}
+        asked = form[header.prompt or "raw"]
+        rows.append(("task", f"{header.task}; {asked}, {drawn}, {sampling.max_tokens} tokens"))
+    else:
+        rows.append(("task", header.task))
+    for result in results:
+        data = result.header.data
+        rows.append(("data", f"{data.source} ({data.digest[:19]})"))
+    for result in results:
+        rows.append(("records", str(result.path)))
+    console.facts(rows)
+    console.result("")
+
+
+def _problems(results: Sequence[Result]) -> None:
+    ks = [entry["k"] for entry in results[0].figures["pass"]]
+    exact = any("exact_match" in result.figures for result in results)
+    columns: list[Column] = ["LANGUAGE"]
+    columns += [(f"PASS@{k}", "right") for k in ks] + [("EXACT", "right")] * exact
+    columns += [("CANONICAL", "right"), ("TOKENS", "right"), ("TIME", "right")]
+    rows = []
+    for result in results:
+        figures = result.figures
+        row = [result.header.language]
+        for entry in figures["pass"]:
+            low, high = entry["low"] * 100, entry["high"] * 100
+            row.append(f"{entry['value'] * 100:.1f} ({low:.0f}-{high:.0f})")
+        if exact:
+            match = figures.get("exact_match")
+            row.append("-" if match is None else f"{match * 100:.1f}")
+        solved = figures["canonical"]
+        row.append(f"{solved['passed']}/{solved['run']}" if solved["run"] else "none")
+        row.append(f"{figures['tokens_per_problem']:.0f}")
+        row.append(console.duration(sum(figures["wall_seconds"].values())))
+        rows.append(row)
+    console.table(columns, rows)
+    for result in results:
+        _remark(result)
+
+
+def _remark(result: Result) -> None:
+    """What must be known to read the figures."""
+    figures, language = result.figures, result.header.language
+    solved = figures["canonical"]
+    if solved["failing"]:
+        names = ", ".join(solved["failing"])
+        console.note(
+            f"{language}: {len(solved['failing'])} canonical solutions fail, which counts "
+            f"against the model: {names}"
+        )
+    if solved["without"]:
+        count = len(solved["without"])
+        console.note(f"{language}: {count} problems come without a canonical solution")
+
+
+def _perplexity(results: Sequence[Result]) -> None:
+    console.table(
+        ["LANGUAGE", ("PERPLEXITY", "right"), ("TOKENS", "right")],
+        [
+            [r.header.language, f"{r.figures['perplexity']:.3f}", f"{r.figures['tokens']:,}"]
+            for r in results
+        ],
+    )
+
+
+def _agreement(results: Sequence[Result]) -> None:
+    console.table(
+        ["LANGUAGE", ("SAME TOKEN", "right"), ("SAME FROM START", "right"), ("TOKENS", "right")],
+        [
+            [
+                r.header.language,
+                f"{r.figures['agreement'] * 100:.1f} %",
+                f"{r.figures['common_tokens']:.1f} of {r.figures['tokens_per_prompt']}",
+                f"{r.figures['tokens']:,}",
+            ]
+            for r in results
+        ],
+    )
