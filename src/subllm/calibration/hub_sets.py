@@ -80,21 +80,28 @@ def row_documents(
         found[role] = _descend(row, path)
     text = {role: rows.clean(value) for role, value in found.items() if isinstance(value, str)}
     tag = entry.language if entry.domain == "code" else None
-    document = _build(entry.kind, found, text, identity, tag)
+    document = _build(entry, found, text, identity, tag)
     if document is not None and document.text.strip():
         yield from pieces(document)
 
 
 def _build(
-    kind: str, found: Mapping[str, Any], text: Mapping[str, str], identity: str, tag: str | None
+    entry: CalibrationSetEntry,
+    found: Mapping[str, Any],
+    text: Mapping[str, str],
+    identity: str,
+    tag: str | None,
 ) -> Document | None:
+    kind = entry.kind
     if kind == "code":
         return Document(identity, text.get("code", ""), text.get("docstring", "").strip(), tag)
     if kind == "text":
         return Document(identity, text.get("text", ""))
     if kind == "translation":
-        asked = f"Translate this text.\n\n{text.get('source', '')}"
-        return Document(identity, text.get("target", ""), asked)
+        source = text.get("source", "")
+        if not source.strip():
+            return None
+        return Document(identity, text.get("target", ""), f"{entry.ask}\n\n{source}")
     if kind == "choice":
         return _choice(found, text, identity)
     instruction = rows.with_input(text.get("instruction", ""), text.get("input", ""))

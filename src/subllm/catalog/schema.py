@@ -145,6 +145,7 @@ class CalibrationSetEntry(_Entry):
             by `config` and `split` (also in the hub's converted Parquet branch)
     kind    what a row is; decides the roles that `fields` must map
     fields  role -> field of the row; dots descend ("translation.en")
+    ask     what a translation is asked with, before its source
     rows    which rows may calibrate; the others are left for evaluation
     """
 
@@ -158,6 +159,7 @@ class CalibrationSetEntry(_Entry):
     files: tuple[FilePath, ...] = ()
     kind: Literal["instruction", "code", "text", "choice", "translation"]
     fields: dict[str, str]
+    ask: str = "Translate this text."
     rows: Literal["all", "even", "odd"] = "all"
     licence: str = ""
 

@@ -207,8 +207,15 @@ def test_rows_that_may_calibrate(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) 
         ("c4", {"text": None}, None),
         (
             "math_qa",
-            {"original_question": "1+1?", "response": "2"},
-            Document("0", "2", "1+1?"),
+            {"Problem": "1+1?", "options": "a ) 1 , b ) 2", "Rationale": "so b", "correct": "b"},
+            Document("0", "so b", "1+1?\n\na ) 1 , b ) 2"),
+        ),
+        ("math_instruct", {"instruction": "1+1?", "output": "2"}, Document("0", "2", "1+1?")),
+        ("math_orca", {"question": "1+1?", "answer": "2"}, Document("0", "2", "1+1?")),
+        (
+            "commonsenseqa",
+            {"question": "Sky?", "choices": {"text": ["red", "blue"]}, "answerKey": "A"},
+            Document("0", "A. red", "Sky?\nA. red\nB. blue"),
         ),
         (
             "openbookqa",
@@ -224,7 +231,13 @@ def test_rows_that_may_calibrate(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) 
         (
             "wmt14",
             {"translation": {"en": "Yes", "fr": "Oui"}},
-            Document("0", "Oui", "Translate this text.\n\nYes"),
+            Document("0", "Yes", "Translate from French to English.\n\nOui"),
+        ),
+        ("opus_books", {"translation": {"en": "Yes", "fr": " "}}, None),
+        (
+            "song_translation",
+            {"original_version": "Yes", "french_version": "Oui", "title": "t"},
+            Document("0", "Yes", "Translate from French to English.\n\nOui"),
         ),
     ],
 )
