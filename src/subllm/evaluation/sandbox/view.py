@@ -5,7 +5,7 @@
     /dev                 null zero full random urandom
     /proc                of the run's own processes
     /work                a file system of its own with a size limit: the working directory
-    /tmp                 is /work
+    /tmp                 is /work, unless a PATH lies there
 
 The rest does not exist. Everything is put together in a mount namespace of the run, below
 an empty directory of the host, which then becomes the root.
@@ -60,7 +60,8 @@ def enter(root: str, read_only: Sequence[str], disk_bytes: int, owner: tuple[int
     uid, gid = owner
     options = f"size={disk_bytes},nr_inodes={_INODES},mode=700,uid={uid},gid={gid}"
     mount("tmpfs", root + WORK, "tmpfs", MS_NOSUID | MS_NODEV, options)
-    Path(root, "tmp").symlink_to(WORK)
+    if not Path(root, "tmp").exists():
+        Path(root, "tmp").symlink_to(WORK)
     # Not all that is below: only the tree that holds the mount points.
     mount(None, root, None, MS_BIND | 32 | MS_RDONLY | MS_NOSUID | MS_NODEV)
     make_root(root)

@@ -22,7 +22,6 @@ from subllm.evaluation.toolchains.verdict import (
 
 _MISSING = "C++ needs g++: apt install g++"
 STANDARD = ("-std=c++17", "-O0", "-w")
-_COMPILE_SECONDS = 30.0
 _COMPILE_MEMORY = 1024 * MIB
 _MEMORY = 512 * MIB
 _PROCESSES = 16
@@ -42,8 +41,11 @@ class CppToolchain:
 
     language = "cpp"
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, *, compile_seconds: float = 30.0) -> None:
         """Raises ToolchainMissingError."""
+        self._compile_limits = limits(
+            compile_seconds, memory=_COMPILE_MEMORY, processes=_PROCESSES, files=64 * MIB
+        )
         self._sandbox = sandbox
         self._tool = Tool(sandbox, find("g++", _MISSING))
         self._version = self._tool.version("--version", _MISSING, _COMPILE_MEMORY)
@@ -82,7 +84,7 @@ class CppToolchain:
         return self._tool.run(
             [*STANDARD, *options, "program.cpp", "reached.o", "-Wl,--wrap=main", *libraries],
             files={"program.cpp": program, "reached.o": self._wrapper},
-            limits=_COMPILE_LIMITS,
+            limits=self._compile_limits,
             collect=["a.out"],
         )
 
@@ -90,16 +92,13 @@ class CppToolchain:
         outcome = self._tool.run(
             ["-x", "c", "-O1", "-c", "reached.c"],
             files={"reached.c": inside("reached.c")},
-            limits=_COMPILE_LIMITS,
+            limits=self._compile_limits,
             collect=["reached.o"],
         )
         if "reached.o" not in outcome.files:
             said = last_line(outcome) or outcome.status
             raise ToolchainMissingError(f"g++ cannot compile ({said}); {_MISSING}")
         return outcome.files["reached.o"]
-
-
-_COMPILE_LIMITS = limits(_COMPILE_SECONDS, memory=_COMPILE_MEMORY, processes=16, files=64 * MIB)
 
 
 def _explain(outcome: Outcome) -> str:

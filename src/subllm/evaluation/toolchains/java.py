@@ -23,7 +23,6 @@ from subllm.evaluation.toolchains.verdict import (
 )
 
 _MISSING = "Java needs a JDK: apt install default-jdk-headless"
-_COMPILE_SECONDS = 20.0
 _MEMORY = 1024 * MIB
 _HEAP_MIB = 512
 _PROCESSES = 64
@@ -46,8 +45,9 @@ class JavaToolchain:
 
     language = "java"
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, *, compile_seconds: float = 30.0) -> None:
         """Raises ToolchainMissingError."""
+        self._compile_seconds = compile_seconds
         # Not the `java` of the path, which may be of another version and only a JRE.
         javac = Path(find("javac", _MISSING)).resolve()
         self._java = Tool(sandbox, javac.with_name("java"))
@@ -55,7 +55,7 @@ class JavaToolchain:
         self._compilers = WarmCompilers(sandbox, self._java)
         try:
             runner = self._compilers.compile(
-                "Runner.java", inside("Runner.java"), seconds=_COMPILE_SECONDS
+                "Runner.java", inside("Runner.java"), seconds=self._compile_seconds
             )
         except CompilerLostError as error:
             raise ToolchainMissingError(f"the Java compiler {error}; {_MISSING}") from error
@@ -69,12 +69,13 @@ class JavaToolchain:
     def check(self, program: str, *, wall_seconds: float) -> Verdict:
         main = _main_class(program)
         try:
-            compiled = self._compilers.compile(f"{main}.java", program, seconds=_COMPILE_SECONDS)
+            compiled = self._compilers.compile(
+                f"{main}.java", program, seconds=self._compile_seconds
+            )
         except CompilerLostError as error:
             if error.timed_out:
-                return Verdict(
-                    "timeout", f"the compiler ran for {_COMPILE_SECONDS:.0f} s", _COMPILE_SECONDS
-                )
+                seconds = self._compile_seconds
+                return Verdict("timeout", f"the compiler ran for {seconds:.1f} s", seconds)
             return Verdict("compile_error", "ended the compiler", 0.0)
         if compiled.error:
             memory = "OutOfMemoryError" in compiled.error
