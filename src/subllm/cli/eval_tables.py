@@ -83,10 +83,11 @@ def _remark(result: Result) -> None:
     figures, language = result.figures, result.header.language
     solved = figures["canonical"]
     if solved["failing"]:
-        names = ", ".join(solved["failing"])
+        count = len(solved["failing"])
+        fail = "solution fails" if count == 1 else "solutions fail"
         console.note(
-            f"{language}: {len(solved['failing'])} canonical solutions fail, which counts "
-            f"against the model: {names}"
+            f"{language}: {count} canonical {fail}, which counts against the model: "
+            f"{', '.join(solved['failing'])}"
         )
     if solved["without"]:
         count = len(solved["without"])

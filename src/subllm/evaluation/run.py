@@ -145,6 +145,9 @@ def evaluate(
             checked = time.monotonic()
             judge = Judge(records, benchmark.problems, form, check, pool)
             asks = judge.asks(prompter, sampling, plan.samples)
+            total = len(benchmark.problems) * plan.samples
+            if len(asks) < total:
+                progress.note(f"{total - len(asks)} of {total} samples are there already")
             if asks:
                 longest = max(len(ask.prompt) for ask in asks) + plan.max_tokens
                 engine = open_engine(model, plan.together, longest)

@@ -12,7 +12,7 @@ from typing import Protocol
 from subllm.evaluation.lexing import depth, events
 
 _FENCE = re.compile(r"```")
-_RESTART = ("def ", "async def ", "class ", "from ", "import ", "@")
+_RESTART = ("def ", "async def ", "class ", "from ", "import ", "@", "#")
 _JAVA_MAIN = re.compile(r"\s*public\s+static\s+void\s+main\b")
 # Lines that stand at the top level only. Bodies written at the margin exist, so a line
 # must look like the beginning of a definition.
@@ -46,8 +46,8 @@ class PythonBlock:
     """A function's body ends before the first line at the margin.
 
     A model may also begin anew and write the whole function, with imports before it: lines
-    at the margin are then part of the answer until a body was written. Comments and blank
-    lines decide nothing.
+    at the margin are then part of the answer until a body was written. A comment at the
+    margin ends a body too: it mostly announces tests.
     """
 
     def __init__(self, head: str) -> None:
@@ -79,12 +79,12 @@ class PythonBlock:
             return False
         line = text[at : at + 16]
         code = line.lstrip(" \t")
-        if not code or code[0] in "\r\n#":
+        if not code or code[0] in "\r\n":
             return False
         if at == 0 and self._body:  # goes on in the prompt's last line
             return False
         if len(code) < len(line):
-            self._body = True
+            self._body = self._body or code[0] != "#"
             return False
         if self._body:
             return True

@@ -30,7 +30,8 @@ def watched(rule: StopRule, text: str) -> str:
     [
         ("    return x\n", "print(f(1))\n"),
         ("    return x\n\n\n", "def g():\n    pass\n"),
-        ("    return x\n# a comment decides nothing\n", "if True:\n    pass\n"),
+        ("    return x\n\n", "# Test the function\nprint(f(1))\n"),
+        ("# Anew:\ndef f(x):\n    # one\n    return 1\n", "# Test\nf(1)\n"),
         ('    s = """\nat the margin\n"""\n    return s\n', "x = 1\n"),
         ("    return [\n1,\n2,\n]\n", "x = 1\n"),
         ("    return 'it''s [('\n", "x = 1\n"),
