@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).with_name("engines")))
 from peer import PACKAGE, base_gguf, gguf_bytes_per_token, gguf_types, peer_python, quantized
 from worker import MEASURES, Worker, WorkerError
 
-from subllm.cli.bench import cpu_name
+from subllm.evaluation.facts import cpu_name
 from subllm.native import core
 from subllm.runtime.bandwidth import read_bandwidth
 from subllm.sparsity.layout import LAYOUT_VERSION

@@ -125,6 +125,7 @@ def _dense_of(store: Store, manifest: ModelManifest) -> str | None:
 
 def _machine(settings: Settings) -> dict[str, Any]:
     """Bandwidth and kernels are None where the packed weights are not computed on."""
+    from subllm.evaluation.facts import cpu_name
     from subllm.native import core
     from subllm.runtime.bandwidth import read_bandwidth
     from subllm.runtime.loader import choose_backend
@@ -140,20 +141,6 @@ def _machine(settings: Settings) -> dict[str, Any]:
         "kernels": (os.environ.get("SUBLLM_ISA") or core().isas()[0]) if native else None,
         "read_bandwidth": read_bandwidth(threads) if native else None,
     }
-
-
-def cpu_name() -> str:
-    """As the system calls it, e.g. AMD EPYC 9754."""
-    import platform
-    from pathlib import Path
-
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _show(speeds: list[ModelSpeed], machine: dict[str, Any], prompt_tokens: int) -> None:

@@ -1,0 +1,94 @@
+"""Prompts: only templates and markers put special tokens in, never a problem's text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from oracles.tiny_models import END, FILL, MARK, tokenizer
+
+from subllm.catalog.prompt import FimSpec, PromptSpec
+from subllm.errors import UsageError
+from subllm.evaluation.forms import problem_of
+from subllm.evaluation.problems import Problem
+from subllm.evaluation.prompts import Prompter, chat_message, choose_form
+from subllm.text.tokenizer import Tokenizer
+
+from .benchmarks import HUMANEVAL, HUMANEVAL_X, INFILLING, MBPP
+
+PLAIN = tokenizer()
+FIM = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
+SPEC = PromptSpec(context_length=64, fim=FIM)
+
+
+def chatty() -> Tokenizer:
+    """The tiny tokenizer with a chat template."""
+    bundle = json.loads(PLAIN.to_bundle())
+    files = {
+        "tokenizer.json": bundle["tokenizer"].encode(),
+        "tokenizer_config.json": json.dumps(
+            {
+                "eos_token": "<|end|>",
+                "chat_template": "{% for m in messages %}<|mark|>{{ m.content }}<|end|>"
+                "{% endfor %}<|fill|>",
+            }
+        ).encode(),
+    }
+    return Tokenizer.from_files(files)
+
+
+def problem(form: str, row: dict[str, object]) -> Problem:
+    made = problem_of(form, row)
+    assert made is not None
+    return made
+
+
+ADD, CPP = problem("humaneval", HUMANEVAL), problem("humaneval-x", HUMANEVAL_X)
+HOLE, TASK = problem("infilling", INFILLING), problem("mbpp", MBPP)
+
+
+def test_raw_is_the_text_as_it_is() -> None:
+    prompter = Prompter(PLAIN, SPEC, "raw")
+    assert bytes(prompter.ids(ADD)) == ADD.prompt.encode()
+    spelled = replace(ADD, prompt="<|end|>")
+    assert bytes(prompter.ids(spelled)) == b"<|end|>"
+    assert bytes(prompter.ids(CPP)) == CPP.prompt.encode()  # not the headers put before
+
+
+def test_chat_shows_the_function() -> None:
+    ids = Prompter(chatty(), SPEC, "chat").ids(ADD)
+    assert (ids[0], ids[-2], ids[-1]) == (MARK, END, FILL)
+    said = bytes(ids[1:-2]).decode()
+    assert said == chat_message(ADD)
+    assert said.startswith("Complete this Python function.")
+    assert said.endswith(f"```python\n{ADD.prompt.rstrip()}\n```")
+    assert "C++ function" in chat_message(CPP)
+
+
+def test_chat_gives_a_task_in_words() -> None:
+    said = chat_message(TASK)
+    assert said.startswith("Write Python code for this task.")
+    assert said.endswith(
+        "Write a function to add.\nassert add(1, 2) == 3\nassert add(0, 0) == ZERO"
+    )
+
+
+def test_holes_stand_between_markers() -> None:
+    ids = Prompter(PLAIN, SPEC, "fim").ids(replace(HOLE, suffix="<|end|>"))
+    text = HOLE.prompt.encode()
+    assert ids == (MARK, *text, FILL, *b"<|end|>", END)
+
+
+def test_form_is_chosen_by_problem_and_model() -> None:
+    assert choose_form("auto", ADD, PLAIN) == "raw"
+    assert choose_form("auto", ADD, chatty()) == "chat"
+    assert choose_form("raw", ADD, chatty()) == "raw"
+    assert choose_form("chat", HOLE, chatty()) == "fim"
+
+
+def test_what_a_model_does_not_have() -> None:
+    with pytest.raises(UsageError, match="no chat template"):
+        Prompter(PLAIN, SPEC, "chat")
+    with pytest.raises(UsageError, match="no fill-in-the-middle markers"):
+        Prompter(PLAIN, PromptSpec(context_length=64), "fim")
