@@ -159,12 +159,14 @@ class Scored:
     """One question of a task.
 
     row      its place in the split, from 0
-    score    0 to 1
+    score    0 to 1: the task's own of the `metrics`
+    metrics  all that the harness counts, by its names
     answers  what was generated, () where choices were compared
     """
 
     row: int
     score: float
+    metrics: Mapping[str, float]
     answers: tuple[str, ...] = ()
 
 
@@ -176,11 +178,12 @@ class DomainResult:
                  "METEOR (exact + stem)"
     score        mean over the questions, 0 to 1
     low, high    95 % confidence interval, by bootstrap over the questions
-    metrics      all that the harness counts, by its names
+    metrics      means of all that the harness counts, by its names
     source       file or directory, or "hub:REPOSITORY/CONFIG/SPLIT@REVISION"
     digest       sha256-<hex> over all rows of the split as canonical JSON, worked examples
                  first where there are any
-    rows         how many the split has; `scored` holds those that were asked
+    rows         how many the split has
+    scored       the questions that were asked, in the split's order
     samples      answers to each question, drawn with `temperature` when more than one
     scored_tokens, generated_tokens   that the engine ran, answers of the cache left out
     cached       answers that came from the cache
@@ -204,7 +207,6 @@ class DomainResult:
     samples: int
     temperature: float
     seed: int
-    limit: int | None
     scored: tuple[Scored, ...]
     scored_tokens: int
     generated_tokens: int
@@ -253,17 +255,17 @@ def run_domain(
     from subllm.evaluation import lm_eval
 
     lm_eval.require()
+    from subllm.evaluation.lm_eval.rows import load_rows
     from subllm.evaluation.lm_eval.run import run_task
 
+    rows = load_rows(found, data, limit=limit, seed=seed, offline=offline, progress=progress)
     return run_task(
         engine,
         tokenizer,
         found,
-        limit=limit,
+        rows,
         seed=seed,
-        data=data,
         together=together,
         cache=cache,
-        offline=offline,
         progress=progress,
     )

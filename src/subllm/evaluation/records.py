@@ -152,6 +152,18 @@ class Compared(_Line):
     common: int
 
 
+class Question(_Line):
+    """One row of a domain task, by its place in the split: its score (0 to 1), all metrics
+    that the harness counts, and what was generated, if anything."""
+
+    kind: Literal["question"] = "question"
+    run: str
+    row: int
+    score: float
+    metrics: dict[str, float]
+    answers: tuple[str, ...] = ()
+
+
 class Summary(_Line):
     """Figures of all lines before it."""
 
@@ -160,8 +172,8 @@ class Summary(_Line):
     figures: dict[str, Any]
 
 
-_Kind = TypeVar("_Kind", Canonical, Sample, Scored, Compared, Summary)
-Line = Canonical | Sample | Scored | Compared | Summary
+_Kind = TypeVar("_Kind", Canonical, Sample, Scored, Compared, Question, Summary)
+Line = Canonical | Sample | Scored | Compared | Question | Summary
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 
 

@@ -14,6 +14,7 @@ Only `model` and `run` import the harness, which takes two seconds; whoever need
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 
 from subllm.errors import MissingExtraError
 
@@ -27,3 +28,8 @@ def require() -> None:
             f"this task needs lm-evaluation-harness ({error}); install it with: "
             "pip install 'subllm[eval]'"
         ) from error
+
+
+def harness_version() -> str:
+    """The installed one, as results name it."""
+    return f"lm_eval {version('lm_eval')}"

@@ -160,7 +160,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         if len(rest) >= room:
             raise ContextLengthError(
                 f"a continuation has {len(rest)} tokens, but {self._engine.name} has a context "
-                f"of {self._engine.context_length}; raise --context"
+                f"of {self._engine.context_length}; choose another model"
             )
         self.effort.truncated += len(tokens) > room
         return Continuation(tokens[-room:], len(rest))
@@ -170,7 +170,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         if room <= 0:
             raise ContextLengthError(
                 f"the task wants {params.max_tokens} tokens generated, but {self._engine.name} "
-                f"has a context of {self._engine.context_length}; raise --context"
+                f"has a context of {self._engine.context_length}; choose another model"
             )
         tokens = tuple(self.tok_encode(context))
         self.effort.truncated += len(tokens) > room

@@ -7,24 +7,23 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lm_eval.evaluator import evaluate
 
+from subllm.evaluation.domain_scores import interval, means, notes_of
 from subllm.evaluation.domains import DomainResult, DomainTask, Scored
+from subllm.evaluation.lm_eval import harness_version
 from subllm.evaluation.lm_eval.answers import AnswerCache
 from subllm.evaluation.lm_eval.configs import build
-from subllm.evaluation.lm_eval.model import Effort, EngineLM
-from subllm.evaluation.lm_eval.rows import TaskRows, load_rows
-from subllm.evaluation.meteor import NOTE, WITHOUT_SYNONYMS, Meteor, load_meteor
+from subllm.evaluation.lm_eval.model import EngineLM
+from subllm.evaluation.lm_eval.rows import TaskRows
+from subllm.evaluation.meteor import load_meteor
 from subllm.progress import Progress
 from subllm.runtime.request import Engine
 from subllm.text.tokenizer import Tokenizer
 
-_RESAMPLES = 10_000
 _LOGGERS = ("lm_eval", "datasets")
 
 
@@ -32,17 +31,14 @@ def run_task(
     engine: Engine,
     tokenizer: Tokenizer,
     task: DomainTask,
+    rows: TaskRows,
     *,
-    limit: int | None,
     seed: int,
-    data: Path | None,
     together: int,
     cache: AnswerCache | None,
-    offline: bool,
     progress: Progress | None,
 ) -> DomainResult:
-    """See `evaluation.domains.run_domain`."""
-    rows = load_rows(task, data, limit=limit, seed=seed, offline=offline, progress=progress)
+    """The chosen ones of `rows`; else as `evaluation.domains.run_domain`."""
     meteor = load_meteor() if task.metric == "meteor" else None
     began = time.monotonic()
     model = EngineLM(
@@ -68,7 +64,7 @@ def run_task(
         score=float(np.mean([one.score for one in scored])),
         low=low,
         high=high,
-        metrics=_metrics(found["results"][task.name]),
+        metrics=means([one.metrics for one in scored]),
         source=rows.source,
         digest=rows.digest,
         rows=rows.total,
@@ -76,60 +72,33 @@ def run_task(
         samples=task.samples,
         temperature=task.temperature,
         seed=seed,
-        limit=limit,
         scored=scored,
         scored_tokens=model.effort.scored,
         generated_tokens=model.effort.generated,
         cached=model.effort.cached,
         truncated=model.effort.truncated,
         seconds=time.monotonic() - began,
-        harness=f"lm_eval {version('lm_eval')}, {task.name} {built.VERSION}",
-        notes=_notes(meteor, model.effort),
+        harness=harness_version(),
+        notes=notes_of(meteor, model.effort.truncated, engine.context_length),
     )
 
 
-def interval(scores: list[float], seed: int) -> tuple[float, float]:
-    """95 % confidence interval of the mean, with questions drawn again with replacement."""
-    values = np.array(scores)
-    random = np.random.default_rng(seed)
-    # One row at a time: thousands of questions ten thousand times would not fit memory.
-    means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _scored(task: DomainTask, rows: TaskRows, samples: list[dict[str, Any]]) -> tuple[Scored, ...]:
-    """The harness's samples as ours; it numbers the rows that it was given."""
-    metric, _, wanted = task.metric.partition(",")
-    places = list(rows.chosen)
-    found = []
+    """The harness's samples as ours. It numbers the rows that it was given, and has a sample
+    for each way of reading the answers ("filter")."""
+    metrics: dict[int, dict[str, float]] = {}
+    answers: dict[int, tuple[str, ...]] = {}
     for sample in samples:
-        if wanted and sample["filter"] != wanted:
-            continue
-        generated = [text for texts in sample["resps"] for text in texts if isinstance(text, str)]
-        found.append(Scored(places[sample["doc_id"]], float(sample[metric]), tuple(generated)))
-    return tuple(sorted(found, key=lambda one: one.row))
-
-
-def _metrics(results: dict[str, Any]) -> dict[str, float]:
-    """Numbers by name; the harness adds ",none" where a task has one way to read answers."""
-    return {
-        name.removesuffix(",none"): float(value)
-        for name, value in results.items()
-        if isinstance(value, int | float) and "stderr" not in name and "," in name
-    }
-
-
-def _notes(meteor: Meteor | None, effort: Effort) -> tuple[str, ...]:
-    notes = []
-    if meteor is not None and meteor.label == WITHOUT_SYNONYMS:
-        notes.append(NOTE)
-    if effort.truncated:
-        notes.append(
-            f"{effort.truncated} prompts were cut on their left to fit the context; raise "
-            "--context to have them whole"
-        )
-    return tuple(notes)
+        number = sample["doc_id"]
+        reading = "" if sample["filter"] == "none" else f",{sample['filter']}"
+        counted = {f"{name}{reading}": float(sample[name]) for name in sample["metrics"]}
+        metrics.setdefault(number, {}).update(counted)
+        generated = (text for texts in sample["resps"] for text in texts)
+        answers[number] = tuple(text for text in generated if isinstance(text, str))
+    return tuple(
+        Scored(place, metrics[number][task.metric], metrics[number], answers[number])
+        for number, place in enumerate(rows.chosen)
+    )
 
 
 def _unseen(call: Callable[..., Any]) -> Callable[..., Any]:
