@@ -57,12 +57,9 @@ class WarmCompilers:
         """Compile `text`, the file `name`; raises CompilerLostError after `seconds`."""
         with self._lock:
             session = self._idle.pop() if self._idle else None
-        started = time.monotonic()
-        # A new one compiles itself first, of course.
-        deadline = started + seconds + (0.0 if session else _START_SECONDS)
         session = session or self._start()
         try:
-            compiled = _exchange(session.connection, name, text, started, deadline)
+            compiled = _exchange(session.connection, name, text, seconds)
         except BaseException as error:
             session.close()
             if isinstance(error, OSError | ValueError):
@@ -76,23 +73,30 @@ class WarmCompilers:
         return compiled
 
     def _start(self) -> Session:
+        """A compiler that has compiled itself and one more class; raises CompilerLostError."""
         options = [f"-Xmx{_HEAP_MIB}m", "-Xshare:auto", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
-        return self._sandbox.session(
+        session = self._sandbox.session(
             [str(self._java.path), *options, "Compiler.java"],
             files={"Compiler.java": self._source},
             limits=limits(_LIFE_SECONDS, memory=_MEMORY, processes=_PROCESSES),
             read_only=self._java.read_only,
         )
+        try:
+            _exchange(session.connection, "A.java", "class A {}", _START_SECONDS)
+        except (OSError, ValueError) as error:
+            session.close()
+            raise CompilerLostError(isinstance(error, TimeoutError)) from error
+        return session
 
 
-def _exchange(
-    connection: socket.socket, name: str, text: str, started: float, deadline: float
-) -> Compiled:
-    """Send one program and read what comes back, which may be anything.
+def _exchange(connection: socket.socket, name: str, text: str, seconds: float) -> Compiled:
+    """Send one program and read what comes back in time, which may be anything.
 
     Raises TimeoutError, OSError when the connection ends, ValueError on nonsense.
     """
-    connection.settimeout(max(0.001, deadline - time.monotonic()))
+    started = time.monotonic()
+    deadline = started + seconds
+    connection.settimeout(seconds)
     request = b""
     for part in (name.encode(), text.encode()):
         request += _LENGTH.pack(len(part)) + part

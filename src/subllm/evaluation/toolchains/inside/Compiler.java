@@ -71,10 +71,12 @@ public class Compiler {
             Source source = new Source(name, string(in));
             Memory memory = new Memory(files);
             DiagnosticCollector<JavaFileObject> said = new DiagnosticCollector<>();
+            StringWriter trouble = new StringWriter();
             boolean good = false;
             String error = "";
             try {
-                good = compiler.getTask(null, memory, said, options, null, List.of(source)).call();
+                List<Source> sources = List.of(source);
+                good = compiler.getTask(trouble, memory, said, options, null, sources).call();
             } catch (Throwable thrown) {
                 error = "the compiler failed: " + thrown;
             }
@@ -85,7 +87,10 @@ public class Compiler {
                         break;
                     }
                 }
-                if (error.isEmpty()) error = "it does not compile";
+                if (error.isEmpty()) {
+                    String text = trouble.toString();
+                    error = "the compiler failed: " + text.substring(0, Math.min(500, text.length()));
+                }
             }
             write(out, error.getBytes(StandardCharsets.UTF_8));
             out.writeInt(good ? memory.classes.size() : 0);
