@@ -30,6 +30,8 @@ subllm eval qwen2.5-coder:0.5b-python --task infilling \\
     --data HumanEval-SingleLineInfilling.jsonl.gz
 subllm eval qwen2.5-coder:0.5b-python --task perplexity --language all
 subllm eval qwen2.5-coder:0.5b-python --task agreement
+subllm eval qwen2.5-coder:0.5b-math --task gsm8k --limit 100
+subllm eval qwen2.5-coder:0.5b-general --task csr --limit 200
 """
 
 DIRECTORY = "evaluations"
@@ -47,7 +49,8 @@ def command(
         str,
         typer.Option(
             help="humaneval, humaneval-x, mbpp (fetched from the hub, or read from --data), "
-            "multipl-e, infilling (from --data), perplexity, agreement, or a file of problems."
+            "multipl-e, infilling (from --data), perplexity, agreement, a file of problems; "
+            "or a domain (csr, math, translation) or one of its tasks (hellaswag, gsm8k, ...)."
         ),
     ],
     language: Annotated[
@@ -107,10 +110,18 @@ def command(
     many pass. perplexity: of held-out text. agreement: how many greedy tokens are those of
     the dense base. infilling: exact match and pass rate of holes filled.
 
+    Domains, through lm-evaluation-harness (pip install 'subllm[eval]'): csr is openbookqa,
+    winogrande, boolq, arc_easy, arc_challenge and hellaswag, zero-shot accuracy; math is
+    gsm8k, exact match after 8 worked examples; translation is wmt14 and opus_books, French to
+    English, METEOR of the best of 5. --limit draws its questions by --seed. --data is a file
+    with the rows of the task's split, or a directory with a file for each split; for a whole
+    domain, a directory with one of these for each task.
+
     Every completion, program and verdict is kept in a records file of JSON lines. Stopped
     halfway, the same command goes on where it was; done before, it answers from the file.
     """
     from subllm.cli.bars import RichProgress
+    from subllm.evaluation.domains import tasks_of
     from subllm.evaluation.engines import Engines
 
     context = open_context()
@@ -137,6 +148,17 @@ def command(
             results = [_perplexity(work, one, engines, progress) for one in work.languages]
         elif task == "agreement":
             results = [_agreement(work, one, engines, progress) for one in work.languages]
+        elif names := tasks_of(task):
+            results = [
+                _domain(
+                    work,
+                    name,
+                    {"seed": seed, "together": batch, "data": _rows(work, name, task)},
+                    engines,
+                    progress,
+                )
+                for name in names
+            ]
         else:
             ks = _ks(k)
             count = samples if samples is not None else max(ks)
@@ -274,6 +296,34 @@ def _agreement(work: _Work, language: str, engines: Engines, progress: Progress)
         tools=engines.tools(),
         threads=work.context.settings.threads,
     )
+
+
+def _domain(
+    work: _Work, task: str, options: dict[str, Any], engines: Engines, progress: Progress
+) -> Result:
+    from subllm.evaluation.domain_records import measure_domain
+
+    settings = work.context.settings
+    return measure_domain(
+        work.context.store,
+        work.model,
+        task,
+        engines,
+        work.directory,
+        progress,
+        limit=work.limit,
+        offline=settings.offline,
+        tools=engines.tools(),
+        threads=settings.threads,
+        **options,
+    )
+
+
+def _rows(work: _Work, task: str, asked: str) -> Path | None:
+    """Where the rows of `task` are, None for the hub: in --data, or when a whole domain was
+    `asked` for, in a directory of the task's name there."""
+    given = work.only_file
+    return given if given is None or task == asked else given / task
 
 
 def _tokenizer(store: Store, model: str) -> Tokenizer:

@@ -14,10 +14,11 @@ Column = str | tuple[str, console.Align]
 
 
 def show(results: Sequence[Result]) -> None:
-    """Facts, then a table with a row for each language. All results are of one task."""
+    """Facts, then a table with a row for each language, or for each task of a domain."""
     _facts(results)
     tables = {"perplexity": _perplexity, "agreement": _agreement}
-    tables.get(results[0].header.task, _problems)(results)
+    usual = _domain if "questions" in results[0].figures else _problems
+    tables.get(results[0].header.task, usual)(results)
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -29,9 +30,10 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _facts(results: Sequence[Result]) -> None:
-    """What all results have in common."""
+    """What all results have in common, but for the tasks of a domain."""
     header = results[0].header
     model, sampling = header.model, header.sampling
+    tasks = ", ".join(dict.fromkeys(result.header.task for result in results))
     rows = [("model", f"{model.name}: {model.pattern}, {model.values}, head {model.head}")]
     if sampling is not None:
         drawn = "greedy"
@@ -40,9 +42,9 @@ def _facts(results: Sequence[Result]) -> None:
             drawn += f"seed {sampling.seed}"
         form = {"raw": "raw completion", "chat": "chat", "fim": "fill-in-the-middle"}
         asked = form[header.prompt or "raw"]
-        rows.append(("task", f"{header.task}; {asked}, {drawn}, {sampling.max_tokens} tokens"))
+        rows.append(("task", f"{tasks}; {asked}, {drawn}, {sampling.max_tokens} tokens"))
     else:
-        rows.append(("task", header.task))
+        rows.append(("task", tasks))
     for result in results:
         data = result.header.data
         rows.append(("data", f"{data.source} ({data.digest[:19]})"))
@@ -117,3 +119,26 @@ def _agreement(results: Sequence[Result]) -> None:
             for r in results
         ],
     )
+
+
+def _domain(results: Sequence[Result]) -> None:
+    rows = []
+    for result in results:
+        figures = result.figures
+        low, high = figures["low"] * 100, figures["high"] * 100
+        rows.append(
+            [
+                result.header.task,
+                figures["metric"],
+                f"{figures['score'] * 100:.1f} ({low:.0f}-{high:.0f})",
+                f"{figures['questions']:,}",
+                console.duration(figures["wall_seconds"]),
+            ]
+        )
+    if len(results) > 1:
+        mean = sum(result.figures["score"] for result in results) / len(results)
+        rows.append(["mean", "", f"{mean * 100:.1f}", "", ""])
+    columns: list[Column] = ["TASK", "METRIC", ("SCORE", "right")]
+    console.table([*columns, ("QUESTIONS", "right"), ("TIME", "right")], rows)
+    for note in dict.fromkeys(note for result in results for note in result.figures["notes"]):
+        console.note(note)

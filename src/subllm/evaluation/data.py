@@ -11,6 +11,7 @@ from typing import Any
 
 from subllm.calibration.table_files import SUFFIXES, read_rows
 from subllm.errors import BenchmarkError, CalibrationError, UnknownNameError
+from subllm.evaluation.domains import DOMAIN_TASKS
 from subllm.evaluation.forms import FORMS, form_of, problem_of
 from subllm.evaluation.problems import Benchmark, Problem
 from subllm.progress import NullProgress, Progress
@@ -73,8 +74,11 @@ def load_benchmark(
     if task not in FORMS:
         path = Path(task).expanduser()
         if files or not path.is_file():
-            hint = f"tasks are {', '.join(FORMS)}, perplexity, agreement, or a file of problems"
-            raise UnknownNameError("task", task, FORMS, hint)
+            hint = (
+                f"tasks are {', '.join(FORMS)}, perplexity, agreement, csr, math, translation, or "
+                "a file of problems"
+            )
+            raise UnknownNameError("task", task, (*FORMS, *DOMAIN_TASKS), hint)
         benchmark = load_file(path, language)
         return benchmark.form, benchmark
     if not files:

@@ -225,6 +225,12 @@ def domain_task(name: str) -> DomainTask:
     return task
 
 
+def tasks_of(name: str) -> tuple[str, ...]:
+    """The tasks of a domain, or the one of this name; none for another name."""
+    found = tuple(task.name for task in DOMAIN_TASKS.values() if task.domain == name)
+    return found or ((name,) if name in DOMAIN_TASKS else ())
+
+
 def run_domain(
     engine: Engine,
     tokenizer: Tokenizer,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oracles.domain_rows import rows_of
 from oracles.packed_models import NAME, packed_oracle, store_model
 
 from subllm.catalog.prompt import PromptSpec
@@ -19,7 +20,6 @@ from subllm.evaluation.records import Question, Result, Summary, read_records
 from subllm.progress import NullProgress
 from subllm.store.store import Store
 
-from .domain_rows import rows_of
 from .test_lm_eval_model import TOKENIZER
 
 CONTEXT = 400

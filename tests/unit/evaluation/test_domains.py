@@ -20,6 +20,7 @@ from fakes.hub import FakeHub
 from huggingface_hub import constants
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
+from oracles.domain_rows import rows_of
 
 from subllm.acquire import datasets as acquire_datasets
 from subllm.acquire.hub_client import HubClient
@@ -39,7 +40,6 @@ from subllm.evaluation.lm_eval.answers import AnswerCache
 from subllm.evaluation.meteor import load_meteor
 from subllm.progress import NullProgress
 
-from .domain_rows import rows_of
 from .test_lm_eval_model import TOKENIZER, harness_model, native_engine, packed_oracle
 
 CONTEXT = 1200
