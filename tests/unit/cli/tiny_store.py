@@ -35,7 +35,7 @@ TEMPLATE = (
 )
 
 
-def write_checkpoint(directory: Path, *, seed: int = 0) -> Path:
+def write_checkpoint(directory: Path, *, seed: int = 0, context: int = 1024) -> Path:
     """A llama of two layers over bytes. Its head knows printable ASCII only, so that it
     writes text, and never ends by itself."""
     rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def write_checkpoint(directory: Path, *, seed: int = 0) -> Path:
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
-        "max_position_embeddings": 1024,
+        "max_position_embeddings": context,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,

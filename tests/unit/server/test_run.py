@@ -57,7 +57,8 @@ def start(store: Path) -> tuple[subprocess.Popen[str], httpx.Client]:
 
 
 def test_a_store_is_served_without_torch_until_sigterm(tmp_path: Path) -> None:
-    store = build(tmp_path / "store", write_checkpoint(tmp_path / "checkpoint"))
+    # A context so long that the reply is not over before the signal is seen.
+    store = build(tmp_path / "store", write_checkpoint(tmp_path / "checkpoint", context=8192))
     process, client = start(store.root)
     assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [
         TINY,
@@ -70,7 +71,8 @@ def test_a_store_is_served_without_torch_until_sigterm(tmp_path: Path) -> None:
     reply = client.post(COMPLETIONS, json=body).json()
     assert reply["model"] == f"{TINY}-java"
     assert reply["choices"][0]["text"] == greedy(store, tuple(b"abc"), 8)
-    with client.stream("POST", COMPLETIONS, json={**body, "max_tokens": 900, "stream": True}) as s:
+    body |= {"max_tokens": 8000, "stream": True}
+    with client.stream("POST", COMPLETIONS, json=body) as s:
         lines = (line for line in s.iter_lines() if line)
         assert "choices" in next(lines)
         process.send_signal(signal.SIGTERM)
