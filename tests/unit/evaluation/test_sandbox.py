@@ -180,19 +180,24 @@ def test_nothing_outlives_a_harness_that_is_killed() -> None:
     token = "sandbox-orphan-token"
     code = (
         "from subllm.evaluation.sandbox import Limits, Sandbox\n"
+        "sandbox = Sandbox()\n"
+        "print(sandbox._directory, flush=True)\n"
         f"limits = {LIMITS!r}\n"
-        f"Sandbox().run(['sh', '-c', 'sleep 100; : {token}'], files={{}}, limits=limits)\n"
+        f"sandbox.run(['sh', '-c', 'sleep 100; : {token}'], files={{}}, limits=limits)\n"
     )
-    harness = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        deadline = time.monotonic() + 20
-        while len(processes_with(token, patience=0.0)) < 2 and time.monotonic() < deadline:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as harness:
+        assert harness.stdout is not None
+        directory = Path(harness.stdout.readline().decode().strip())
+        assert directory.is_dir()
+        while not any(line.startswith("sh ") for line in processes_with(token, patience=0.0)):
+            assert harness.poll() is None
             time.sleep(0.02)
-        assert len(processes_with(token, patience=0.0)) == 2  # the harness and the program
-    finally:
         harness.kill()
-        harness.wait()
     assert processes_with(token, patience=5.0) == []
+    deadline = time.monotonic() + 10
+    while directory.exists():
+        assert time.monotonic() < deadline, "its directory was left"
+        time.sleep(0.02)
 
 
 def test_no_group_and_no_directory_is_left() -> None:

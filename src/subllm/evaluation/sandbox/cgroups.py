@@ -27,11 +27,15 @@ _OWN_MEMORY = 16 << 20
 
 @dataclass(frozen=True)
 class Base:
-    """Where runs get their groups: one directory (version 2) or those of memory and pids."""
+    """Where runs get their groups: one directory (version 2) or those of memory and pids.
+
+    `leaf` is the group that this process had to move into, for others to remove.
+    """
 
     version: int
     memory: Path
     pids: Path
+    leaf: Path | None = None
 
     def group(self, name: str) -> Group:
         """Make the group of a keeper, or take over its predecessor's; raises OSError."""
@@ -43,7 +47,7 @@ class Base:
     def remove(self) -> None:
         """Remove all groups, every process in them having ended."""
         for directory in {self.memory, self.pids}:
-            _remove_tree(directory, _RETRIES)
+            _remove_tree(directory)
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,10 @@ def _version_2(own: Path) -> Base:
     """Raises OSError where no subtree with both controllers can be had."""
     if not {"memory", "pids"} <= set((own / "cgroup.controllers").read_text().split()):
         raise OSError(f"{own} has no memory and pids controllers")
+    leaf = own / f"{_PREFIX}{os.getpid()}-launcher"
     try:
         # With processes in it a group may not give its controllers to children, so this
         # works where nobody else is in ours, as in a scope that systemd made for us.
-        leaf = own / f"{_PREFIX}{os.getpid()}-launcher"
         leaf.mkdir()
         (leaf / "cgroup.procs").write_text("0")
         try:
@@ -132,22 +136,26 @@ def _version_2(own: Path) -> Base:
             (own / "cgroup.procs").write_text("0")
             leaf.rmdir()
             raise
-        above = own
-    except OSError:
-        above = _top(own)
+        return _below(own, leaf)
+    except OSError as error:
+        # Otherwise above, where root may make groups whatever lies beside them.
+        first = error
+    for above in own.parents:
+        with suppress(OSError):
+            return _below(above, None)
+    raise first
+
+
+def _below(above: Path, leaf: Path | None) -> Base:
+    """A base in `above`, which gives its controllers to it."""
+    wanted = {"memory", "pids"}
+    if not wanted <= set((above / "cgroup.subtree_control").read_text().split()):
+        (above / "cgroup.subtree_control").write_text("+memory +pids")
     _sweep(above)
     base = above / f"{_PREFIX}{os.getpid()}"
     base.mkdir()
     (base / "cgroup.subtree_control").write_text("+memory +pids")
-    return Base(2, base, base)
-
-
-def _top(own: Path) -> Path:
-    """The top of the tree, where root may make groups whatever lies beside them."""
-    top = next(path for path in (*own.parents, own) if (path / "cgroup.procs").exists())
-    if not {"memory", "pids"} <= set((top / "cgroup.subtree_control").read_text().split()):
-        (top / "cgroup.subtree_control").write_text("+memory +pids")
-    return top
+    return Base(2, base, base, leaf)
 
 
 def _version_1(memory: Path, pids: Path) -> Base:
@@ -173,19 +181,19 @@ def _sweep(directory: Path) -> None:
             _remove_tree(left, retries=1)
 
 
-def _remove_tree(directory: Path, retries: int) -> None:
+def _remove_tree(directory: Path, retries: int = _RETRIES) -> None:
     with suppress(OSError):
         for group in directory.iterdir():
             if group.is_dir():
-                _remove(group, retries)
-    _remove(directory, retries)
+                remove(group, retries)
+    remove(directory, retries)
 
 
-def _remove(directory: Path, retries: int) -> None:
+def remove(group: Path, retries: int = _RETRIES) -> None:
     """Remove a group; the kernel may take a moment to see that its last process ended."""
     for _ in range(retries):
         try:
-            directory.rmdir()
+            group.rmdir()
         except FileNotFoundError:
             return
         except OSError:

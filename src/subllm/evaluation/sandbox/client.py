@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from subllm.errors import SandboxError
-from subllm.evaluation.sandbox import wire
+from subllm.evaluation.sandbox import cgroups, launcher, wire
 
 _SOURCE = Path(__file__).resolve().parents[3]  # the directory that holds the package subllm
 _CODE = (
@@ -35,6 +35,7 @@ class LauncherClient:
 
     def __init__(self, mode: str, directory: Path, *, scoped: bool = False) -> None:
         self._lock = threading.Lock()
+        self._leaf: str | None = None  # group that it lives in
         self._control, theirs = socket.socketpair()
         python = [sys.executable, "-I", "-S", "-c", _CODE, str(_SOURCE), mode, str(directory)]
         with theirs:
@@ -62,6 +63,7 @@ class LauncherClient:
         self.enforced: tuple[str, ...] = tuple(hello["enforced"])
         self.missing: tuple[str, ...] = tuple(hello["missing"])
         self.groups: bool = hello["groups"]
+        self._leaf = hello["leaf"]
 
     def connect(self, descriptors: Sequence[int] = ()) -> socket.socket:
         """A connection to a new keeper, which gets copies of `descriptors`."""
@@ -69,7 +71,7 @@ class LauncherClient:
         with theirs:
             try:
                 with self._lock:
-                    socket.send_fds(self._control, [b"r"], [theirs.fileno(), *descriptors])
+                    socket.send_fds(self._control, [launcher.RUN], [theirs.fileno(), *descriptors])
             except OSError as error:
                 ours.close()
                 raise SandboxError(
@@ -80,13 +82,15 @@ class LauncherClient:
     def close(self) -> None:
         """End the launcher, which waits for its keepers to end their runs."""
         with suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
+            self._control.sendall(launcher.DONE)
         self._control.close()
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._leaf is not None:
+            cgroups.remove(Path(self._leaf))
 
 
 def scope_possible() -> bool:

@@ -116,6 +116,8 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.closerange(3, 1 << 16)
+        # Or /proc/self would belong to root. The program's own image starts anew.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         with suppress(OSError):  # if memory runs out: this one, not process 1
             Path("/proc/self/oom_score_adj").write_text("1000")
         if job.own_count:
@@ -141,8 +143,6 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
 
 def own_user_namespace() -> None:
     user, group = os.getuid(), os.getgid()
-    # The maps belong to root while this process is not dumpable.
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     write_maps(user, group)
     syscalls.drop_bounding_set()

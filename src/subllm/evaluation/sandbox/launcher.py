@@ -5,7 +5,7 @@
 It takes on what its children share (a network namespace without a network, perhaps a user
 namespace), says hello with what it can enforce, and then forks a keeper for each
 connection that the harness passes it. It ends, and with it every run, when the harness
-closes the socket. MODE is
+says that it is done or closes the socket. MODE is
 
     root    namespaces by right; every run becomes a user of its own
     user    namespaces through a user namespace, as anybody may
@@ -15,6 +15,7 @@ closes the socket. MODE is
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -27,6 +28,9 @@ from subllm.evaluation.sandbox.keeper import Means, keep
 _HIGHEST_USER = 0x7FFF0000
 _RESERVED_USERS = 1000  # at the top of a container's range; 65534 is "nobody"
 _SHARED = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+
+
+RUN, DONE = b"r", b"d"  # what the harness says
 
 
 def main() -> None:
@@ -42,25 +46,33 @@ def main() -> None:
     except OSError as error:
         wire.send(control, {"error": str(error)})
         return
-    hello = {"enforced": enforced, "missing": missing, "groups": means.groups is not None}
-    wire.send(control, hello)
-    _serve(control, means)
+    groups = means.groups
+    hello = {
+        "enforced": enforced,
+        "missing": missing,
+        "groups": groups is not None,
+        "leaf": str(groups.leaf) if groups is not None and groups.leaf is not None else None,
+    }
+    orderly = False
+    with suppress(OSError):
+        wire.send(control, hello)
+        orderly = _serve(control, means)
     with suppress(ChildProcessError):
         while True:
             os.wait()  # keepers end their runs: their connections are closed too
-    if means.groups is not None:
-        means.groups.remove()
+    if groups is not None:
+        groups.remove()
+    if not orderly:
+        shutil.rmtree(Path(directory).parent, ignore_errors=True)
 
 
-def _serve(control: socket.socket, means: Means) -> None:
+def _serve(control: socket.socket, means: Means) -> bool:
+    """Start keepers until the harness is done (True) or has gone without a word (False)."""
     slots: dict[int, int] = {}  # keeper -> slot
     while True:
-        try:
-            message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
-        except OSError:
-            return
-        if not message:
-            return
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+        if not message or message == DONE:
+            return message == DONE
         _reap(slots)
         slot = next(n for n in range(len(slots) + 1) if n not in slots.values())
         pid = os.fork()

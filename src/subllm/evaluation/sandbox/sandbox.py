@@ -106,8 +106,8 @@ class Sandbox:
             if answer["exit_code"] != 0:
                 raise SandboxError(f"a trial run ended with {answer}")
         except BaseException:
+            self._hang_up()
             client.close()
-            self._idle.clear()
             raise
         self.enforced = client.enforced
         self.missing = client.missing
@@ -219,19 +219,22 @@ class Sandbox:
             self._open.discard(connection)
         connection.close()
 
+    def _hang_up(self) -> None:
+        """Close the connections to all keepers, who then end their runs and themselves."""
+        with self._lock:
+            connections, self._open, self._idle = self._open, set(), []
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes who waits for an answer
+
     def close(self) -> None:
         """End all runs and the processes of the sandbox; returns when they have ended."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._idle.clear()
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self._hang_up()
         self._client.close()
-        for connection in list(self._open):
-            self._disconnect(connection)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
