@@ -24,17 +24,22 @@ namespace {
 
 inline __m128i load128(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
 inline __m256i load256(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
-// Shuffle of 16 columns out of the next 16 values; `halved`: they keep eight.
+inline __m128i load_pair(const uint8_t* low, const uint8_t* high) {
+  const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(low));
+  return _mm_castpd_si128(_mm_loadh_pd(first, reinterpret_cast<const double*>(high)));
+}
+
+// Shuffle of 16 columns, whose mask is the two bytes, out of the next 16 values; `halved`: they
+// keep eight.
 template <bool halved>
-inline __m128i shuffle_of(uint64_t mask) {
-  const auto first = mask & 255, second = mask >> 8 & 255;
-  const auto pair = [](const uint8_t* low, const uint8_t* high) {
-    return _mm_insert_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(low)),
-                            static_cast<int64_t>(load64(high)), 1);
-  };
-  if constexpr (halved) return pair(kTables.bytes[first], kTables.last[second]);
-  return _mm_add_epi8(pair(kTables.bytes[first], kTables.bytes[second]),
-                      load128(kTables.later[__builtin_popcountll(first)]));
+inline __m128i shuffle_of(const uint8_t* mask) {
+  if constexpr (halved) return load_pair(kTables.bytes[mask[0]], kTables.last[mask[1]]);
+  return _mm_add_epi8(load_pair(kTables.bytes[mask[0]], kTables.bytes[mask[1]]),
+                      load128(kTables.later[__builtin_popcount(mask[0])]));
+}
+template <bool halved>
+inline __m256i shuffles_of(const uint8_t* low, const uint8_t* high) {
+  return _mm256_set_m128i(shuffle_of<halved>(high), shuffle_of<halved>(low));
 }
 
 // 64 columns; the order suits the unpacking of nibbles.
@@ -61,12 +66,9 @@ class Runs : public RunWalk<type, kind> {
     if constexpr (kind == Kind::dense) {
       out = type == ValueType::int4 ? split(load256(run)) : columns_at(run);
     } else {
-      const int at1 = __builtin_popcountll(mask & 0xffff);
-      const int at2 = __builtin_popcountll(mask & 0xffffffff);
-      const int at3 = __builtin_popcountll(mask & 0xffffffffffff);
-      // So it is throughout where half of each 4, 8 or 16 columns is kept.
-      const bool halved = kind == Kind::fixed && ((at1 ^ 8) | (at2 ^ 16) | (at3 ^ 24)) == 0;
-      out = halved ? spread<true>(run, mask, 8, 16, 24) : spread<false>(run, mask, at1, at2, at3);
+      out = spread(run, kind == Kind::halved ? 8 : __builtin_popcountll(mask & 0xffff),
+                   kind == Kind::halved ? 16 : __builtin_popcountll(mask & 0xffffffff),
+                   kind == Kind::halved ? 24 : __builtin_popcountll(mask & 0xffffffffffff));
     }
     this->step();
     return out;
@@ -89,8 +91,9 @@ class Runs : public RunWalk<type, kind> {
 
  private:
   // Values from `at1`, `at2`, `at3` on belong to columns from 16, 32 and 48 on.
-  template <bool halved>
-  static Columns spread(const uint8_t* run, uint64_t mask, int at1, int at2, int at3) {
+  Columns spread(const uint8_t* run, int at1, int at2, int at3) const {
+    constexpr bool halved = kind == Kind::halved;
+    const uint8_t* mask = this->mask_bytes();
     Columns out;
     if constexpr (type == ValueType::int4) {
       const __m256i packed =
@@ -103,10 +106,8 @@ class Runs : public RunWalk<type, kind> {
       out = {_mm256_set_m128i(load128(run + at2), load128(run)),
              _mm256_set_m128i(load128(run + at3), load128(run + at1))};
     }
-    out.a = _mm256_shuffle_epi8(
-        out.a, _mm256_set_m128i(shuffle_of<halved>(mask >> 32), shuffle_of<halved>(mask)));
-    out.b = _mm256_shuffle_epi8(
-        out.b, _mm256_set_m128i(shuffle_of<halved>(mask >> 48), shuffle_of<halved>(mask >> 16)));
+    out.a = _mm256_shuffle_epi8(out.a, shuffles_of<halved>(mask, mask + 4));
+    out.b = _mm256_shuffle_epi8(out.b, shuffles_of<halved>(mask + 2, mask + 6));
     if constexpr (type == ValueType::int4) {
       const __m256i bit = _mm256_set1_epi8(8);
       out = {_mm256_xor_si256(out.a, bit), _mm256_xor_si256(out.b, bit)};

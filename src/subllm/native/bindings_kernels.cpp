@@ -19,11 +19,11 @@ void construct(MatrixHandle* self, int64_t rows, int64_t cols, int64_t slots,
                const std::string& values_type, std::optional<Array<const uint64_t>> mask,
                std::optional<Array<const uint32_t>> offsets, Array<const uint8_t> values,
                std::optional<Array<const uint16_t>> scales) {
-  const PackedView view = view_of(rows, cols, slots, values_type, mask, values.data(),
+  PackedView view = view_of(rows, cols, slots, values_type, mask, values.data(),
                                   static_cast<int64_t>(values.size()), pointer(scales),
                                   size(scales), offsets);
   Pool pool;
-  check_masks(pool, view);
+  view.halved = check_masks(pool, view);
   new (self) MatrixHandle{mask, offsets, values, scales, view};
 }
 
