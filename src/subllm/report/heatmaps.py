@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subllm.report.extra import drawing
+from subllm.report.canvas import new_figure, png
 
-DPI = 120
 COLOURS = "viridis"
 _CELL = 0.22  # inches wide, where nothing is written into cells
 _WRITTEN_CELL = 0.52
@@ -54,14 +52,10 @@ def heatmaps(
 
     The same panels give the same bytes. Raises MissingExtraError without matplotlib.
     """
-    figure_module = drawing("matplotlib.figure")
-    agg = drawing("matplotlib.backends.backend_agg")
     low, high = limits or _limits(panels)
     down = math.ceil(len(panels) / across)
     width, height = _panel_size(panels[0], form)
-    size = (width * across + 1.0, height * down + 0.5)
-    figure = figure_module.Figure(figsize=size, dpi=DPI, layout="constrained")
-    agg.FigureCanvasAgg(figure)
+    figure = new_figure(width * across + 1.0, height * down + 0.5)
     axes = figure.subplots(down, across, squeeze=False)
     image: Any = None
     for axis, panel in zip(axes.flat, panels, strict=False):
@@ -76,10 +70,7 @@ def heatmaps(
     bar.set_label(scale, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    out = io.BytesIO()
-    # Without the program's version, so that pictures change only with what they show.
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return png(figure)
 
 
 def _limits(panels: Sequence[Panel]) -> tuple[float, float]:

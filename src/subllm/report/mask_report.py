@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from subllm.errors import UsageError
 from subllm.progress import NullProgress, Progress
+from subllm.report.files import write_file
 from subllm.report.mask_pictures import layers_picture, models_picture, types_picture
 from subllm.report.mask_records import Comparison
 from subllm.report.mask_tables import (
@@ -63,7 +63,7 @@ def write_report(
             progress.advance("report")
     finally:
         progress.finish("report")
-    return [_write(directory / name, content) for name, content in files.items()]
+    return [write_file(directory / name, content) for name, content in files.items()]
 
 
 def markdown(comparison: Comparison) -> str:
@@ -71,17 +71,3 @@ def markdown(comparison: Comparison) -> str:
     tables = [models_table(comparison), distance_table(comparison), bytes_table(comparison)]
     tables += [layers_table(comparison, pair) for pair in comparison.pairs]
     return "\n".join([f"# Masks of {comparison.header.base}\n", *(t.markdown() for t in tables)])
-
-
-def _write(path: Path, content: str | bytes) -> Path:
-    """By way of a file beside it, so that a reader never sees half of one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path} ({error.strerror}); choose another directory"
-        ) from error
-    return path
