@@ -51,9 +51,13 @@ NAMED: dict[str, HubData] = {
             )
         },
     ),
+    "infilling": HubData(
+        "loubnabnl/humaneval_infilling",
+        "refs/convert/parquet",  # the set itself is a script
+        {"python": "HumanEval-SingleLineInfilling/test/0000.parquet"},
+    ),
 }
-"""The benchmarks that are known by name. HumanEval-infilling is on no hub as a plain file:
-download it from its authors (github.com/openai/human-eval-infilling, data/)."""
+"""The benchmarks that can be fetched by name."""
 
 
 def load_benchmark(

@@ -37,8 +37,8 @@ from subllm.progress import Progress
 from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
 
-WALL_SECONDS = {"python": 10.0, "javascript": 10.0, "cpp": 30.0, "java": 30.0}
-"""For compiling and running one program, generous because others run beside it."""
+WALL_SECONDS = {"python": 10.0, "javascript": 10.0, "cpp": 10.0, "java": 15.0}
+"""For running one program, generous because others run beside it."""
 
 
 @dataclass(frozen=True)

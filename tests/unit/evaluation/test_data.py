@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.hub import FakeHub
+from huggingface_hub import constants
 
+from subllm.acquire import datasets
+from subllm.acquire.hub_client import HubClient
 from subllm.errors import BenchmarkError, OfflineError, UnknownNameError
-from subllm.evaluation.data import load_benchmark, load_file, load_named
+from subllm.evaluation.data import NAMED, load_benchmark, load_file, load_named
 
 from . import benchmarks
 from .benchmarks import HUMANEVAL, HUMANEVAL_X, INFILLING, MBPP, MULTIPL_E
@@ -154,12 +159,36 @@ def test_task_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_tasks_without_a_source() -> None:
-    with pytest.raises(BenchmarkError, match=r"infilling cannot be fetched.*--data"):
-        load_benchmark("infilling", "python")
+    with pytest.raises(BenchmarkError, match=r"multipl-e cannot be fetched.*--data"):
+        load_benchmark("multipl-e", "python")
     with pytest.raises(BenchmarkError, match="humaneval has no java problems"):
         load_named("humaneval", "java")
     with pytest.raises(OfflineError, match="openai_humaneval"):
         load_named("humaneval", "python", offline=True)
+
+
+def test_fetched_from_the_hub_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    js = {**HUMANEVAL_X, "task_id": "JavaScript/0"}
+    local = write(tmp_path / "js.jsonl", js)
+    with FakeHub() as hub:
+        client = functools.partial(HubClient, endpoint=hub.url)
+        monkeypatch.setattr(datasets, "HubClient", client)
+        file = NAMED["humaneval-x"].files["javascript"]
+        hub.add_repo("THUDM/humaneval-x", {file: local.read_bytes()}, "dataset")
+        label, benchmark = load_benchmark("humaneval-x", "javascript")
+        assert label == "humaneval-x"
+        assert benchmark.source == f"hub:THUDM/humaneval-x/{file}@main"
+        assert benchmark.digest == load_file(local, "javascript").digest
+        load_benchmark("humaneval-x", "javascript")
+        assert hub.sent(file) == local.stat().st_size
+        with pytest.raises(BenchmarkError, match="has no file data/java"):
+            load_benchmark("humaneval-x", "java")
+    again = load_benchmark("humaneval-x", "javascript", offline=True)[1]
+    assert again == benchmark
 
 
 @pytest.mark.shared
