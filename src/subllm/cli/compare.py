@@ -12,7 +12,7 @@ from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 
 if TYPE_CHECKING:
-    from subllm.report.mask_records import Comparison, Overlap
+    from subllm.report.mask_records import Comparison, Overlap, Pair
     from subllm.store.store import Store
 
 EXAMPLES = """
@@ -146,11 +146,13 @@ def _document(comparison: Comparison, files: Sequence[Path]) -> dict[str, Any]:
     by_layer = {layer: comparison.overlap(layer=layer) for layer in comparison.layers}
     names = [model.name for model in comparison.models]
 
-    def pair_document(a: int, b: int, kind: str) -> dict[str, Any]:
+    def pair_document(pair: Pair) -> dict[str, Any]:
+        a, b = pair.a, pair.b
         return {
             "a": names[a],
             "b": names[b],
-            "kind": kind,
+            "kind": pair.kind,
+            "same_pattern_and_method": pair.alike,
             "distance": total.distance(a, b),
             "distance_of_independent_masks": total.chance(a, b),
             "kept_by_both": int(total.both[a, b]),
@@ -167,7 +169,7 @@ def _document(comparison: Comparison, files: Sequence[Path]) -> dict[str, Any]:
             comparison.models[index].model_dump() | _kept(comparison, total, index)
             for index in range(len(names))
         ],
-        "pairs": [pair_document(pair.a, pair.b, pair.kind) for pair in comparison.pairs],
+        "pairs": [pair_document(pair) for pair in comparison.pairs],
         "mean_distance": {
             kind: comparison.mean_distance(kind, total) for kind in ("within", "across", "general")
         },

@@ -74,12 +74,17 @@ class MatrixCounts(Record):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models by index. `kind` says whether their languages are the same ("within"),
-    different ("across"), or one is general or dense."""
+    """Two models by index.
+
+    kind   whether their languages are the same ("within"), different ("across"), or one is
+           general or dense
+    alike  whether pattern and method are the same, so that only calibration tells them apart
+    """
 
     a: int
     b: int
     kind: PairKind
+    alike: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +165,7 @@ class Comparison:
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         return tuple(
-            Pair(a, b, _kind(self.models[a].language, self.models[b].language))
+            _pair(a, b, self.models[a], self.models[b])
             for a, b in combinations(range(len(self.models)), 2)
         )
 
@@ -201,13 +206,23 @@ class Comparison:
         )
 
     def mean_distance(self, kind: PairKind, overlap: Overlap) -> float | None:
-        """Of the pairs of one kind; None when there is none."""
-        found = [overlap.distance(pair.a, pair.b) for pair in self.pairs if pair.kind == kind]
+        """Of the pairs of one kind that are alike; None when there is none. What a pattern or
+        a method changes would hide what the language does."""
+        found = [
+            overlap.distance(pair.a, pair.b)
+            for pair in self.pairs
+            if pair.kind == kind and pair.alike
+        ]
         return sum(found) / len(found) if found else None
 
     def to_lines(self) -> str:
         """The file of this comparison; `read_comparison` reads it."""
         return to_lines((self.header, *self.matrices))
+
+
+def _pair(a: int, b: int, first: ComparedModel, second: ComparedModel) -> Pair:
+    alike = (first.pattern, first.method) == (second.pattern, second.method)
+    return Pair(a, b, _kind(first.language, second.language), alike)
 
 
 def _kind(a: str, b: str) -> PairKind:

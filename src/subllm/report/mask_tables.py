@@ -66,7 +66,10 @@ def distance_table(comparison: Comparison) -> Table:
     pruned = [pair for pair in comparison.pairs if pair.kind != "dense"] or comparison.pairs
     chances = sorted({f"{overlaps[0].chance(pair.a, pair.b):.3f}" for pair in pruned})
     span = chances[0] if len(chances) == 1 else f"{chances[0]} to {chances[-1]}"
-    return Table(columns, rows, JACCARD, f"independent masks as dense as these: {span}")
+    note = f"independent masks as dense as these: {span}"
+    if len(rows) > len(labels) and not all(pair.alike for pair in pruned):
+        note += "\nmeans are of pairs with one pattern and method"
+    return Table(columns, rows, JACCARD, note)
 
 
 def layers_table(comparison: Comparison, pair: Pair) -> Table:

@@ -69,6 +69,19 @@ def test_pairs_are_within_a_language_across_or_with_general() -> None:
     assert two().mean_distance("within", two().overlap()) is None
 
 
+@pytest.mark.parametrize("change", [{"pattern": "50%"}, {"method": "magnitude"}])
+def test_means_leave_out_what_another_pattern_or_method_did(change: dict[str, str]) -> None:
+    given = five()
+    models = list(given.models)
+    models[1] = models[1].model_copy(update=change)
+    header = given.header.model_copy(update={"models": tuple(models)})
+    comparison = Comparison(header, given.matrices)
+    total = comparison.overlap()
+    assert comparison.mean_distance("within", total) is None
+    assert comparison.mean_distance("across", total) == pytest.approx(2 / 3)
+    assert comparison.mean_distance("general", total) == pytest.approx((0.4 + 2 / 3) / 2)
+
+
 def test_bytes_follow_each_models_values() -> None:
     total = five().overlap()
     assert (total.kept_bits // 8).tolist() == [256, 128, 256, 256, 512]
@@ -81,7 +94,7 @@ def test_the_file_reads_back() -> None:
     assert len(text.splitlines()) == 5
     again = read_comparison(text)
     assert (again.header, again.matrices) == (two().header, two().matrices)
-    assert again.pairs == (Pair(0, 1, "across"),)
+    assert again.pairs == (Pair(0, 1, "across", alike=True),)
 
 
 def corrupted(line: int, **changes: object) -> str:

@@ -45,6 +45,16 @@ def test_means_within_across_and_with_general() -> None:
     assert lines[-1] == "independent masks as dense as these: 0.667"
 
 
+def test_means_of_mixed_patterns_say_which_pairs_they_take() -> None:
+    given = five()
+    models = (*given.models[:3], given.models[3].model_copy(update={"pattern": "2:4"}))
+    header = given.header.model_copy(update={"models": (*models, given.models[4])})
+    lines = distance_table(Comparison(header, given.matrices)).plain().splitlines()
+    assert lines[-1] == "means are of pairs with one pattern and method"
+    assert lines[-3].startswith("mean across languages")
+    assert not any(line.startswith("mean with general") for line in lines)
+
+
 def test_a_pair_layer_by_layer() -> None:
     comparison = two()
     assert layers_table(comparison, comparison.pairs[0]).plain() == (
