@@ -61,7 +61,7 @@ def heatmaps(
     for axis, panel in zip(axes.flat, panels, strict=False):
         image = axis.imshow(panel.values, cmap=COLOURS, vmin=low, vmax=high, aspect="auto")
         axis.set_title(panel.title, fontsize=9, loc="left")
-        _label(axis, panel)
+        _label(axis, panel, form)
         if form:
             _write(axis, panel.values, form, (low + high) / 2)
     for axis in axes.flat[len(panels) :]:
@@ -100,9 +100,9 @@ def _fitting(form: str) -> int:
     return int((_WRITTEN_CELL if form else _CELL) / _LETTER)
 
 
-def _label(axis: Any, panel: Panel) -> None:
+def _label(axis: Any, panel: Panel, form: str) -> None:
     rows, cols = panel.values.shape
-    slanted = max(map(len, panel.column_labels), default=0) > _fitting("")
+    slanted = max(map(len, panel.column_labels), default=0) > _fitting(form)
     axis.set_xticks(range(cols), panel.column_labels, fontsize=7, rotation=90 if slanted else 0)
     axis.set_yticks(range(rows), panel.row_labels, fontsize=7)
     axis.tick_params(length=0)
