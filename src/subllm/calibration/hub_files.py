@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from subllm.acquire.datasets import DatasetFiles
 from subllm.calibration.table_files import SUFFIXES
+from subllm.errors import AcquireError
 
 CONVERTED = "refs/convert/parquet"  # where the hub keeps any set as Parquet
 Open = Callable[[str, str], DatasetFiles]
@@ -33,8 +34,13 @@ def find_files(
     names = _matching(files.names, globs or _usual(config, split))
     if names or globs:
         return files, names
-    files = open_dataset(repo, CONVERTED)
-    return files, _matching(files.names, [f"{config}/{split}/*.parquet"])
+    try:
+        converted = open_dataset(repo, CONVERTED)
+    except AcquireError as error:
+        if type(error) is not AcquireError:  # no network, no access
+            raise
+        return files, []  # the hub has converted nothing
+    return converted, _matching(converted.names, [f"{config}/{split}/*.parquet"])
 
 
 def _usual(config: str, split: str) -> list[str]:

@@ -116,6 +116,8 @@ def test_files_are_found_by_config_and_split(hub: FakeHub) -> None:
 
 def test_else_in_the_converted_branch(hub: FakeHub) -> None:
     hub.add_repo(NAME, {"script.py": b"raise"}, "dataset")
+    with pytest.raises(CalibrationError, match="org/set has no data files for hub:s"):
+        texts(source(hub, files=(), config="fr-en"))
     converted = {"fr-en/train/0000.parquet": parquet({"code": "converted"})}
     hub.add_repo(NAME, converted, "dataset", branch=CONVERTED)
     assert texts(source(hub, files=(), config="fr-en")) == {"converted"}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -28,7 +29,6 @@ from subllm.calibration.hub_files import CONVERTED
 from subllm.calibration.hub_sets import HubSource
 from subllm.catalog.loader import load_catalog
 from subllm.errors import (
-    AcquireError,
     BenchmarkError,
     MissingExtraError,
     OfflineError,
@@ -73,8 +73,11 @@ def directory(root: Path, task: str, count: int = 6) -> Path:
 
 @functools.cache
 def all_tasks() -> Any:
-    """Looking for them takes seconds."""
-    return TaskManager()
+    """Those in the folders where ours are; looking through all takes ten seconds."""
+    root = next(iter(lm_eval.tasks.__path__))
+    folders = ("openbookqa", "winogrande", "super_glue", "arc", "hellaswag", "gsm8k")
+    paths = [f"{root}/{folder}" for folder in folders]
+    return TaskManager(include_path=paths, include_defaults=False)
 
 
 def harness_numbers(task: str, root: Path) -> dict[str, float]:
@@ -260,11 +263,10 @@ def test_rows_in_the_places_where_sets_have_them(task: str, hub: FromHub, engine
 
 def test_rows_that_the_hub_has_converted(hub: FromHub, engine: Any) -> None:
     hub.hub.add_repo("Rowan/hellaswag", {"hellaswag.py": b"raise"}, "dataset")
-    with pytest.raises(AcquireError, match="Rowan/hellaswag has no such revision"):
-        run(engine, "hellaswag", None)
-    hub.add("hellaswag", "default/train/0000.parquet", branch=CONVERTED)
-    with pytest.raises(BenchmarkError, match="Rowan/hellaswag has no files of default/validation"):
-        run(engine, "hellaswag", None)
+    for _ in range(2):
+        with pytest.raises(BenchmarkError, match="hellaswag has no files of default/validation"):
+            run(engine, "hellaswag", None)
+        hub.add("hellaswag", "default/train/0000.parquet", branch=CONVERTED)
     hub.add("hellaswag", "default/validation/0000.parquet", branch=CONVERTED)
     assert run(engine, "hellaswag", None).rows == 3
 
