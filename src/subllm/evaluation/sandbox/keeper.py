@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.evaluation.sandbox import inside, processes, syscalls, wire
+from subllm.evaluation.sandbox import inside, processes, syscalls, view, wire
 from subllm.evaluation.sandbox.cgroups import Base, Group
 from subllm.evaluation.sandbox.limits import Limits
 
@@ -38,6 +38,7 @@ class Means:
     own_count: bool
     filter_calls: bool
     groups: Base | None
+    shown: tuple[view.Shown, ...]  # to every run
 
 
 def keep(connection: socket.socket, descriptors: list[int], means: Means, slot: int) -> None:
@@ -78,7 +79,7 @@ def _serve(
         job = inside.Job(
             command=header["command"],
             files=dict(zip(header["files"], blobs[1:], strict=True)),
-            read_only=header["read_only"],
+            shown=(*means.shown, *map(view.Shown.at, header["read_only"])),
             collect=header["collect"],
             limits=limits,
             root=root,

@@ -22,7 +22,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from subllm.evaluation.sandbox import cgroups, inside, seccomp, syscalls, wire
+from subllm.evaluation.sandbox import cgroups, inside, seccomp, syscalls, view, wire
 from subllm.evaluation.sandbox.keeper import Means, keep
 
 _HIGHEST_USER = 0x7FFF0000
@@ -119,6 +119,7 @@ def _take_on(mode: str, directory: str) -> tuple[Means, list[str], list[str]]:
         own_count=mode == "user" and groups is None and _works(inside.own_user_namespace),
         filter_calls=seccomp.supported() and _works(seccomp.install),
         groups=groups,
+        shown=view.system(),
     )
     return means, *_words(mode, means, groups_words)
 

@@ -11,11 +11,15 @@ The rest does not exist. Everything is put together in a mount namespace of the 
 an empty directory of the host, which then becomes the root.
 """
 
+# Not pathlib, which would add half to what a run costs.
+# ruff: noqa: PTH, S108
+
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.evaluation.sandbox.syscalls import (
@@ -26,6 +30,7 @@ from subllm.evaluation.sandbox.syscalls import (
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
+    MS_REMOUNT,
     make_root,
     mount,
     restrict_mount,
@@ -43,7 +48,27 @@ _LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _INODES = 20_000
 
 
-def enter(root: str, read_only: Sequence[str], disk_bytes: int, owner: tuple[int, int]) -> bool:
+@dataclass(frozen=True)
+class Shown:
+    """A file or directory of this machine to show; a symbolic link as what it says."""
+
+    path: str
+    link: str | None
+    directory: bool
+
+    @classmethod
+    def at(cls, path: str) -> Shown:
+        link = os.readlink(path) if os.path.islink(path) else None
+        return cls(path, link, os.path.isdir(path))
+
+
+def system() -> tuple[Shown, ...]:
+    """What every run sees of this machine; the launcher looks once."""
+    names = [*_SYSTEM, *(str(path) for g in _SYSTEM_PATTERNS for path in Path("/etc").glob(g))]
+    return tuple(Shown.at(name) for name in names if os.path.lexists(name))
+
+
+def enter(root: str, shown: Sequence[Shown], disk_bytes: int, owner: tuple[int, int]) -> bool:
     """Build the view below the empty directory `root` and move into it, to /work.
 
     `owner` is the user and group that /work belongs to. Returns whether /proc could be
@@ -51,56 +76,57 @@ def enter(root: str, read_only: Sequence[str], disk_bytes: int, owner: tuple[int
     """
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    system = [*_SYSTEM, *(str(p) for g in _SYSTEM_PATTERNS for p in Path("/etc").glob(g))]
-    for path in (*system, *read_only):
-        _show(root, path)
+    for each in shown:
+        _show(root, each)
     _devices(root)
     proc = _proc(root)
-    Path(root + WORK).mkdir(mode=0o755)
+    os.mkdir(root + WORK, 0o755)
     uid, gid = owner
     options = f"size={disk_bytes},nr_inodes={_INODES},mode=700,uid={uid},gid={gid}"
     mount("tmpfs", root + WORK, "tmpfs", MS_NOSUID | MS_NODEV, options)
-    if not Path(root, "tmp").exists():
-        Path(root, "tmp").symlink_to(WORK)
-    # Not all that is below: only the tree that holds the mount points.
-    mount(None, root, None, MS_BIND | 32 | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    if not os.path.lexists(root + "/tmp"):
+        os.symlink(WORK, root + "/tmp")
+    # Of all that is below only the tree that holds the mount points.
+    mount(None, root, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
     make_root(root)
     os.chdir(WORK)
     return proc
 
 
-def _show(root: str, path: str) -> None:
-    """Make `path` of the host visible, read-only, at the same place."""
-    target = Path(root + path)
-    if not os.path.lexists(path) or os.path.lexists(target):
-        return  # not on this system, or inside something shown already
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if Path(path).is_symlink():
-        target.symlink_to(Path(path).readlink())
+def _show(root: str, shown: Shown) -> None:
+    """Make a path of the host visible, read-only, at the same place."""
+    target = root + shown.path
+    if os.path.lexists(target):
+        return  # it lies in something shown already
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if shown.link is not None:
+        os.symlink(shown.link, target)
         return
-    if Path(path).is_dir():
-        target.mkdir()
+    if shown.directory:
+        os.mkdir(target)
     else:
-        target.touch()
-    mount(path, str(target), None, MS_BIND | MS_REC)
-    restrict_mount(str(target), MS_RDONLY | MS_NOSUID | MS_NODEV)
+        _touch(target)
+    mount(shown.path, target, None, MS_BIND | MS_REC)
+    restrict_mount(target, MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def _devices(root: str) -> None:
-    directory = Path(root, "dev")
-    directory.mkdir(mode=0o755)
+    os.mkdir(root + "/dev", 0o755)
     for name in _DEVICES:
-        (directory / name).touch()
-        mount(f"/dev/{name}", str(directory / name), None, MS_BIND)
+        _touch(f"{root}/dev/{name}")
+        mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
     for name, end in _LINKS.items():
-        (directory / name).symlink_to("/proc/self/fd" + end)
+        os.symlink("/proc/self/fd" + end, f"{root}/dev/{name}")
 
 
 def _proc(root: str) -> bool:
-    directory = Path(root, "proc")
-    directory.mkdir(mode=0o555)
+    os.mkdir(root + "/proc", 0o555)
     for options in ("hidepid=2", ""):  # its own processes only, where the kernel can
         with suppress(OSError):
-            mount("proc", str(directory), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+            mount("proc", root + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
             return True
     return False
