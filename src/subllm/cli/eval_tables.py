@@ -59,7 +59,7 @@ def _problems(results: Sequence[Result]) -> None:
     exact = any("exact_match" in result.figures for result in results)
     columns: list[Column] = ["LANGUAGE"]
     columns += [(f"PASS@{k}", "right") for k in ks] + [("EXACT", "right")] * exact
-    columns += [("CANONICAL", "right"), ("TOKENS", "right"), ("TIME", "right")]
+    columns += [("CANONICAL", "right"), ("TOKENS EACH", "right"), ("TIME", "right")]
     rows = []
     for result in results:
         figures = result.figures

@@ -188,7 +188,7 @@ def test_table(tiny: Store, subllm: Command, data: Path) -> None:
     assert ran.status == 0, ran.err
     table = [line.rstrip() for line in ran.out.splitlines()]
     table = table[table.index("") + 1 :]
-    assert table[0].split() == ["LANGUAGE", "PASS@1", "CANONICAL", "TOKENS", "TIME"]
+    assert table[0].split() == ["LANGUAGE", "PASS@1", "CANONICAL", "TOKENS", "EACH", "TIME"]
     assert table[1].split()[:2] == ["python", "33.3"]
     assert "2/3" in table[1].split()
     assert max(map(len, table)) <= 80
