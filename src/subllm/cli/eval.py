@@ -160,7 +160,7 @@ def command(
                 for name in names
             ]
         else:
-            ks = _ks(k)
+            ks = parse_ks(k)
             count = samples if samples is not None else max(ks)
             options = {
                 "samples": count,
@@ -171,7 +171,7 @@ def command(
                 "top_p": top_p,
                 "max_tokens": max_tokens,
                 "seed": seed,
-                "form": _format(prompt),
+                "form": parse_format(prompt),
                 "together": batch,
                 "tools": engines.tools(),
                 "threads": settings.threads,
@@ -361,7 +361,7 @@ def _languages(context: Context, model: str, language: str) -> tuple[str, ...]:
     return names
 
 
-def _ks(text: str) -> tuple[int, ...]:
+def parse_ks(text: str) -> tuple[int, ...]:
     from subllm.errors import UsageError
 
     try:
@@ -370,7 +370,7 @@ def _ks(text: str) -> tuple[int, ...]:
         raise UsageError(f"--k {text!r} is no list of numbers; write 1,10") from None
 
 
-def _format(text: str) -> Asked:
+def parse_format(text: str) -> Asked:
     from subllm.errors import UsageError
 
     if text not in ("raw", "chat", "auto"):

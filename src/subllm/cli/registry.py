@@ -34,6 +34,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
     CommandInfo("compare", "Models", "Compare which weights sub-models keep."),
     CommandInfo("eval", "Models", "Measure how good a model is: pass@k, perplexity, agreement."),
+    CommandInfo("study", "Models", "Measure many sub-models on many tasks: the paper's tables."),
     CommandInfo("bench", "Models", "Measure how fast a model is here, beside its dense base."),
     CommandInfo("rm", "Models", "Remove models by name."),
     CommandInfo("verify", "Models", "Check stored bytes against their digests."),

@@ -88,11 +88,11 @@ def load_benchmark(
     if not files:
         return task, load_named(task, language, offline=offline, progress=progress)
     found: list[Benchmark] = []
-    without: list[_OtherLanguage] = []
+    without: list[OtherLanguageError] = []
     for path in files:
         try:
             found.append(load_file(path, language))
-        except _OtherLanguage as error:
+        except OtherLanguageError as error:
             without.append(error)
     if len(found) > 1:
         raise BenchmarkError(
@@ -107,7 +107,7 @@ def load_benchmark(
     return task, found[0]
 
 
-class _OtherLanguage(BenchmarkError):
+class OtherLanguageError(BenchmarkError):
     """A file has problems, but not in the language that is asked for."""
 
 
@@ -162,7 +162,7 @@ def _read(path: Path, name: str, source: str, language: str) -> Benchmark:
             others.add(problem.language)
     if not problems:
         there = f"only {', '.join(sorted(others))}" if others else "none of the test split"
-        raise _OtherLanguage(f"{source} has no {language} problems, {there}; choose --language")
+        raise OtherLanguageError(f"{source} has no {language} problems, {there}; choose --language")
     _check_unique(source, problems)
     return Benchmark(form, source, _digest(source, rows), len(rows), tuple(problems))
 

@@ -1,0 +1,41 @@
+"""A base as a study needs it: what all its models share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from subllm.arch.spec import ArchSpec
+from subllm.catalog.prompt import PromptSpec
+from subllm.sparsity.layout import BITS, Values
+from subllm.sparsity.pattern import Pattern
+from subllm.store.store import Store
+from subllm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Ground:
+    """digest: of the base's manifest."""
+
+    name: str
+    digest: str
+    prompt: PromptSpec
+    tokenizer: Tokenizer
+    spec: ArchSpec
+
+    def bytes_per_token(self, pattern: Pattern, values: Values, head: Values) -> float:
+        """Of weights, that decoding one token reads from a model of this kind: kept values,
+        masks and head."""
+        spec = self.spec
+        block = spec.block_params() * spec.num_layers
+        mask = 0 if pattern.kind == "dense" else 1
+        kept = pattern.density * BITS[values] + mask
+        return (block * kept + spec.vocab_size * spec.hidden_size * BITS[head]) / 8
+
+
+def open_ground(store: Store, base: str) -> Ground:
+    """Raises UnknownNameError for a base that is not in the store, UsageError for a model."""
+    # Imported late: extraction brings torch, which takes seconds.
+    from subllm.extraction.prepare import open_base
+
+    digest, manifest, reader, tokenizer = open_base(store, base)
+    return Ground(base, digest, manifest.prompt, tokenizer, reader.spec)

@@ -1,0 +1,271 @@
+"""The models of a study: found in the store, or to be made.
+
+A sub-model is the wanted one when base, method, pattern, value types and calibration are the
+same, whatever its name and whatever text its loss was measured on. A name that another model
+has is never taken from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from subllm.catalog.loader import Catalog
+from subllm.errors import StoreError
+from subllm.evaluation.study.ground import Ground, open_ground
+from subllm.evaluation.study.options import Calibration, StudyOptions
+from subllm.progress import Progress
+from subllm.routing.languages import DENSE, GENERAL
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import ModelManifest
+from subllm.store.names import model_name
+from subllm.store.store import Store
+
+if TYPE_CHECKING:
+    from subllm.extraction.plan import ExtractionPlan
+    from subllm.extraction.prepare import Prepared
+
+_USUAL = ("wanda", "8:16", "int8", "int8")  # what `base-language` without a tag stands for
+_DENSE_BYTES_PER_SECOND = 1e8  # packing without pruning; measured on two cores
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """name     in the store, or that it will have
+    domain   that its calibration is from, as in `Calibration.domain`
+    source   of its calibration, "" for none
+    stored   whether it is there
+    seconds  that making it will take
+    make     makes it
+    """
+
+    ground: Ground
+    name: str
+    language: str
+    domain: str
+    source: str
+    method: str
+    pattern: Pattern
+    stored: bool
+    bytes_per_token: float
+    seconds: float
+    make: Callable[[], None]
+
+
+def find_models(
+    store: Store,
+    catalog: Catalog,
+    options: StudyOptions,
+    progress: Progress,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    offline: bool = False,
+) -> list[Candidate]:
+    """Of each base the dense model, then every method, pattern and calibration. A method that
+    needs no calibration has one sub-model, `general`. Bases must be in the store.
+
+    Reads and tokenizes all calibration data, writes nothing. Raises what
+    `extraction.prepare.prepare` raises.
+    """
+    progress.start("models", "looking up models", _count(options), "items")
+    found: list[Candidate] = []
+    taken: set[str] = set()
+    try:
+        for base in options.bases:
+            ground = open_ground(store, base)
+            found.append(_dense(store, ground, options, progress))
+            progress.advance("models")
+            for method, pattern, calibration in _recipes(options):
+                settings = _Settings(store, catalog, options, device, threads, offline)
+                one = _sub_model(settings, ground, method, pattern, calibration, taken, progress)
+                taken.add(one.name)
+                found.append(one)
+                progress.advance("models")
+    finally:
+        progress.finish("models")
+    return found
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What all look-ups share; fields as in `find_models`."""
+
+    store: Store
+    catalog: Catalog
+    options: StudyOptions
+    device: str
+    threads: int | None
+    offline: bool
+
+
+def _recipes(options: StudyOptions) -> Iterator[tuple[str, str, Calibration]]:
+    # Imported late, with torch.
+    from subllm.pruning.registry import get_method
+
+    for method in options.methods:
+        calibrated = bool(get_method(method).needs)
+        calibrations = options.calibrations if calibrated else (Calibration(GENERAL),)
+        for pattern in options.patterns:
+            for calibration in calibrations:
+                yield method, pattern, calibration
+
+
+def _count(options: StudyOptions) -> int:
+    return len(options.bases) * (1 + sum(1 for _ in _recipes(options)))
+
+
+def _sub_model(
+    settings: _Settings,
+    ground: Ground,
+    method: str,
+    pattern: str,
+    calibration: Calibration,
+    taken: set[str],
+    progress: Progress,
+) -> Candidate:
+    from subllm.extraction.extract import extract
+    from subllm.extraction.plan import value_type
+    from subllm.extraction.prepare import ExtractOptions, prepare
+
+    store, options = settings.store, settings.options
+    asked = ExtractOptions(
+        language=calibration.language,
+        method=method,
+        pattern=pattern,
+        values=options.values,
+        head=options.head,
+        calibration=calibration.source,
+        samples=options.sequences,
+        seq_len=options.length,
+        device=settings.device,
+        offline=settings.offline,
+    )
+    prepared = prepare(store, ground.name, asked, settings.catalog, progress)
+    plan = prepared.plan
+    stored = _stored(store, plan, prepared.name)
+    name, tag = stored or "", ""
+    if stored is None:
+        name, tag = _free_name(store, ground.name, calibration, plan, taken)
+
+    def make() -> None:
+        _rename(prepared, name, tag)
+        extract(store, prepared, progress, threads=settings.threads)
+
+    return Candidate(
+        ground=ground,
+        name=name,
+        language=calibration.language,
+        domain=calibration.domain(settings.catalog) if plan.calibration else "",
+        source=plan.calibration.source if plan.calibration else "",
+        method=method,
+        pattern=plan.pattern,
+        stored=stored is not None,
+        bytes_per_token=ground.bytes_per_token(
+            plan.pattern, value_type(options.values), value_type(options.head)
+        ),
+        seconds=0.0 if stored else prepared.estimate.seconds,
+        make=make,
+    )
+
+
+def _rename(prepared: Prepared, name: str, tag: str) -> None:
+    prepared.name = name
+    prepared.options = replace(prepared.options, tag=tag)
+
+
+def _dense(store: Store, ground: Ground, options: StudyOptions, progress: Progress) -> Candidate:
+    from subllm.extraction.dense import add_dense
+    from subllm.extraction.plan import value_type
+
+    pattern = Pattern.parse(DENSE)
+    wanted = {
+        "language": DENSE, "base": ground.digest, "pattern": DENSE, "values": options.values,
+        "head": options.head, "layout": LAYOUT_VERSION,
+    }  # fmt: skip
+    values, head = value_type(options.values), value_type(options.head)
+    usual = model_name(ground.name, DENSE)
+    names = [name for name, manifest in _models(store)
+             if {**_facts(manifest), **wanted} == _facts(manifest)]  # fmt: skip
+    tag = ""
+    if not names and usual in store.names():
+        tag = options.values if options.values == options.head else f"{values}-{head}"
+    name = _preferred(names, usual) or model_name(ground.name, DENSE, tag)
+    size = ground.bytes_per_token(pattern, values, head)
+
+    def make() -> None:
+        add_dense(store, ground.name, progress, values=values, head=head, tag=tag)
+
+    return Candidate(
+        ground=ground,
+        name=name,
+        language=DENSE,
+        domain="",
+        source="",
+        method="none",
+        pattern=pattern,
+        stored=bool(names),
+        bytes_per_token=size,
+        seconds=0.0 if names else size / _DENSE_BYTES_PER_SECOND,
+        make=make,
+    )
+
+
+def _stored(store: Store, plan: ExtractionPlan, usual: str) -> str | None:
+    """The stored model that this plan would make, but for the text its loss is measured on."""
+    wanted = {
+        "language": plan.language, "base": plan.base, "pattern": str(plan.pattern),
+        "values": plan.values, "head": plan.head, "layout": LAYOUT_VERSION,
+        "method": plan.method, "calibration": plan.calibration,
+    }  # fmt: skip
+    names = [name for name, manifest in _models(store) if _facts(manifest) == wanted]
+    return _preferred(names, usual)
+
+
+def _facts(manifest: ModelManifest) -> dict[str, Any]:
+    return {
+        "language": manifest.language, "base": manifest.base.manifest, "pattern": manifest.pattern,
+        "values": manifest.values, "head": manifest.head, "layout": manifest.layout,
+        "method": manifest.method, "calibration": manifest.calibration,
+    }  # fmt: skip
+
+
+def _models(store: Store) -> Iterator[tuple[str, ModelManifest]]:
+    """Of the store, those that are whole."""
+    for name, digest in store.names().items():
+        try:
+            manifest = store.manifest(digest)
+        except StoreError:
+            continue  # another model's damage; verify tells
+        if isinstance(manifest, ModelManifest) and all(
+            map(store.blobs.has, (manifest.blobs.own, manifest.blobs.shared))
+        ):
+            yield name, manifest
+
+
+def _preferred(names: Sequence[str], usual: str) -> str | None:
+    if usual in names:
+        return usual
+    return names[0] if names else None
+
+
+def _free_name(
+    store: Store, base: str, calibration: Calibration, plan: ExtractionPlan, taken: set[str]
+) -> tuple[str, str]:
+    """(name, tag) that no model has: without a tag for the usual recipe, else by method and
+    pattern, else by the plan's digest."""
+    language = calibration.language
+    recipe = (plan.method.name, str(plan.pattern), plan.values, plan.head)
+    described = re.sub(r"[^a-z0-9]+", "_", f"{plan.method.name}_{plan.pattern}").strip("_")
+    if recipe[2:] != _USUAL[2:]:
+        described += f"-{plan.values}-{plan.head}"
+    own = plan.digest.removeprefix("sha256-")[:8]
+    tags = [described, f"{described}-{own}"]
+    if recipe == _USUAL and not calibration.source:
+        tags.insert(0, "")
+    used = store.names().keys() | taken
+    tag = next((tag for tag in tags if model_name(base, language, tag) not in used), tags[-1])
+    return model_name(base, language, tag), tag
