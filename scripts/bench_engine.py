@@ -57,11 +57,11 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     store = Store(Path(os.environ["SUBLLM_HOME"]))
     threads = arguments.threads or core().usable_cpus()
+    load = os.getloadavg()[0]  # of others: what follows makes its own
     run_cli("pull", arguments.base)
     rows = our_rows(arguments, store, threads)
     if arguments.peer == "yes":
         rows += peer_rows(arguments, store, threads)
-    load = os.getloadavg()[0]
     if load > 0.3:
         print(f"warning: the machine is busy (load {load:.1f}); the figures will not be worth "
               "much", file=sys.stderr)  # fmt: skip

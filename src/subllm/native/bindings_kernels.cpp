@@ -8,6 +8,7 @@
 #include "isa.h"
 #include "pool.h"
 #include "product.h"
+#include "read.h"
 
 namespace subllm::python {
 
@@ -66,6 +67,10 @@ void bind_kernels(nb::module_& m) {
       .def("__init__", &construct, "rows"_a, "cols"_a, "slots"_a, "values_type"_a,
            "mask"_a.noconvert().none(), "offsets"_a.noconvert().none(), "values"_a.noconvert(),
            "scales"_a.noconvert().none());
+  m.def("sum_words", [](Pool& pool, Array<const uint64_t> words) {
+    nb::gil_scoped_release release;
+    return sum_words(pool, words.data(), static_cast<int64_t>(words.size()));
+  }, "pool"_a, "words"_a.noconvert(), "Sum of all words modulo 2^64, as fast as memory is read.");
   m.def("multiply", &multiply, "pool"_a, "matrices"_a, "x"_a.noconvert(), "outs"_a, "biases"_a, "isa"_a = "",
         "exact"_a = false,
         "outs[i] = x @ matrices[i].T + biases[i] (or None) in one parallel region; RuntimeError for an `isa` that "

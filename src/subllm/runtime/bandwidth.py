@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
+from subllm.native import core
 from subllm.store.model_files import ModelFiles
 
 _BUFFER_BYTES = 256 << 20
 """Beyond the caches of all but the largest servers, and no burden for a small machine."""
 
-_RUNS = 12
-
-_READERS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-    (np.bool_, np.any),
-    (np.float32, np.max),
-    (np.float64, np.max),
-)
-"""Reductions that do next to no work for a byte; which is fastest depends on the CPU."""
+_SECONDS = 1.0
 
 
 def read_bandwidth(threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
     """Bytes per second that `threads` threads read together from a buffer that does not fit
-    the caches: the best run of the best way to read. Takes about a second."""
+    the caches: the best of the runs of a second."""
+    native = core()
+    pool = native.Pool(threads)
     # Written once: untouched pages would all be the same page of zeros.
-    data = np.empty(buffer_bytes // 64 * 64, np.uint8)
-    data.fill(0)
-    best = math.inf
-    with ThreadPoolExecutor(threads) as executor:
-        for dtype, reader in _READERS:
-            parts = np.array_split(data.view(dtype), threads)
-            for _ in range(_RUNS):
-                start = time.perf_counter()
-                list(executor.map(reader, parts))
-                best = min(best, time.perf_counter() - start)
+    data = np.full(max(buffer_bytes // 8, 1), 1, np.uint64)
+    best, began = math.inf, time.perf_counter()
+    while time.perf_counter() - began < _SECONDS:
+        start = time.perf_counter()
+        native.sum_words(pool, data)
+        best = min(best, time.perf_counter() - start)
     return data.nbytes / best
 
 
