@@ -8,27 +8,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from subllm.evaluation.stops import StopRule
+from subllm.evaluation.stops import StopRule, looping
 from subllm.runtime.request import Engine, Request, SamplingParams
 
-Ended = Literal["stop", "length", "rule"]
+Ended = Literal["stop", "length", "rule", "loop"]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One completion to make; `rule` may end it before the model does."""
+    """One completion to make; `rule` may end it before the model does, and so does with
+    `loops` that the model goes in circles (see `looping`)."""
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams
     rule: StopRule | None = None
+    loops: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
     """raw      all that was generated, stop strings left out
     text     the part of it that counts
-    ended    "stop": by the model or a stop string, "length": max_tokens, "rule"
+    ended    "stop": by the model or a stop string, "length": max_tokens, "rule", "loop"
     tokens   how many were generated, stop token left out
     ids      those tokens
     seconds  from the first step on, beside the others that ran meanwhile
@@ -85,15 +87,16 @@ def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Ans
 
 def _answer(one: _Running, finish: str | None) -> Answer | None:
     rule = one.ask.rule
-    cut: int | None = None
+    cut = rule.cut(one.raw) if finish is None and rule is not None else None
     ended: Ended = "rule"
-    if finish is None:
-        cut = rule.cut(one.raw) if rule is not None else None
-        if cut is None:
+    if cut is None:
+        if finish is not None:
+            ended = "length" if finish == "length" else "stop"
+        elif one.ask.loops and looping(one.raw):
+            ended = "loop"
+        else:
             return None
-    else:
         cut = rule.end(one.raw) if rule is not None else len(one.raw)
-        ended = "length" if finish == "length" else "stop"
     seconds = time.monotonic() - one.began
     ids = tuple(one.ids)
     return Answer(one.ask.id, one.raw, one.raw[:cut], ended, len(ids), ids, seconds)

@@ -68,7 +68,7 @@ class Judge:
                     seed=key("sample", sampling.seed, problem.id, index),
                 )
                 rule = stop_rule(problem, prompter.form)
-                asks.append(Ask(f"{index}:{problem.id}", ids, params, rule))
+                asks.append(Ask(f"{index}:{problem.id}", ids, params, rule, loops=True))
         return asks
 
     def run(self, answers: Iterator[Answer], total: int, progress: Progress) -> None:

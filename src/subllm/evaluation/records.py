@@ -23,7 +23,7 @@ from subllm.store.files import disk_errors
 from subllm.store.manifest import Digest, canonical_json, sha256_of
 
 FORMAT = 1
-HARNESS = 1
+HARNESS = 2
 """Raised when prompts, stop rules, extraction or tests change what is measured."""
 
 
@@ -109,7 +109,8 @@ class Sample(_Line):
 
     raw      all that the model wrote; `kept` characters of it count
     program  what was run
-    ended    "stop": by the model or a stop string, "length", "rule": by a stop rule
+    ended    "stop": by the model or a stop string, "length", "rule": by a stop rule,
+             "loop": because it repeated itself
     seconds  to generate, beside others in a batch; check_seconds: to compile and run
     exact    whether it is the data's own solution (infilling only)
     """
@@ -121,7 +122,7 @@ class Sample(_Line):
     raw: str
     kept: int
     program: str
-    ended: Literal["stop", "length", "rule"]
+    ended: Literal["stop", "length", "rule", "loop"]
     tokens: int
     seconds: float
     status: str

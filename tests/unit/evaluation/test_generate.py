@@ -10,6 +10,7 @@ from oracles.tiny_models import tokenizer
 
 from subllm.errors import ContextLengthError
 from subllm.evaluation.generate import Answer, Ask, generate
+from subllm.evaluation.stops import LOOP
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.request import Request, SamplingParams
@@ -96,6 +97,20 @@ def test_rule_has_the_last_word_at_the_end(engine: LocalEngine) -> None:
     rule = AtCharacters(when=10**6, keep=3)
     answer = asked(engine, Ask("a", PROMPTS["p1"], PARAMS, rule))["a"]
     assert (answer.text, answer.ended) == (answer.raw[:3], "length")
+
+
+def test_loops_end_where_they_may_not_go_on() -> None:
+    only = SamplingParams(max_tokens=400, ignore_eos=True, logit_bias=((ord("x"), 100.0),))
+    packed, _ = packed_oracle("qwen2", max_position_embeddings=512)
+    backend = NativeBackend(packed, threads=1, kv="float32", exact=True)
+    longer = LocalEngine("tiny", backend, TOKENIZER, context_length=450, max_batch=2)
+    try:
+        asks = [Ask("a", PROMPTS["p0"], only, loops=True), Ask("b", PROMPTS["p0"], only)]
+        answers = asked(longer, *asks, together=2)
+    finally:
+        longer.close()
+    assert (answers["a"].ended, answers["a"].text) == ("loop", "x" * LOOP)
+    assert (answers["b"].ended, answers["b"].tokens) == ("length", 400)
 
 
 def test_stop_strings_end_by_themselves(engine: LocalEngine) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from subllm.evaluation.lexing import depth, events
-from subllm.evaluation.stops import FencedBlock, OneLine, StopRule, function_rule
+from subllm.evaluation.stops import (
+    LOOP,
+    REPEATS,
+    FencedBlock,
+    OneLine,
+    StopRule,
+    function_rule,
+    looping,
+)
 
 from . import benchmarks
 
@@ -119,6 +127,30 @@ def test_one_line() -> None:
     assert watched(OneLine("rest"), "\n  x\n  y") == "\n  x\n"
 
 
+@pytest.mark.parametrize(
+    ("start", "piece", "rest"),
+    [
+        ("    x = 0\n", "    # Remove spaces from the input string\n", ""),
+        ("    if p == 0:\n", "    if p == 1:\n        return 1\n\n    # Check it\n", "    if"),
+        ("    vowels = [", "'a', 'b', 'c', ", "'a', '"),
+        ("", "  ", ""),
+    ],
+)
+def test_loops_are_noticed_soon(start: str, piece: str, rest: str) -> None:
+    assert looping(start + piece * max(REPEATS + 1, LOOP // len(piece) + 1) + rest)
+    assert not looping(start + piece * (REPEATS - 2) + rest)
+    assert not looping(start + piece * 100 + "and then something else, at last, entirely")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a" * (LOOP - 1)])
+def test_short_texts_are_no_loops(text: str) -> None:
+    assert not looping(text)
+
+
+def test_series_are_no_loops() -> None:
+    assert not looping("".join(f"    elif p == {n}:\n        return {n}\n" for n in range(40)))
+
+
 def test_depth_counts_code_only() -> None:
     assert depth(JAVA, "java") == 2
     assert depth("f({'}': [1, ')']})  # )", "python") == 0
@@ -148,5 +180,6 @@ def test_real_solutions_are_kept_whole(language: str) -> None:
         rule = function_rule(language, problem.head)
         if watched(rule, solution + AFTER[language]).strip() != solution.strip():
             cut.append(problem.id)
+        assert not any(looping(solution[:size]) for size in range(len(solution)))
     # This one's solution goes on after the function, with an #include.
     assert cut == (["CPP/94"] if language == "cpp" else [])
