@@ -65,9 +65,8 @@ def main() -> None:
     if load > 0.3:
         print(f"warning: the machine is busy (load {load:.1f}); the figures will not be worth "
               "much", file=sys.stderr)  # fmt: skip
-    bandwidth = read_bandwidth(threads)
-    measure(rows, arguments.repeat)
-    bandwidth = max(bandwidth, read_bandwidth(threads))
+    readings = measure(rows, arguments.repeat, threads)
+    bandwidth = statistics.median(readings)
     record = {
         "machine": {
             "cpu": cpu_name(),
@@ -76,6 +75,7 @@ def main() -> None:
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "load_before": load,
             "read_bandwidth": bandwidth,
+            "read_bandwidth_samples": readings,
         },
         "base": arguments.base,
         "prompt_tokens": arguments.prompt_tokens,
@@ -171,8 +171,10 @@ def peer_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list
     return rows
 
 
-def measure(rows: list[Row], repeat: int) -> None:
-    """Fills samples and facts; an engine that fails is left out of the rest."""
+def measure(rows: list[Row], repeat: int, threads: int) -> list[float]:
+    """Fills samples and facts; an engine that fails is left out of the rest. Returns the
+    read bandwidth before, between and after the rounds: on a shared host it is no constant."""
+    readings = [read_bandwidth(threads)]
     with ExitStack() as stack:
         workers: list[tuple[Row, Worker]] = []
         for row in rows:
@@ -197,6 +199,8 @@ def measure(rows: list[Row], repeat: int) -> None:
                     except WorkerError as error:
                         row.failed = f"{what}: {error}"
                         print(f"{row.title}: {row.failed}", file=sys.stderr)
+            readings.append(read_bandwidth(threads))
+    return readings
 
 
 def document(row: Row, bandwidth: float) -> dict[str, Any]:
