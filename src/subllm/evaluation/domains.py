@@ -30,7 +30,7 @@ class DomainTask:
     metric    which of the task's numbers is its score, as the harness spells it
     config    configuration ("subset") of the set on the hub
     split     that is asked; none of its rows may calibrate
-    fields    that a row must have
+    fields    that a row must have; a dot leads into one
     revision  commit or branch of the set
     rows      "odd": every other row, because the set has one split and the even rows
               calibrate
@@ -131,7 +131,7 @@ DOMAIN_TASKS: Mapping[str, DomainTask] = {
             "wmt/wmt14",
             "fr-en",
             "test",
-            ("translation",),
+            ("translation.fr", "translation.en"),
             samples=5,
             temperature=0.7,
         ),
@@ -142,7 +142,7 @@ DOMAIN_TASKS: Mapping[str, DomainTask] = {
             "Helsinki-NLP/opus_books",
             "en-fr",
             "train",
-            ("translation",),
+            ("translation.fr", "translation.en"),
             revision="1f9f6191d0e91a3c539c2595e2fe48fc1420de9b",
             rows="odd",
             most=1000,

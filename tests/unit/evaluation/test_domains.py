@@ -312,8 +312,41 @@ def test_of_a_large_set_the_same_rows_are_asked(
         ("boolq", [], "has no rows for boolq; add some"),
         ("boolq", [{"passage": "p"}], r"row 1: no field 'question', only passage; boolq needs"),
         ("opus_books", rows_of("opus_books", 1), "has no rows for opus_books"),
-        ("arc_easy", [{**rows_of("arc_easy", 1)[0], "answerKey": "Z"}], "cannot read a row of arc"),
-        ("hellaswag", [{**rows_of("hellaswag", 1)[0], "label": ""}], "cannot read a row of hella"),
+        (
+            "arc_easy",
+            [{**rows_of("arc_easy", 1)[0], "answerKey": "Z"}],
+            "cannot read question 1 of arc",
+        ),
+        (
+            "hellaswag",
+            [{**rows_of("hellaswag", 1)[0], "label": ""}],
+            "cannot read question 1 of hella",
+        ),
+        (
+            "openbookqa",
+            [*rows_of("openbookqa", 2), {**rows_of("openbookqa", 1)[0], "answerKey": "E"}],
+            r"cannot read question 3 of openbookqa \(.*'E' is not in list\); it needs rows as in",
+        ),
+        (
+            "winogrande",
+            [*rows_of("winogrande", 1), {**rows_of("winogrande", 1)[0], "answer": "3"}],
+            r"cannot read question 2 of winogrande \('3'\)",
+        ),
+        (
+            "boolq",
+            [*rows_of("boolq", 1), {**rows_of("boolq", 1)[0], "label": 2}],
+            r"cannot read question 2 of boolq \(answer 2 of 2 choices\)",
+        ),
+        (
+            "hellaswag",
+            [*rows_of("hellaswag", 1), {**rows_of("hellaswag", 1)[0], "label": "4"}],
+            r"question 2 of hellaswag \(answer 4 of 4 choices\)",
+        ),
+        (
+            "wmt14",
+            [*rows_of("wmt14", 1), {"translation": {"en": "Yes", "fr": None}}],
+            r"row 2: no field 'translation\.fr', only translation; wmt14 needs",
+        ),
         (
             "boolq",
             [*rows_of("boolq", 1), {**rows_of("boolq", 1)[0], "label": "yes"}],

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jinja2
+
 from subllm.errors import BenchmarkError
 from subllm.evaluation.domains import DomainTask
 from subllm.evaluation.lm_eval.rows import Row, in_memory
@@ -32,7 +34,8 @@ def build(
 ) -> Any:
     """The harness's task over these rows. `meteor` scores translations.
 
-    Raises BenchmarkError for rows that the task cannot read.
+    Raises BenchmarkError for rows that the task cannot read: all are looked at, because the
+    harness looks at the first and finds out about others when the model has answered.
     """
     tables = in_memory({task.split: rows, **({task.shots_split: shots} if shots else {})})
     config = {
@@ -47,16 +50,33 @@ def build(
         "fewshot_config": {"sampler": "first_n"} if shots else None,
         "repeats": task.samples,
     }
+    number = 0
     try:
         if meteor is not None:
-            return _load(config | _translation(task, meteor), folder=None)
-        return _load(config, folder=_FOLDERS[task.name])
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+            built = _load(config | _translation(task, meteor), folder=None)
+        else:
+            built = _load(config, folder=_FOLDERS[task.name])
+        for document in built.test_docs():
+            number += 1
+            _check(built, document)
+    except (LookupError, ValueError, TypeError, jinja2.TemplateError) as error:
         line = (str(error) or type(error).__name__).partition("\n")[0]
         raise BenchmarkError(
-            f"the harness cannot read a row of {task.name} ({line}); it needs rows as in "
-            f"{task.repo}"
+            f"the harness cannot read question {max(number, 1)} of {task.name} ({line}); it "
+            f"needs rows as in {task.repo}"
         ) from error
+    return built
+
+
+def _check(built: Any, document: Row) -> None:
+    """Raises what the harness raises, or ValueError for an answer that is no choice."""
+    text, target = built.doc_to_text(document), built.doc_to_target(document)
+    if built.config.doc_to_choice is None:
+        return
+    answer = text if isinstance(text, int) else target  # where contexts are compared, it is text
+    choices = built.doc_to_choice(document)
+    if answer not in (range(len(choices)) if isinstance(answer, int) else choices):
+        raise ValueError(f"answer {answer!r} of {len(choices)} choices")
 
 
 def _load(config: Mapping[str, Any], folder: str | None) -> Any:

@@ -92,7 +92,7 @@ def _read(origin: _Origin, task: DomainTask, split: str) -> Iterator[Row]:
     for path, name in origin.files(split):
         try:
             for number, row in enumerate(read_rows(path, name), 1):
-                missing = [field for field in task.fields if row.get(field) is None]
+                missing = [field for field in task.fields if _at(row, field) is None]
                 if missing:
                     raise BenchmarkError(
                         f"{name}, row {number}: no field {missing[0]!r}, only "
@@ -102,6 +102,13 @@ def _read(origin: _Origin, task: DomainTask, split: str) -> Iterator[Row]:
                 yield row
         except CalibrationError as error:
             raise BenchmarkError(str(error)) from error
+
+
+def _at(row: Any, path: str) -> Any:
+    """ "a.b": a field in a field; None where it is not there."""
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 def _line(row: Row, origin: _Origin) -> bytes:
