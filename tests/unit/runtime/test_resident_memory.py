@@ -87,7 +87,8 @@ for line in sys.stdin:
 
 
 def packed_model() -> PackedMemory:
-    """About 90 MB, with the widths of a 0.5B: every block has the same matrices, so that packing takes a second."""
+    """About 90 MB, with the widths of a 0.5B. Every block has the same matrices, so that
+    packing takes a second."""
     spec = spec_from_config(SHAPE)
     shapes = tensor_shapes(spec)
     rng = np.random.default_rng(0)
