@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from subllm.errors import ToolchainMissingError
 from subllm.evaluation.sandbox import Outcome, Sandbox
+from subllm.evaluation.toolchains import preamble
 from subllm.evaluation.toolchains.verdict import (
     MIB,
     Tool,
@@ -44,9 +45,10 @@ class CppToolchain:
     def __init__(self, sandbox: Sandbox, *, compile_seconds: float = 30.0) -> None:
         """Raises ToolchainMissingError."""
         self._compile_limits = limits(
-            compile_seconds, memory=_COMPILE_MEMORY, processes=_PROCESSES, files=64 * MIB
+            compile_seconds, memory=_COMPILE_MEMORY, processes=_PROCESSES, files=256 * MIB
         )
         self._sandbox = sandbox
+        self._preambles = preamble.Preambles(sandbox.scratch("cpp"), self._precompile)
         self._tool = Tool(sandbox, find("g++", _MISSING))
         self._version = self._tool.version("--version", _MISSING, _COMPILE_MEMORY)
         self._wrapper = self._compile_wrapper()
@@ -81,12 +83,30 @@ class CppToolchain:
             if re.search(rf"#\s*include\s*<{header}", program)
             for option in options
         ]
+        includes, rest = preamble.split(program)
+        compiled = self._preambles.find(includes)
+        if compiled is not None:
+            options = (*options, "-include", str(compiled / preamble.HEADER))
         return self._tool.run(
             [*STANDARD, *options, "program.cpp", "reached.o", "-Wl,--wrap=main", *libraries],
-            files={"program.cpp": program, "reached.o": self._wrapper},
+            files={
+                "program.cpp": program if compiled is None else rest,
+                "reached.o": self._wrapper,
+            },
             limits=self._compile_limits,
+            read_only=[] if compiled is None else [compiled],
             collect=["a.out"],
         )
+
+    def _precompile(self, text: str) -> bytes | None:
+        result = f"{preamble.HEADER}.gch"
+        outcome = self._tool.run(
+            [*STANDARD, "-x", "c++-header", preamble.HEADER, "-o", result],
+            files={preamble.HEADER: text},
+            limits=self._compile_limits,
+            collect=[result],
+        )
+        return outcome.files.get(result) if outcome.exit_code == 0 else None
 
     def _compile_wrapper(self) -> bytes:
         outcome = self._tool.run(
