@@ -23,8 +23,8 @@ Better = Literal["higher", "lower"]
 
 
 class StudyHeader(Record):
-    record: Literal["study"] = "study"
-    version: Literal[1] = 1
+    record: Literal["study"]
+    version: Literal[1]
 
 
 class Command(Record):
@@ -241,7 +241,9 @@ class Study:
 
     def to_lines(self) -> str:
         """The file of this study; `read_study` reads it."""
-        return to_lines((StudyHeader(), *self.commands, *self.cells, *self.contrasts))
+        return to_lines(
+            (StudyHeader(record="study", version=1), *self.commands, *self.cells, *self.contrasts)
+        )
 
 
 def recipe_of(model: Model) -> Recipe:

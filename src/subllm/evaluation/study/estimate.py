@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 # Measured on two cores with int8 weights: a batch decodes so many tokens while the weights are
 # read once, and a prompt's tokens come so many at a time.
@@ -29,11 +31,15 @@ class Load:
 class Clock:
     """Estimates in seconds, corrected by what is learnt."""
 
-    def __init__(self, bytes_per_second: float, cores: int) -> None:
-        """bytes_per_second: read by all cores together."""
-        self._bandwidth = bytes_per_second
+    def __init__(self, bytes_per_second: Callable[[], float], cores: int) -> None:
+        """bytes_per_second: read by all cores together; measured when first needed."""
+        self._measure = bytes_per_second
         self._cores = cores
         self._ratios: dict[str, list[float]] = defaultdict(list)
+
+    @cached_property
+    def _bandwidth(self) -> float:
+        return self._measure()
 
     def guess(self, load: Load, bytes_per_token: float) -> float:
         """Without what was learnt. bytes_per_token: of weights, that one token reads."""

@@ -56,10 +56,7 @@ def make_plan(
     clock: Clock,
     tools: Tools,
 ) -> StudyPlan:
-    """study: what there is already; tools: what decides results beside model and task.
-
-    The clock learns from the cells that are there, where `study` is from this machine.
-    """
+    """study: what there is already; tools: what decides results beside model and task."""
     cells = []
     for model in models:
         for task in tasks:

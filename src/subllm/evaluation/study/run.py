@@ -77,13 +77,14 @@ def plan_study(
         options, list(grounds.values()), tools, progress, threads=threads, offline=offline
     )
     cores = threads or usable_cpus()
-    clock = Clock(read_bandwidth(cores), cores)
-    if _same_machine(study, threads):
-        draft = make_plan(store, models, tasks, study, clock, tools)
-        for planned in draft.cells:
-            if planned.done and planned.identity is not None:
-                _learn(clock, planned, study.by_identity[planned.identity])
-    return Planned(make_plan(store, models, tasks, study, clock, tools), study, clock, tools)
+    clock = Clock(lambda: read_bandwidth(cores), cores)
+    plan = make_plan(store, models, tasks, study, clock, tools)
+    if plan.pending and _same_machine(study, threads):
+        for cell in plan.cells:
+            if cell.done and cell.identity is not None:
+                _learn(clock, cell, study.by_identity[cell.identity])
+        plan = make_plan(store, models, tasks, study, clock, tools)
+    return Planned(plan, study, clock, tools)
 
 
 def run_study(planned: Planned, bench: Bench, out: Path, command: str) -> tuple[Study, list[Path]]:
