@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Listed
 
 import numpy as np
 
@@ -134,26 +135,40 @@ class LocalEngine:
         top: int = 0,
         cancelled: Callable[[], bool] | None = None,
     ) -> list[TokenLogprob | None]:
-        """Runs the whole sequence; running requests may have to start over for room."""
         self._check_tokens(tokens)
-        if len(tokens) > self._context_length:
+        return [None, *self.score_after(tokens[:1], (tokens[1:],), top, cancelled)[0]]
+
+    def score_after(
+        self,
+        context: tuple[int, ...],
+        continuations: Listed[tuple[int, ...]],
+        top: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[list[TokenLogprob]]:
+        """Runs the context once; running requests may have to start over for room."""
+        self._check_tokens(context)
+        for continuation in filter(None, continuations):
+            self._check_tokens(continuation)
+        longest = len(context) + max(map(len, continuations), default=0)
+        if longest > self._context_length:
             raise ContextLengthError(
-                f"{len(tokens)} tokens do not fit the context of {self._name}, "
+                f"{longest} tokens do not fit the context of {self._name}, "
                 f"{self._context_length}; score them in pieces"
             )
-        ids = np.array(tokens, dtype=np.int32)
-        result: list[TokenLogprob | None] = [None]
-        kv = self._scheduler.slab(len(ids))
+        ids = np.array(context, dtype=np.int32)
+        shared = len(ids) - 1  # the last one predicts what follows, and runs with it
+        kv = self._scheduler.slab(longest)
         try:
-            for start in range(0, len(ids) - 1, self._prefill_chunk):
-                if cancelled is not None and cancelled():
-                    raise EngineError("scoring was cancelled; ask again for the scores")
-                stop = min(start + self._prefill_chunk, len(ids) - 1)
-                targets = ids[start + 1 : stop + 1]
-                result += self._backend.score(kv, start, ids[start:stop], targets, top)
+            for start in range(0, shared, self._prefill_chunk):
+                _go_on(cancelled)
+                stop = min(start + self._prefill_chunk, shared)
+                self._backend.step([Chunk(kv, start, ids[start:stop])])
+            return [  # each is written over the one before
+                self._score_at(kv, shared, (context[-1], *continuation), top, cancelled)
+                for continuation in continuations
+            ]
         finally:
             self._kv.drop(kv)
-        return result
 
     def close(self) -> None:
         """Frees everything; running requests are forgotten."""
@@ -161,6 +176,24 @@ class LocalEngine:
         self._events.clear()
         self._kv.clear()
         self._backend.close()
+
+    def _score_at(
+        self,
+        kv: int,
+        start: int,
+        tokens: tuple[int, ...],
+        top: int,
+        cancelled: Callable[[], bool] | None,
+    ) -> list[TokenLogprob]:
+        """Of every token but the first, which stands at `start`."""
+        ids = np.array(tokens, dtype=np.int32)
+        result: list[TokenLogprob] = []
+        for first in range(0, len(ids) - 1, self._prefill_chunk):
+            _go_on(cancelled)
+            last = min(first + self._prefill_chunk, len(ids) - 1)
+            targets = ids[first + 1 : last + 1]
+            result += self._backend.score(kv, start + first, ids[first:last], targets, top)
+        return result
 
     def _check_tokens(self, tokens: tuple[int, ...]) -> None:
         if not tokens:
@@ -177,6 +210,11 @@ class LocalEngine:
         for token in params.stop_token_ids:
             stops[token] = self._tokenizer.decode([token])
         return stops
+
+
+def _go_on(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise EngineError("scoring was cancelled; ask again for the scores")
 
 
 def _chunk(item: Work) -> Chunk:

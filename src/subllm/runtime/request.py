@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -89,6 +89,8 @@ class Engine(Protocol):
     score  log-probability of each token given those before it (None for the first),
            with `top` alternatives per position. Takes many steps; `cancelled` is asked
            between them, and EngineError raised once it says so
+    score_after  the same of several continuations of one context, which is computed
+           once; the context's own tokens are not scored
     """
 
     @property
@@ -114,5 +116,13 @@ class Engine(Protocol):
         top: int = 0,
         cancelled: Callable[[], bool] | None = None,
     ) -> list[TokenLogprob | None]: ...
+
+    def score_after(
+        self,
+        context: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        top: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[list[TokenLogprob]]: ...
 
     def close(self) -> None: ...

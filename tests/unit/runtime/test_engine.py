@@ -73,6 +73,38 @@ def oracle_greedy(prompt: Sequence[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
+@pytest.mark.parametrize("chunk", [512, 7])
+def test_continuations_are_scored_as_whole_sequences(chunk: int) -> None:
+    """And the context that they share is run once."""
+    engine = make_engine(prefill_chunk=chunk)
+    context = prompt_of(0, 30)
+    continuations = [prompt_of(seed, length) for seed, length in ((1, 1), (2, 12), (3, 5), (4, 20))]
+    run: list[int] = []
+    for name in ("step", "score"):
+        original = getattr(engine._backend, name)
+
+        def counted(*given: Any, original: Any = original, name: str = name) -> Any:
+            run.append(sum(len(c.tokens) for c in given[0]) if name == "step" else len(given[2]))
+            return original(*given)
+
+        setattr(engine._backend, name, counted)
+    found = engine.score_after(context, continuations, top=2)
+    assert sum(run) == 29 + 1 + 12 + 5 + 20
+    for continuation, entries in zip(continuations, found, strict=True):
+        whole = engine.score(context + continuation, top=2)[30:]
+        assert [entry.token for entry in entries] == list(continuation)
+        for entry, other in zip(entries, whole, strict=True):
+            assert other is not None
+            assert entry.logprob == pytest.approx(other.logprob, abs=1e-5)
+            assert [token for token, _ in entry.top] == [token for token, _ in other.top]
+    assert engine.score_after(context, [()]) == [[]]
+    assert engine.held_kv_tokens == 0
+    with pytest.raises(ContextLengthError, match="257 tokens do not fit"):
+        engine.score_after(context, [(1,), (1,) * 227])
+    with pytest.raises(EngineError, match="outside the vocabulary"):
+        engine.score_after(context, [(1,), (VOCAB,)])
+
+
 def test_greedy_equals_transformers_and_counts() -> None:
     prompt = prompt_of(0)
     events = run(make_engine(), prompt)

@@ -31,10 +31,10 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Continuation:
-    """The last `count` of `tokens` are scored, given those before them."""
+    """`rest` is scored, given `context`, which has at least one token."""
 
-    tokens: tuple[int, ...]
-    count: int
+    context: tuple[int, ...]
+    rest: tuple[int, ...]
 
 
 @dataclass
@@ -163,7 +163,8 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
                 f"of {self._engine.context_length}; choose another model"
             )
         self.effort.truncated += len(tokens) > room
-        return Continuation(tokens[-room:], len(rest))
+        cut = len(tokens) - len(rest)
+        return Continuation(tokens[max(0, len(tokens) - room) : cut], tokens[cut:])
 
     def _prompt(self, context: str, params: SamplingParams) -> tuple[int, ...]:
         room = self.max_length - params.max_tokens
@@ -177,22 +178,29 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return tokens[-room:]
 
     def _score(self, wanted: Sequence[Continuation]) -> list[tuple[float, bool]]:
-        """(sum of log-probabilities, whether greedy decoding writes it) of each."""
+        """(sum of log-probabilities, whether greedy decoding writes it) of each; a context
+        that several share is computed once."""
         found: dict[Continuation, tuple[float, bool]] = {}
-        total = sum(len(item.tokens) for item in set(wanted))
-        with self._bar("scoring", total, "tokens") as advance:
-            for item in dict.fromkeys(wanted):
-                question: dict[str, Any] = {"tokens": item.tokens, "count": item.count}
-                answer = self._known(question)
-                if answer is None:
-                    entries = self._engine.score(item.tokens, top=1)[-item.count :]
-                    chosen = [entry for entry in entries if entry is not None]
-                    greedy = all(entry.top[0][0] == entry.token for entry in chosen)
-                    answer = (sum(entry.logprob for entry in chosen), greedy)
-                    self.effort.scored += len(item.tokens)
-                    self._keep(question, answer)
+        groups: dict[tuple[int, ...], list[Continuation]] = {}
+        for item in dict.fromkeys(wanted):
+            answer = self._known(vars(item))
+            if answer is None:
+                groups.setdefault(item.context, []).append(item)
+            else:
                 found[item] = (float(answer[0]), bool(answer[1]))
-                advance(len(item.tokens))
+        work = {
+            context: len(context) + sum(len(item.rest) for item in items)
+            for context, items in groups.items()
+        }
+        with self._bar("scoring", sum(work.values()), "tokens") as advance:
+            for context, items in groups.items():
+                scores = self._engine.score_after(context, [item.rest for item in items], top=1)
+                for item, entries in zip(items, scores, strict=True):
+                    greedy = all(entry.top[0][0] == entry.token for entry in entries)
+                    found[item] = (sum(entry.logprob for entry in entries), greedy)
+                    self._keep(vars(item), found[item])
+                self.effort.scored += work[context]
+                advance(work[context])
         return [found[item] for item in wanted]
 
     def _answers(self, asked: Sequence[tuple[tuple[int, ...], SamplingParams]]) -> list[str]:

@@ -24,15 +24,18 @@ class TorchModel:
     def hidden(
         self, tokens: torch.Tensor, chunks: Sequence[tuple[KvSlab, int, int]]
     ) -> torch.Tensor:
-        """Hidden states before the final norm, [tokens, hidden].
+        """Hidden states before the final norm, float32 [tokens, hidden].
 
         tokens: int64 of all chunks, concatenated. chunks: (slab, start, count) each;
         slabs grow as needed.
         """
-        x = F.embedding(tokens, self.weights.embedding)
+        embedded = F.embedding(tokens, self.weights.embedding)
+        spans = self._spans(chunks, embedded)
+        # What is summed over all layers is summed in float32: bfloat16 would round 2 * layers
+        # times, and turn one greedy text in six.
+        x = embedded.float()
         if self.spec.embed_scale != 1.0:
             x = x * self.spec.embed_scale
-        spans = self._spans(chunks, x)
         positions = torch.cat(
             [torch.arange(s.start, s.start + s.count, device=x.device) for s in spans]
         )
@@ -98,10 +101,10 @@ class TorchModel:
     def _norm(self, norm: Norm, x: torch.Tensor) -> torch.Tensor:
         if norm.bias is not None:
             shape = (x.shape[-1],)
-            return F.layer_norm(x.float(), shape, norm.weight, norm.bias, self.spec.norm_eps).to(
-                x.dtype
-            )
-        return (_rms(x.float(), self.spec.norm_eps) * norm.weight).to(x.dtype)
+            normed = F.layer_norm(x.float(), shape, norm.weight, norm.bias, self.spec.norm_eps)
+        else:
+            normed = _rms(x.float(), self.spec.norm_eps) * norm.weight
+        return normed.to(self.weights.embedding.dtype)
 
 
 def _rms(x: torch.Tensor, eps: float) -> torch.Tensor:
