@@ -91,6 +91,12 @@ def _remark(result: Result) -> None:
             f"{language}: {count} canonical {fail}, which counts against the model: "
             f"{', '.join(solved['failing'])}"
         )
+    total = figures["problems"] * figures["samples_per_problem"]
+    if figures["new_samples"] < total:
+        console.note(
+            f"{language}: the time is that of the {figures['new_samples']} samples made last; "
+            f"{total - figures['new_samples']} were there before"
+        )
     if solved["without"]:
         count = len(solved["without"])
         console.note(f"{language}: {count} problems come without a canonical solution")
