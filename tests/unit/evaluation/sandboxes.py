@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,13 +29,24 @@ LIMITS = Limits(
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
+# Ways to contain programs, each of which the tests try where the machine allows it.
+WAYS = ["as this user", "rootless", "bubblewrap"]
+
+
 @contextmanager
-def sandbox_or_skip(*, rootless: bool = False) -> Iterator[Sandbox]:
+def sandbox_or_skip(way: str = "as this user") -> Iterator[Sandbox]:
     """A sandbox; skips, with the reason, where this machine cannot contain programs."""
-    try:
-        sandbox = Sandbox(rootless=rootless)
-    except SandboxError as error:
-        pytest.skip(f"PROGRAMS CANNOT BE CONTAINED HERE: {error}")
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "bubblewrap":
+            if os.geteuid() == 0:
+                pytest.skip("bubblewrap is for those who are not root")
+            if shutil.which("bwrap") is None:
+                pytest.skip("NO BUBBLEWRAP: apt install bubblewrap")
+            patch.setattr("subllm.evaluation.sandbox.sandbox._modes", lambda *_: ["bubblewrap"])
+        try:
+            sandbox = Sandbox(rootless=way == "rootless")
+        except SandboxError as error:
+            pytest.skip(f"PROGRAMS CANNOT BE CONTAINED HERE: {error}")
     with sandbox:
         yield sandbox
 

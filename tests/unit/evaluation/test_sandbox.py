@@ -19,12 +19,12 @@ import pytest
 from subllm.errors import SandboxError
 from subllm.evaluation.sandbox import Sandbox
 
-from .sandboxes import LIMITS, PythonRuns, processes_with, sandbox_or_skip
+from .sandboxes import LIMITS, WAYS, PythonRuns, processes_with, sandbox_or_skip
 
 
-@pytest.fixture(scope="module", params=["as this user", "rootless"])
+@pytest.fixture(scope="module", params=WAYS)
 def python(request: pytest.FixtureRequest) -> Iterator[PythonRuns]:
-    with sandbox_or_skip(rootless=request.param == "rootless") as sandbox:
+    with sandbox_or_skip(request.param) as sandbox:
         yield PythonRuns(sandbox)
 
 
@@ -89,7 +89,7 @@ def test_the_environment_is_ours(python: PythonRuns, monkeypatch: pytest.MonkeyP
 def test_each_run_starts_with_an_empty_directory(python: PythonRuns) -> None:
     text = "import os\nopen('left', 'w')\nprint(sorted(os.listdir('.')), os.getcwd())"
     for _ in range(2):
-        assert python(text).stdout == "['left', 'program.py'] /work\n"
+        assert python(text).stdout == "['left', 'program.py'] /sandbox\n"
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", ""])
@@ -131,11 +131,13 @@ def test_runs_do_not_see_each_other(python: PythonRuns) -> None:
         "import os, time\n"
         "open('mine', 'w')\n"
         "time.sleep(0.3)\n"
-        "print(sorted(p for p in os.listdir('/proc') if p.isdigit()), sorted(os.listdir('/tmp')))\n"
+        "print(sorted(p for p in os.listdir('/proc') if p.isdigit() and p != '1'))\n"
+        "print(sorted(os.listdir('.')), sorted(os.listdir('/tmp')))\n"
     )
     with ThreadPoolExecutor(2) as pool:
         for outcome in pool.map(python, [look, look]):
-            assert outcome.stdout == "['2'] ['mine', 'program.py']\n"
+            files = "['mine', 'program.py']"
+            assert outcome.stdout == f"['2']\n{files} {files}\n"
 
 
 def test_a_session_answers_until_it_is_closed(sandbox: Sandbox) -> None:
@@ -212,6 +214,7 @@ def test_no_group_and_no_directory_is_left() -> None:
 def test_refused_where_nothing_can_be_contained(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that refuses namespaces: here by having used up their number."""
     monkeypatch.setattr("subllm.evaluation.sandbox.client._CODE", _WITHOUT_NAMESPACES)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(SandboxError, match="--unsafe"):
         Sandbox()
     with Sandbox(unsafe=True) as sandbox:

@@ -41,7 +41,8 @@ class Job:
     `root` is the empty directory to build the view in; without namespaces it is the
     working directory itself. `user` is the number of the user and group to become, or None
     to stay; both need namespaces. `own_count` puts the program into a user namespace of its
-    own, so that the limit on processes counts its own only.
+    own, so that the limit on processes counts its own only; `limit_processes` says whether
+    that limit would count the right ones.
     """
 
     command: list[str]
@@ -53,6 +54,7 @@ class Job:
     namespaces: bool
     user: int | None
     own_count: bool
+    limit_processes: bool
     filter_calls: bool
 
 
@@ -132,7 +134,7 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
             _write("/proc/self/oom_score_adj", b"1000")
         if job.own_count:
             own_user_namespace()
-        _limit(job.limits)
+        _limit(job.limits, job.limit_processes)
         if job.filter_calls:
             seccomp.install()
         else:
@@ -165,19 +167,21 @@ def write_maps(user: int, group: int) -> None:
     _write("/proc/self/gid_map", f"{group} {group} 1".encode())
 
 
-def _limit(limits: Limits) -> None:
+def _limit(limits: Limits, processes: bool) -> None:
     # The first signal of the CPU limit can be caught, the second cannot.
     cpu = max(1, math.ceil(limits.cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    for name, value in (
+    wanted = [
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
         # Address space is no measure of memory (a JVM reserves tens of GB): private
         # writable memory is. It makes an allocation fail instead of the kernel kill.
         (resource.RLIMIT_DATA, limits.memory_bytes),
-        (resource.RLIMIT_NPROC, limits.processes),
         (resource.RLIMIT_CORE, 0),
-    ):
+    ]
+    if processes:
+        wanted.append((resource.RLIMIT_NPROC, limits.processes))
+    for name, value in wanted:
         _, hard = resource.getrlimit(name)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(name, (value, value))

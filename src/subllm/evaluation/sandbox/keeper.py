@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.evaluation.sandbox import inside, processes, syscalls, view, wire
+from subllm.evaluation.sandbox import bubblewrap, inside, processes, syscalls, view, wire
 from subllm.evaluation.sandbox.cgroups import Base, Group
 from subllm.evaluation.sandbox.limits import Limits
 
 _CHUNK = 1 << 16
 _PREPARING_SECONDS = 30.0
+_OWN_THREADS = 4  # that may be among those counted: process 1, bubblewrap
 _LOOK_OFTEN, _LOOK_SELDOM = 0.01, 0.1  # seconds between looks, without and with a group
 
 
@@ -32,10 +33,11 @@ _LOOK_OFTEN, _LOOK_SELDOM = 0.01, 0.1  # seconds between looks, without and with
 class Means:
     """With what this machine lets runs be contained; see `inside.Job`."""
 
+    mode: str  # root, user, bubblewrap or none, see launcher.py
     directory: str  # of the host: empty, or to make working directories in
-    namespaces: bool
     users: int | None  # number of the highest user that runs may become
     own_count: bool
+    limit_processes: bool
     filter_calls: bool
     groups: Base | None
     shown: tuple[view.Shown, ...]  # to every run
@@ -70,11 +72,14 @@ def _serve(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Carry out one request; the answer and the blobs that go with it."""
     limits = Limits(**header["limits"])
-    root = means.directory if means.namespaces else f"{means.directory}/{os.getpid()}"
+    root = {
+        "bubblewrap": view.WORK,
+        "none": f"{means.directory}/{os.getpid()}",
+    }.get(means.mode, means.directory)
     try:
         if group is not None:
             group.limit(limits)
-        if not means.namespaces:
+        if means.mode == "none":
             Path(root).mkdir()
         job = inside.Job(
             command=header["command"],
@@ -83,16 +88,18 @@ def _serve(
             collect=header["collect"],
             limits=limits,
             root=root,
-            namespaces=means.namespaces,
+            namespaces=means.mode in ("root", "user"),
             user=None if means.users is None else means.users - slot,
             own_count=means.own_count,
+            limit_processes=means.limit_processes,
             filter_calls=means.filter_calls,
         )
-        return _Run(connection, job, blobs[0], descriptors, group).result()
+        wrapped = means.mode == "bubblewrap"
+        return _Run(connection, job, blobs[0], descriptors, group, wrapped).result()
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}, []
     finally:
-        if not means.namespaces:
+        if means.mode == "none":
             shutil.rmtree(root, ignore_errors=True)
 
 
@@ -106,7 +113,9 @@ class _Run:
         stdin: bytes,
         descriptors: list[int],
         group: Group | None,
+        wrapped: bool,
     ) -> None:
+        """`wrapped` puts it into bubblewrap."""
         self.connection = connection
         self.job = job
         self.limits = job.limits
@@ -120,9 +129,9 @@ class _Run:
         self.status = ""
         self.proc = False  # whether the program sees a /proc
         self.selector = selectors.DefaultSelector()
-        self._start(descriptors)
+        self._start(descriptors, wrapped)
 
-    def _start(self, descriptors: list[int]) -> None:
+    def _start(self, descriptors: list[int], wrapped: bool) -> None:
         ours, theirs = socket.socketpair()
         if descriptors:
             kept: list[int] = []
@@ -140,13 +149,16 @@ class _Run:
             self.connection.close()
             for descriptor in kept:  # or the program would hold the other ends of its pipes
                 os.close(descriptor)
-            inside.main(self.job, theirs, given)
-        # Orphans come to process 1 of a namespace, or else to us.
+            (bubblewrap.start if wrapped else inside.main)(self.job, theirs, given)
+        # Orphans come to process 1 of a namespace, or else to us, who had other runs before.
         self.watched = self.process if self.job.namespaces else os.getpid()
+        self.cpu_before = processes.usage(self.watched).cpu_seconds
         theirs.close()
         for descriptor in given:
             os.close(descriptor)
         self.inside = ours
+        if wrapped:
+            bubblewrap.send(self.job, ours)
         self.selector.register(ours, selectors.EVENT_READ, "report")
         self.selector.register(self.connection, selectors.EVENT_READ, "harness")
         for descriptor, data in zip(kept, ("stdin", 1, 2), strict=False):
@@ -232,12 +244,12 @@ class _Run:
             self.status = "memory"
             return
         used = processes.usage(self.watched)
-        if used.cpu_seconds > self.limits.cpu_seconds:
+        if used.cpu_seconds - self.cpu_before > self.limits.cpu_seconds:
             self.status = "timeout"
         elif self.group is None and used.memory_bytes > self.limits.memory_bytes:
             self.status = "memory"
-        elif self.group is None and used.threads > 2 * self.limits.processes:
-            self.status = "killed"  # the limit on processes does not bind this user
+        elif self.group is None and used.threads > self.limits.processes + _OWN_THREADS:
+            self.status = "killed"
 
     def _end(self) -> None:
         """Kill what is left of the run and take what it wrote before."""
@@ -268,7 +280,7 @@ class _Run:
         report = self.report or {}
         if "error" in report:
             return report, []
-        cpu = used.cpu_seconds if used is not None else report["cpu_seconds"]
+        cpu = used.cpu_seconds - self.cpu_before if used is not None else report["cpu_seconds"]
         code = report.get("exit_code")
         by_limit = code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu >= self.limits.cpu_seconds
         if self.status == "exited" and by_limit:

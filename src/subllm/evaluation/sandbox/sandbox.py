@@ -73,8 +73,7 @@ class Sandbox:
             root.mkdir()
             for directory in (self._directory, root):
                 directory.chmod(0o711)  # runs may be other users
-            modes = ["user"] if rootless or os.geteuid() != 0 else ["root", "user"]
-            self._client = self._first_that_works([*modes, *(["none"] if unsafe else [])], root)
+            self._client = self._first_that_works(_modes(unsafe, rootless), root)
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
@@ -102,9 +101,10 @@ class Sandbox:
                 client.close()
                 client = scoped
         try:
-            answer, _ = self._ask(client, ["true"], {}, b"", _TRIAL, (), ())
+            answer, blobs = self._ask(client, ["true"], {}, b"", _TRIAL, (), ())
             if answer["exit_code"] != 0:
-                raise SandboxError(f"a trial run ended with {answer}")
+                said = blobs[1].decode(errors="replace").strip()
+                raise SandboxError(said or f"a trial run ended as {answer['status']}")
         except BaseException:
             self._hang_up()
             client.close()
@@ -268,6 +268,16 @@ class Session:
             self._keeper.settimeout(_GRACE_SECONDS)
             wire.receive(self._keeper)
         self._sandbox._disconnect(self._keeper)
+
+
+def _modes(unsafe: bool, rootless: bool) -> list[str]:
+    """Ways to contain programs, the best first; see launcher.py."""
+    if os.geteuid() == 0:
+        # Not bubblewrap: its programs would be root, if without rights, to the kernel.
+        modes = ["user"] if rootless else ["root", "user"]
+    else:
+        modes = ["user"] + ["bubblewrap"] * (shutil.which("bwrap") is not None)
+    return [*modes, "none"] if unsafe else modes
 
 
 def _request(

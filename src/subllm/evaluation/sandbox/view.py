@@ -4,8 +4,8 @@
     PATH                 each directory that the run asked for, read-only, at its own place
     /dev                 null zero full random urandom
     /proc                of the run's own processes
-    /work                a file system of its own with a size limit: the working directory
-    /tmp                 is /work, unless a PATH lies there
+    /sandbox                a file system of its own with a size limit: the working directory
+    /tmp                 is /sandbox, unless a PATH lies there
 
 The rest does not exist. Everything is put together in a mount namespace of the run, below
 an empty directory of the host, which then becomes the root.
@@ -36,7 +36,7 @@ from subllm.evaluation.sandbox.syscalls import (
     restrict_mount,
 )
 
-WORK = "/work"
+WORK = "/sandbox"
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
     *("/nix/store", "/gnu/store"),
@@ -69,9 +69,9 @@ def system() -> tuple[Shown, ...]:
 
 
 def enter(root: str, shown: Sequence[Shown], disk_bytes: int, owner: tuple[int, int]) -> bool:
-    """Build the view below the empty directory `root` and move into it, to /work.
+    """Build the view below the empty directory `root` and move into it, to /sandbox.
 
-    `owner` is the user and group that /work belongs to. Returns whether /proc could be
+    `owner` is the user and group that /sandbox belongs to. Returns whether /proc could be
     mounted, which a container may forbid. Raises OSError where anything else fails.
     """
     mount(None, "/", None, MS_REC | MS_PRIVATE)
