@@ -30,13 +30,21 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
 # Ways to contain programs, each of which the tests try where the machine allows it.
-WAYS = ["as this user", "rootless", "bubblewrap"]
+WAYS = ["as this user", "without groups", "rootless", "bubblewrap"]
+WITHOUT_GROUPS = """
+import sys; sys.path.insert(0, sys.argv.pop(1))
+from subllm.evaluation.sandbox import cgroups, launcher
+cgroups.find = lambda: (None, "for a test")
+launcher.main()
+"""
 
 
 @contextmanager
 def sandbox_or_skip(way: str = "as this user") -> Iterator[Sandbox]:
     """A sandbox; skips, with the reason, where this machine cannot contain programs."""
     with pytest.MonkeyPatch.context() as patch:
+        if way == "without groups":
+            patch.setattr("subllm.evaluation.sandbox.client._CODE", WITHOUT_GROUPS)
         if way == "bubblewrap":
             if os.geteuid() == 0:
                 pytest.skip("bubblewrap is for those who are not root")

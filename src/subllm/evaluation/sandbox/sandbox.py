@@ -33,6 +33,12 @@ from subllm.evaluation.sandbox.client import LauncherClient, scope_possible
 from subllm.evaluation.sandbox.limits import Limits, Outcome
 
 _GRACE_SECONDS = 60.0  # beyond a run's own limit: then its keeper has failed
+# Settings that forbid user namespaces: name, value that does, value that does not.
+_SWITCHES = (
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
 _TRIAL = Limits(
     wall_seconds=20.0,
     cpu_seconds=10.0,
@@ -88,8 +94,8 @@ class Sandbox:
             else:
                 return client
         raise SandboxError(
-            f"programs cannot be contained on this machine ({'; '.join(reasons)}); allow user "
-            "namespaces here, evaluate elsewhere, or run them unprotected with --unsafe"
+            f"programs cannot be contained on this machine ({'; '.join(reasons)}); {_advice()}, "
+            "evaluate elsewhere, or run them unprotected with --unsafe"
         )
 
     def _start(self, mode: str, root: Path) -> LauncherClient:
@@ -278,6 +284,17 @@ def _modes(unsafe: bool, rootless: bool) -> list[str]:
     else:
         modes = ["user"] + ["bubblewrap"] * (shutil.which("bwrap") is not None)
     return [*modes, "none"] if unsafe else modes
+
+
+def _advice() -> str:
+    """What would let this machine contain programs."""
+    for name, forbids, allows in _SWITCHES:
+        with suppress(OSError):
+            if Path("/proc/sys", name.replace(".", "/")).read_text().strip() == forbids:
+                return f"allow user namespaces with 'sudo sysctl {name}={allows}'"
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return "start this container with rights to make namespaces (--privileged)"
+    return "allow user namespaces here"
 
 
 def _request(
