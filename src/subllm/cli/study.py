@@ -233,8 +233,8 @@ def _options(
 ) -> StudyOptions:
     from subllm.cli.eval import parse_format, parse_ks
     from subllm.cli.extract import ALL, DEFAULT_BASE
+    from subllm.evaluation.study.loading import parse_languages, task_names
     from subllm.evaluation.study.options import StudyOptions, parse_calibrations, parse_data
-    from subllm.evaluation.study.tasks import parse_languages, task_names
 
     names = _parts(tasks)
     files, own = parse_data(data, task_names(names))

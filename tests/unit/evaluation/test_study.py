@@ -13,6 +13,7 @@ from subllm.errors import UsageError
 from subllm.evaluation.pass_at_k import estimator
 from subllm.evaluation.study.contrasts import contrasts_of
 from subllm.evaluation.study.estimate import Clock, Load
+from subllm.evaluation.study.loading import parse_languages, task_names
 from subllm.evaluation.study.masks import folder
 from subllm.evaluation.study.options import (
     Calibration,
@@ -22,7 +23,6 @@ from subllm.evaluation.study.options import (
 )
 from subllm.evaluation.study.run import merged
 from subllm.evaluation.study.sources import public
-from subllm.evaluation.study.tasks import parse_languages, task_names
 from subllm.report.study_records import Cell, Data, Drawing, Model, Recipe, Score, Study
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from subllm.catalog.loader import Catalog
 from subllm.errors import StoreError
-from subllm.evaluation.study.ground import Ground, open_ground
+from subllm.evaluation.study.ground import Ground
 from subllm.evaluation.study.options import Calibration, StudyOptions
 from subllm.progress import Progress
 from subllm.routing.languages import DENSE, GENERAL
@@ -59,6 +59,7 @@ def find_models(
     store: Store,
     catalog: Catalog,
     options: StudyOptions,
+    grounds: Sequence[Ground],
     progress: Progress,
     *,
     device: str = "auto",
@@ -66,7 +67,7 @@ def find_models(
     offline: bool = False,
 ) -> list[Candidate]:
     """Of each base the dense model, then every method, pattern and calibration. A method that
-    needs no calibration has one sub-model, `general`. Bases must be in the store.
+    needs no calibration has one sub-model, `general`.
 
     Reads and tokenizes all calibration data, writes nothing. Raises what
     `extraction.prepare.prepare` raises.
@@ -75,8 +76,7 @@ def find_models(
     found: list[Candidate] = []
     taken: set[str] = set()
     try:
-        for base in options.bases:
-            ground = open_ground(store, base)
+        for ground in grounds:
             found.append(_dense(store, ground, options, progress))
             progress.advance("models")
             for method, pattern, calibration in _recipes(options):

@@ -18,6 +18,8 @@ from subllm.evaluation.study.bench import Bench
 from subllm.evaluation.study.cells import cell_of
 from subllm.evaluation.study.contrasts import contrasts_of
 from subllm.evaluation.study.estimate import Clock
+from subllm.evaluation.study.ground import open_ground
+from subllm.evaluation.study.loading import check_files, load_tasks
 from subllm.evaluation.study.masks import compare_masks
 from subllm.evaluation.study.models import find_models
 from subllm.evaluation.study.options import StudyOptions
@@ -30,7 +32,7 @@ from subllm.evaluation.study.plan import (
     load_of,
     make_plan,
 )
-from subllm.evaluation.study.tasks import PassTask, check_files, load_tasks
+from subllm.evaluation.study.tasks import PassTask
 from subllm.progress import Progress
 from subllm.report.files import write_file
 from subllm.report.study_records import Cell, Command, Study
@@ -69,13 +71,12 @@ def plan_study(
     """
     check_files(options)
     study = load_study(out)
+    grounds = [open_ground(store, base) for base in options.bases]
+    tasks = load_tasks(options, grounds, tools, progress, threads=threads, offline=offline)
     models = find_models(
-        store, catalog, options, progress, device=device, threads=threads, offline=offline
-    )
-    grounds = {model.ground.name: model.ground for model in models}
-    tasks = load_tasks(
-        options, list(grounds.values()), tools, progress, threads=threads, offline=offline
-    )
+        store, catalog, options, grounds, progress, device=device, threads=threads,
+        offline=offline,
+    )  # fmt: skip
     cores = threads or usable_cpus()
     clock = Clock(lambda: read_bandwidth(cores), cores)
     plan = make_plan(store, models, tasks, study, clock, tools)
