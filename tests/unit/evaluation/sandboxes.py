@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def sandbox_or_skip(way: str = "as this user") -> Iterator[Sandbox]:
                 pytest.skip("bubblewrap is for those who are not root")
             if shutil.which("bwrap") is None:
                 pytest.skip("NO BUBBLEWRAP: apt install bubblewrap")
-            patch.setattr("subllm.evaluation.sandbox.sandbox._modes", lambda *_: ["bubblewrap"])
+            patch.setattr("subllm.evaluation.sandbox.ways.modes", lambda *_: ["bubblewrap"])
         try:
             sandbox = Sandbox(rootless=way == "rootless")
         except SandboxError as error:
@@ -92,6 +93,11 @@ class PythonRuns:
             read_only=self.read_only,
             collect=collect,
         )
+
+
+def word(name: str) -> str:
+    """A word to find processes by that no other test run has."""
+    return f"{name}-{uuid.uuid4().hex}"
 
 
 def processes_with(token: str, *, patience: float = 2.0) -> list[str]:

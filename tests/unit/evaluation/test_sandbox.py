@@ -19,7 +19,7 @@ import pytest
 from subllm.errors import SandboxError
 from subllm.evaluation.sandbox import Sandbox
 
-from .sandboxes import LIMITS, WAYS, PythonRuns, processes_with, sandbox_or_skip
+from .sandboxes import LIMITS, WAYS, PythonRuns, processes_with, sandbox_or_skip, word
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -141,7 +141,7 @@ def test_runs_do_not_see_each_other(python: PythonRuns) -> None:
 
 
 def test_a_session_answers_until_it_is_closed(sandbox: Sandbox) -> None:
-    token = "sandbox-session-token"
+    token = word("sandbox-session-token")
     session = sandbox.session(["sh", "-c", f"cat; : {token}"], files={}, limits=LIMITS)
     session.connection.settimeout(10)
     for text in (b"one", b"two"):
@@ -152,7 +152,7 @@ def test_a_session_answers_until_it_is_closed(sandbox: Sandbox) -> None:
 
 
 def test_closing_ends_what_runs() -> None:
-    token = "sandbox-closing-token"
+    token = word("sandbox-closing-token")
     errors = []
 
     def run(sandbox: Sandbox) -> None:
@@ -179,7 +179,7 @@ def test_closing_ends_what_runs() -> None:
 def test_nothing_outlives_a_harness_that_is_killed() -> None:
     with sandbox_or_skip():
         pass
-    token = "sandbox-orphan-token"
+    token = word("sandbox-orphan-token")
     code = (
         "from subllm.evaluation.sandbox import Limits, Sandbox\n"
         "sandbox = Sandbox()\n"
@@ -228,7 +228,7 @@ def test_refused_where_nothing_can_be_contained(monkeypatch: pytest.MonkeyPatch)
             assert "PermissionError" in python("import socket\nsocket.socket()").stderr
         slow = python("while True: pass", limits=replace(LIMITS, wall_seconds=0.5))
         assert slow.status == "timeout"
-        token = "sandbox-unsafe-token"
+        token = word("sandbox-unsafe-token")
         left = f"import subprocess\nsubprocess.Popen(['setsid', 'sh', '-c', 'sleep 99; : {token}'])"
         assert python(left).exit_code == 0
         assert processes_with(token) == []

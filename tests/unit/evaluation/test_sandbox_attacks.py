@@ -20,7 +20,7 @@ import pytest
 from subllm.evaluation.sandbox import Outcome, seccomp
 from subllm.evaluation.sandbox.processes import below
 
-from .sandboxes import LIMITS, MIB, WAYS, PythonRuns, processes_with, sandbox_or_skip
+from .sandboxes import LIMITS, MIB, WAYS, PythonRuns, processes_with, sandbox_or_skip, word
 
 SHORT = replace(LIMITS, wall_seconds=1.0)
 
@@ -250,7 +250,7 @@ def test_process_1_is_out_of_reach(python: PythonRuns) -> None:
 
 
 def test_daemons(python: PythonRuns) -> None:
-    token = "sandbox-daemon-token"
+    token = word("sandbox-daemon-token")
     outcome = python(
         "import os, sys\n"
         "for _ in range(3):\n"

@@ -20,10 +20,10 @@ from subllm.evaluation.toolchains.cpp import CppToolchain
 from subllm.evaluation.toolchains.java import JavaToolchain
 
 from .attack_programs import ATTACKS, COMPILER_HANGS, SURVIVORS
-from .sandboxes import processes_with, sandbox_or_skip
+from .sandboxes import processes_with, sandbox_or_skip, word
 
 LANGUAGES = ["python", "java", "cpp", "javascript"]
-TOKEN = "toolchain-attack-token"
+TOKEN = word("toolchain-attack-token")
 AFTER = {
     "python": ("assert 1", "assert 0"),
     "java": (

@@ -15,32 +15,18 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from subllm.evaluation.sandbox import bubblewrap, inside, processes, syscalls, view, wire
-from subllm.evaluation.sandbox.cgroups import Base, Group
+from subllm.evaluation.sandbox.cgroups import Group
 from subllm.evaluation.sandbox.limits import Limits
+from subllm.evaluation.sandbox.means import Means
 
 _CHUNK = 1 << 16
 _PREPARING_SECONDS = 30.0
 _OWN_THREADS = 4  # that may be among those counted: process 1, bubblewrap
 _LOOK_OFTEN, _LOOK_SELDOM = 0.01, 0.1  # seconds between looks, without and with a group
-
-
-@dataclass(frozen=True)
-class Means:
-    """With what this machine lets runs be contained; see `inside.Job`."""
-
-    mode: str  # root, user, bubblewrap or none, see launcher.py
-    directory: str  # of the host: empty, or to make working directories in
-    users: int | None  # number of the highest user that runs may become
-    own_count: bool
-    limit_processes: bool
-    filter_calls: bool
-    groups: Base | None
-    shown: tuple[view.Shown, ...]  # to every run
 
 
 def keep(connection: socket.socket, descriptors: list[int], means: Means, slot: int) -> None:

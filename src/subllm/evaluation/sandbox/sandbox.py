@@ -14,7 +14,6 @@ against tests that run in the same process.
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import sys
@@ -28,17 +27,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from subllm.errors import SandboxError
-from subllm.evaluation.sandbox import wire
+from subllm.evaluation.sandbox import ways, wire
 from subllm.evaluation.sandbox.client import LauncherClient, scope_possible
 from subllm.evaluation.sandbox.limits import Limits, Outcome
 
 _GRACE_SECONDS = 60.0  # beyond a run's own limit: then its keeper has failed
-# Settings that forbid user namespaces: name, value that does, value that does not.
-_SWITCHES = (
-    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
-    ("kernel.unprivileged_userns_clone", "0", "1"),
-    ("user.max_user_namespaces", "0", "10000"),
-)
 _TRIAL = Limits(
     wall_seconds=20.0,
     cpu_seconds=10.0,
@@ -79,7 +72,7 @@ class Sandbox:
             root.mkdir()
             for directory in (self._directory, root):
                 directory.chmod(0o711)  # runs may be other users
-            self._client = self._first_that_works(_modes(unsafe, rootless), root)
+            self._client = self._first_that_works(ways.modes(unsafe, rootless), root)
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
@@ -94,8 +87,8 @@ class Sandbox:
             else:
                 return client
         raise SandboxError(
-            f"programs cannot be contained on this machine ({'; '.join(reasons)}); {_advice()}, "
-            "evaluate elsewhere, or run them unprotected with --unsafe"
+            f"programs cannot be contained on this machine ({'; '.join(reasons)}); "
+            f"{ways.advice()}, evaluate elsewhere, or run them unprotected with --unsafe"
         )
 
     def _start(self, mode: str, root: Path) -> LauncherClient:
@@ -274,27 +267,6 @@ class Session:
             self._keeper.settimeout(_GRACE_SECONDS)
             wire.receive(self._keeper)
         self._sandbox._disconnect(self._keeper)
-
-
-def _modes(unsafe: bool, rootless: bool) -> list[str]:
-    """Ways to contain programs, the best first; see launcher.py."""
-    if os.geteuid() == 0:
-        # Not bubblewrap: its programs would be root, if without rights, to the kernel.
-        modes = ["user"] if rootless else ["root", "user"]
-    else:
-        modes = ["user"] + ["bubblewrap"] * (shutil.which("bwrap") is not None)
-    return [*modes, "none"] if unsafe else modes
-
-
-def _advice() -> str:
-    """What would let this machine contain programs."""
-    for name, forbids, allows in _SWITCHES:
-        with suppress(OSError):
-            if Path("/proc/sys", name.replace(".", "/")).read_text().strip() == forbids:
-                return f"allow user namespaces with 'sudo sysctl {name}={allows}'"
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return "start this container with rights to make namespaces (--privileged)"
-    return "allow user namespaces here"
 
 
 def _request(
