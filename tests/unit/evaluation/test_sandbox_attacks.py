@@ -144,6 +144,23 @@ def test_disk_filler(python: PythonRuns) -> None:
     assert reason == "No space left on device\n"
 
 
+def test_memory_in_files(python: PythonRuns) -> None:
+    """A disk larger than the memory: what is written stays when the writer is killed."""
+    limits = replace(LIMITS, memory_bytes=48 * MIB, file_bytes=400 * MIB, disk_bytes=400 * MIB)
+    outcome = python(
+        "x = b'x' * (1 << 20)\n"
+        "with open('f', 'wb') as f:\n"
+        "    for _ in range(300): f.write(x)\n"
+        "print('all')\n",
+        limits=limits,
+        collect=("f",),
+    )
+    if "control groups" in "".join(python.sandbox.enforced):
+        assert outcome.status == "memory"
+    else:
+        assert any("looked at" in line for line in python.sandbox.missing)
+
+
 def test_many_small_files(python: PythonRuns) -> None:
     """Bubblewrap sets no limit to their number: there memory and time are one."""
     limits = replace(LIMITS, wall_seconds=4.0)
@@ -243,8 +260,9 @@ def test_process_1_is_out_of_reach(python: PythonRuns) -> None:
         "for path in ('/proc/1/mem', '/proc/1/environ', '/proc/1/fd/3', '/proc/1/maps'):\n"
         "    try: open(path, 'rb').read(10); print(path)\n"
         "    except OSError: pass\n"
-        "try: resource.prlimit(1, resource.RLIMIT_CPU, (0, 0))\n"
+        "try: resource.prlimit(1, resource.RLIMIT_CPU, (0, 0)); print('limited')\n"
         "except OSError: pass\n"
+        "resource.prlimit(0, resource.RLIMIT_NOFILE, (32, 32))\n"
     )
     assert (outcome.exit_code, outcome.stdout) == (0, "")
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from subllm.errors import SandboxError
-from subllm.evaluation.sandbox import cgroups, launcher, wire
+from subllm.evaluation.sandbox import cgroups, wire
 
 _SOURCE = Path(__file__).resolve().parents[3]  # the directory that holds the package subllm
 _CODE = (
@@ -71,7 +71,7 @@ class LauncherClient:
         with theirs:
             try:
                 with self._lock:
-                    socket.send_fds(self._control, [launcher.RUN], [theirs.fileno(), *descriptors])
+                    socket.send_fds(self._control, [wire.RUN], [theirs.fileno(), *descriptors])
             except OSError as error:
                 ours.close()
                 raise SandboxError(
@@ -82,7 +82,7 @@ class LauncherClient:
     def close(self) -> None:
         """End the launcher, which waits for its keepers to end their runs."""
         with suppress(OSError):
-            self._control.sendall(launcher.DONE)
+            self._control.sendall(wire.DONE)
         self._control.close()
         try:
             self._process.wait(_END_SECONDS)

@@ -90,6 +90,7 @@ def main(job: Job, report: socket.socket, streams: tuple[int, int, int]) -> NoRe
 def _prepare(job: Job) -> bool:
     """Set the scene; whether the program will see a /proc."""
     proc = True
+    _if_memory_runs_out(b"500")  # this one rather than the keeper
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     if job.namespaces:
@@ -130,8 +131,7 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
         os.closerange(3, 1 << 16)
         # Or /proc/self would belong to root. The program's own image starts anew.
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        with suppress(OSError):  # if memory runs out: this one, not process 1
-            _write("/proc/self/oom_score_adj", b"1000")
+        _if_memory_runs_out(b"1000")  # this one rather than process 1
         if job.own_count:
             own_user_namespace()
         _limit(job.limits, job.limit_processes)
@@ -151,6 +151,12 @@ def _become_program(job: Job, streams: tuple[int, int, int]) -> NoReturn:
             os.write(2, f"cannot start {job.command[0]}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def _if_memory_runs_out(score: bytes) -> None:
+    """How ready the kernel is to kill this process first."""
+    with suppress(OSError):
+        _write("/proc/self/oom_score_adj", score)
 
 
 def own_user_namespace() -> None:

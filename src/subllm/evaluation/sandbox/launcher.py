@@ -27,8 +27,6 @@ from subllm.evaluation.sandbox import wire
 from subllm.evaluation.sandbox.keeper import keep
 from subllm.evaluation.sandbox.means import Means, take_on
 
-RUN, DONE = b"r", b"d"  # what the harness says
-
 
 def main() -> None:
     mode, directory = sys.argv[1:3]
@@ -68,8 +66,8 @@ def _serve(control: socket.socket, means: Means) -> bool:
     slots: dict[int, int] = {}  # keeper -> slot
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
-        if not message or message == DONE:
-            return message == DONE
+        if not message or message == wire.DONE:
+            return message == wire.DONE
         _reap(slots)
         slot = next(n for n in range(len(slots) + 1) if n not in slots.values())
         pid = os.fork()

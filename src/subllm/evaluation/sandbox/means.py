@@ -136,7 +136,10 @@ def _words(means: Means, groups: str) -> tuple[list[str], list[str]]:
     if means.groups is not None:
         enforced.append(f"memory and processes: {groups}")
     else:
-        missing.append(f"no control group ({groups}): memory is looked at every 10 ms only")
+        missing.append(
+            f"no control group ({groups}): memory is looked at every 10 ms only, without that of "
+            "files"
+        )
         if means.limit_processes:
             enforced.append("processes: a resource limit")
         else:

@@ -1,9 +1,9 @@
 """A filter on system calls: what no test program needs and attacks want.
 
-It refuses sockets, new namespaces, mounts, tracing of other processes, kernel keys, BPF,
-io_uring, shared memory that no limit counts, and everything of a foreign system call
-table. The filter is a classic BPF program over `struct seccomp_data`; it cannot be taken
-off again and is inherited by all that the program starts.
+It refuses sockets, new namespaces, mounts, tracing and limiting other processes, kernel
+keys, BPF, io_uring, shared memory that no limit counts, and everything of a foreign
+system call table. The filter is a classic BPF program over `struct seccomp_data`; it
+cannot be taken off again and is inherited by all that the program starts.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _REFUSED = {
     "ioperm": (173, -1),
     "uselib": (134, -1),
 }
-_CLONE, _CLONE3 = (56, 220), (435, 435)
+_CLONE, _CLONE3, _PRLIMIT = (56, 220), (435, 435), (302, 261)
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 
@@ -128,6 +128,14 @@ def assemble(machine: str) -> bytes:
             lines += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     # Its flags lie in memory, out of a filter's reach; libraries then use clone.
     lines += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+    # Limits of other processes: with one of CPU time a program could end process 1.
+    lines += [
+        (_EQUAL, 0, 4, _PRLIMIT[column]),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_EQUAL, 1, 0, 0),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
     lines += [
         (_EQUAL, 0, 3, _CLONE[column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),

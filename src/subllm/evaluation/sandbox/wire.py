@@ -13,6 +13,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+RUN, DONE = b"r", b"d"  # all that the harness says to the launcher
+
 _LENGTH = struct.Struct(">Q")
 
 
