@@ -41,7 +41,8 @@ def python(runs: PythonRuns) -> Iterator[PythonRuns]:
     while any(list(below(p))[1:] for p in list(below(launcher))[1:]):
         assert time.monotonic() < deadline, "something still runs"
         time.sleep(0.01)
-    assert runs("print('well')").stdout == "well\n"
+    after = runs("print('well')")
+    assert (after.status, after.stdout) == ("exited", "well\n"), after
 
 
 def test_fork_bomb(python: PythonRuns) -> None:

@@ -43,6 +43,7 @@ def keep(connection: socket.socket, descriptors: list[int], means: Means, slot: 
             header, blobs = wire.receive(connection)
             answer, results = _serve(connection, header, blobs, descriptors, means, slot, group)
             wire.send(connection, answer, results)
+            del header, blobs, answer, results  # or the next run would start as large
     except (wire.Ended, OSError):
         return
 
