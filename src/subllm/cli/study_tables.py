@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 def announce(plan: StudyPlan) -> None:
     """One line before the work begins."""
     missing = sum(not model.stored for model in plan.models)
-    console.note(
-        f"{len(plan.models)} models ({missing} to be made), {len(plan.cells)} cells "
-        f"({len(plan.cells) - len(plan.pending)} done): about "
-        f"{console.duration(round(plan.seconds))}"
-    )
+    told = f"{len(plan.models)} models ({missing} to be made), {len(plan.cells)} cells "
+    told += f"({len(plan.cells) - len(plan.pending)} done)"
+    console.note(f"{told}: about {_about(plan.seconds)}" if plan.seconds else told)
 
 
 def show_plan(plan: StudyPlan) -> None:

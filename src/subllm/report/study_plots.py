@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 
 from subllm.report import paper
 from subllm.report.canvas import new_figure, png
+from subllm.report.extra import drawing
 from subllm.report.heatmaps import Panel, heatmaps
 from subllm.report.overlay import ALONE
 from subllm.report.study_boards import Board, boards, language_title
@@ -33,15 +36,15 @@ def table_iv_picture(study: Study) -> bytes | None:
     panels = []
     for board in shown:
         values = [[_kept(board, row, column) for column in languages] for row in rows]
-        what = f"{board.recipe.title}\n{board.title}" if several else board.title
+        what = f"{board.recipe.title}: {board.title}" if several else board.title
         panels.append(_panel(what, values, rows, languages))
     values = [[paper.retention(row, column) for column in languages] for row in rows]
     published = f"{paper.TITLE}: {paper.TABLE_IV_MODEL}, {paper.TABLE_IV_SCORE}"
     panels.append(_panel(published, values, rows, languages))
-    title = "" if several else f"{study.recipes[0].title}\n"
+    title = "Table IV as share of the dense score kept: calibrated on (down), asked in (across)"
     return heatmaps(
         panels,
-        title=f"{title}Table IV as share of the dense score kept: calibrated on (down), asked in",
+        title=title if several else f"{study.recipes[0].title}\n{title}",
         scale="share of the dense score",
         across=2,
         form=".2f",
@@ -52,8 +55,10 @@ def table_iv_picture(study: Study) -> bytes | None:
 def _panel(
     title: str, values: list[list[float | None]], rows: list[str], columns: list[str]
 ) -> Panel:
+    """The title in lines as long as the panel is wide."""
     filled = [[np.nan if value is None else value for value in row] for row in values]
     titles = [language_title(column) for column in columns]
+    title = textwrap.fill(title, max(32, 10 * len(columns)))
     return Panel(title, np.array(filled, np.float64), rows, titles)
 
 
@@ -71,9 +76,13 @@ def scores_picture(study: Study) -> bytes | None:
     recipes = list(dict.fromkeys(board.recipe for board in shown))
     languages = list(dict.fromkeys(column for board in shown for column in board.columns))
     most = max(len(_rows(shown, recipe)) for recipe in recipes)
-    figure = new_figure(2.2 + 2.2 * len(languages), (0.6 + 0.3 * most) * len(recipes) + 0.8)
-    axes = figure.subplots(len(recipes), len(languages), squeeze=False, sharex=True)
     measures = list(dict.fromkeys((board.task, board.measure) for board in shown))
+    beside = max(1, len(languages) // 2)  # legends in a row
+    below = math.ceil((len(measures) + 2) / beside)
+    figure = new_figure(
+        2.2 + 2.2 * len(languages), (0.6 + 0.3 * most) * len(recipes) + 0.8 + 0.2 * below
+    )
+    axes = figure.subplots(len(recipes), len(languages), squeeze=False, sharex=True)
     colours = {one: _COLOURS[i % len(_COLOURS)] for i, one in enumerate(measures)}
     for down, recipe in enumerate(recipes):
         rows = _rows(shown, recipe)
@@ -91,15 +100,15 @@ def scores_picture(study: Study) -> bytes | None:
         axes[down][0].set_ylabel(recipe.title if len(recipes) > 1 else "calibrated on", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("percent solved", fontsize=8)
-        axis.set_xlim(left=0)
-    handles = [_marker(colour, " ".join(measure)) for measure, colour in colours.items()]
+        axis.set_xlim(left=-2)  # whole markers at 0
+    handles = [_marker(colour, "o", " ".join(measure)) for measure, colour in colours.items()]
+    handles += [_marker(_GREY, "D", "own language"), _line("dense")]
     figure.legend(
-        handles=[*handles, _line("dense")], loc="outside lower left", ncols=len(handles) + 1,
-        fontsize=8, frameon=False,
+        handles=handles, loc="outside lower left", ncols=beside, fontsize=8, frameon=False
     )  # fmt: skip
     title = "pass@k and 95 % intervals over problems"
     if len(recipes) == 1:
-        title = f"{recipes[0].title}: {title}"
+        title = f"{recipes[0].title}\n{title}"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return png(figure)
 
@@ -232,9 +241,9 @@ def _rows(shown: Sequence[Board], recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(rows))
 
 
-def _marker(colour: str, label: str) -> Any:
-    lines = _lines_module()
-    return lines.Line2D([], [], color=colour, marker="o", label=label)
+def _marker(colour: str, marker: str, label: str) -> Any:
+    line = _lines_module().Line2D
+    return line([], [], color=colour, marker=marker, markersize=5, linewidth=0, label=label)
 
 
 def _line(label: str) -> Any:
@@ -242,6 +251,4 @@ def _line(label: str) -> Any:
 
 
 def _lines_module() -> Any:
-    from subllm.report.extra import drawing
-
     return drawing("matplotlib.lines")

@@ -17,7 +17,7 @@ from subllm.progress import NullProgress, Progress
 from subllm.report import mask_report, study_csv, study_plots, study_tables
 from subllm.report.files import write_file
 from subllm.report.mask_records import Comparison, read_comparison
-from subllm.report.mask_tables import distance_table
+from subllm.report.mask_tables import distance_table, models_table
 from subllm.report.study_boards import Board, boards
 from subllm.report.study_records import Study, read_study
 from subllm.report.tables import Cell as TableCell
@@ -118,7 +118,7 @@ def page(
         parts.append("## Masks\n")
     for name, comparison in comparisons.items():
         place = f"{MASKS}/{name}"
-        parts += [distance_table(comparison).markdown()]
+        parts += [models_table(comparison).markdown(), distance_table(comparison).markdown()]
         parts += [_picture(f"{place}/{picture}") for picture in mask_report.PICTURES]
         parts.append(f"[all tables]({place}/masks.md), [overlay]({place}/overlay.html)\n")
     parts += ["## What was measured\n", _models(study).markdown(), _data(study).markdown()]

@@ -28,7 +28,7 @@ def scores_table(board: Board, *, markdown: bool = False) -> Table:
     note = f"{'bold' if markdown else '*'}: best sub-model of the column"
     if any(score.low is not None for score in _scores(board)):
         note += f"; {INTERVAL}"
-    return Table(_columns(board), rows, _title(board), "\n".join([note, *_remarks(board)]))
+    return Table(_columns(board), rows, _title(board), "; ".join([note, *_remarks(board)]))
 
 
 def retention_table(study: Study, board: Board) -> Table | None:
@@ -137,8 +137,8 @@ class DomainRow:
 def domain_rows(study: Study) -> list[DomainRow]:
     """The best sub-model on each domain, then the paper's rows of that domain.
 
-    Code is Python, as in the paper; other languages follow. Several tasks of a domain count
-    by their mean.
+    Code is Python, as in the paper; other languages have rows of their own. Several tasks of a
+    domain count by their mean.
     """
     ours: list[DomainRow] = []
     for recipe in study.recipes:
@@ -152,7 +152,8 @@ def domain_rows(study: Study) -> list[DomainRow]:
                     named = "code" if column == "python" else f"code, {language_title(column)}"
                     ours += _best_row(recipe, board, [column], named)
     rows = []
-    for domain in dict.fromkeys(("code", *DOMAINS, *(row.domain for row in ours))):
+    code = sorted({row.domain for row in ours} - {"code", *DOMAINS})
+    for domain in ("code", *code, *DOMAINS):
         rows += [row for row in ours if row.domain == domain]
         rows += [
             DomainRow(domain, row.model, "", row.before, row.after, row.calibration, ours=False)
