@@ -152,7 +152,7 @@ def header(pack: Pack, provenance: dict, benchmarks: list[str]) -> dict:
             "checker": "; ".join(pack.checkers),
             "tokens": {split: pack.tokens[split] for split in ("train", "heldout")},
             "benchmark overlap": compared,
-            "command": "scripts/make-packs",
+            "command": "scripts/make-packs assemble",
         },
     }
 

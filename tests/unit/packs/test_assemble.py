@@ -188,7 +188,7 @@ def test_packs_are_the_same_bytes_and_say_where_they_come_from(tmp_path: Path) -
                 "rule": "no shared 10-gram of words",
                 "rejected": 1,
             },
-            "command": "scripts/make-packs",
+            "command": "scripts/make-packs assemble",
         },
     }
 
