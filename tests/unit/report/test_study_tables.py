@@ -74,7 +74,7 @@ def test_columns_hold_only_what_compares() -> None:
     assert board.rows == ("dense", "general", "python", "javascript")
     assert board.value("dense", "python") == 0.42
     assert board.left_out == 3
-    text = scores_table(board).plain()
+    text = scores_table(board).note
     assert "3 cells of other data, fewer problems or another harness are left out" in text
     assert "100 problems a column" in text
 
