@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz.packed_bytes import join, split
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed_samples import KINDS, assert_holds_everything, write
@@ -43,17 +44,6 @@ def refused(path: Path) -> LayoutError:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write(tmp_path_factory.mktemp("whole") / "model", reserve=0).read_bytes()
-
-
-def split(whole: bytes) -> tuple[dict[str, Any], bytes]:
-    length = int.from_bytes(whole[:8], "little")
-    return json.loads(whole[8 : 8 + length]), whole[8 + length :]
-
-
-def join(header: object, data: bytes) -> bytes:
-    body = header if isinstance(header, bytes) else json.dumps(header).encode()
-    body = body.ljust(-(-(len(body) + 8) // 64) * 64 - 8)
-    return len(body).to_bytes(8, "little") + body + data
 
 
 def test_the_tools_of_these_tests(tmp_path: Path, whole: bytes) -> None:

@@ -1,0 +1,1 @@
+"""Damaged packed files, and a process that runs models on them."""
