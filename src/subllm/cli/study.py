@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 EXAMPLES = """
 subllm study --calibration general,python,java,cpp,javascript --out study
 subllm study --calibration python,java --limit 20 --out study --plan
-subllm study --calibration general,python,javascript \\
-    --language python,javascript --k 1,10 --samples 10 --out study
-subllm study --patterns 8:16,2:4 --methods wanda,magnitude --calibration python \\
-    --tasks humaneval,perplexity --out study
-subllm study --calibration hub:py_alpaca,hub:math_qa,hub:hellaswag,hub:c4 \\
+subllm study --calibration general,python --language python \\
+    --k 1,10 --samples 10 --out study
+subllm study --patterns 8:16,2:4 --methods wanda,magnitude \\
+    --calibration python --tasks humaneval,perplexity --out study
+subllm study --calibration hub:py_alpaca,hub:math_qa,hub:c4 \\
     --tasks humaneval,math,csr --out domains
 subllm study --calibration python=~/src/app --tasks perplexity --out app
 subllm study --out study --report-only

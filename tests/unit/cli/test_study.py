@@ -218,6 +218,28 @@ def test_plan_writes_nothing(tiny: Store, study: Command, tmp_path: Path) -> Non
     assert document["seconds"] > 0
 
 
+def test_methods_and_patterns_make_recipes_of_their_own(
+    tiny: Store, study: Command, tmp_path: Path
+) -> None:
+    grid = ("--calibration", "general,python", "--language", "python", "--limit", "1")
+    methods = ("--methods", "wanda,magnitude", "--patterns", "8:16,2:4")
+    plan = study(*grid, *methods, "--plan", "--json").json
+    assert [model["name"].removeprefix(f"{BASE}-") for model in plan["models"]] == [
+        "dense", "general", "python-wanda_8_16", "general-wanda_2_4", "python-wanda_2_4",
+        "general-magnitude_8_16", "general-magnitude_2_4",
+    ]  # fmt: skip
+    ran = study(*grid, "--methods", "magnitude", "--patterns", "8:16,2:4", "--json")
+    assert ran.status == 0, ran.err
+    models = {cell["model"]["name"]: cell["model"] for cell in ran.json["cells"]}
+    assert [models[name]["pattern"] for name in sorted(models)] == ["dense", "2:4", "8:16"]
+    assert tiny.model(f"{BASE}-general-magnitude_2_4").method.name == "magnitude"
+    assert len(ran.json["contrasts"]) == 2
+    page = (tmp_path / "study" / "study.md").read_text()
+    for pattern in ("8:16", "2:4"):
+        assert f"{BASE}, magnitude {pattern}, int8, head int8**" in page
+    assert not (tmp_path / "study" / "masks").exists()  # nothing to compare with
+
+
 def test_perplexity_and_a_domain(tiny: Store, study: Command, tmp_path: Path) -> None:
     rows = tmp_path / "math" / "gsm8k"
     rows.mkdir(parents=True)
