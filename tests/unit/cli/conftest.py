@@ -83,11 +83,13 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def live_server(
-    tiny_home: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[Live]:
-    """A server that was really detached, on a store of its own."""
-    home = tmp_path_factory.mktemp("served") / "home"
-    shutil.copytree(tiny_home, home)
+    """A server that was really detached, on a store of its own: the same models with a
+    longer context, so that a reply can take longer than stopping it."""
+    directory = tmp_path_factory.mktemp("served")
+    home = directory / "home"
+    tiny_store.build(home, tiny_store.write_checkpoint(directory / "checkpoint", context=8192))
     server = daemon.launch(home, "127.0.0.1", free_port(), ["--threads", "1"], None)
     yield Live(server, Store(home))
     daemon.stop(server)
