@@ -6,15 +6,17 @@ namespace subllm {
 
 namespace {
 
-float largest_lane(__m256 values) {
-  __m128 half = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps(values, 1));
-  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+// Magnitudes compare as integers do, and so a NaN, which is above infinity, is never lost.
+float largest_lane(__m256i bits) {
+  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(half));
 }
 
 void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums) {
   constexpr int kVectors = kGroupCols / 8;
-  const __m256 absolute = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  const __m256i absolute = _mm256_set1_epi32(0x7fffffff);
   for (int64_t g = 0; g * kGroupCols < cols; ++g, x += kGroupCols, codes += kGroupCols) {
     const int64_t count = least(kGroupCols, cols - g * kGroupCols);
     alignas(32) float padded[kGroupCols] = {};
@@ -23,9 +25,10 @@ void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_
       __builtin_memcpy(padded, x, static_cast<size_t>(count) * sizeof(float));
       values = padded;
     }
-    __m256 largest = _mm256_setzero_ps();
+    __m256i largest = _mm256_setzero_si256();
     for (int i = 0; i < kVectors; ++i)
-      largest = _mm256_max_ps(largest, _mm256_and_ps(_mm256_loadu_ps(values + 8 * i), absolute));
+      largest = _mm256_max_epi32(
+          largest, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(values + 8 * i)), absolute));
     const float most = largest_lane(largest);
     const bool zero = most < kSmallestInput;
     const __m256 inverse = _mm256_set1_ps(zero ? 0.0f : 127.0f / most);

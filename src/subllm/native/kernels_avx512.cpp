@@ -9,15 +9,16 @@ namespace avx512 {
 void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums) {
   for (int64_t g = 0; g * kGroupCols < cols; ++g, x += kGroupCols, codes += kGroupCols) {
     const int64_t count = least(kGroupCols, cols - g * kGroupCols);
-    __m512 values[8], largest = _mm512_setzero_ps();
+    __m512 values[8];
+    __m512i largest = _mm512_setzero_si512();  // bits of magnitudes: a NaN, above infinity, stays
     for (int i = 0; i < 8; ++i) {
       const int64_t left = count - 16 * i;
       const auto lanes =
           static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
       values[i] = _mm512_maskz_loadu_ps(lanes, x + 16 * i);
-      largest = _mm512_max_ps(largest, _mm512_abs_ps(values[i]));
+      largest = _mm512_max_epi32(largest, _mm512_castps_si512(_mm512_abs_ps(values[i])));
     }
-    const float most = _mm512_reduce_max_ps(largest);
+    const float most = __builtin_bit_cast(float, _mm512_reduce_max_epi32(largest));
     const bool zero = most < kSmallestInput;
     const __m512 inverse = _mm512_set1_ps(zero ? 0.0f : 127.0f / most);
     __m512i sum = _mm512_setzero_si512();

@@ -15,14 +15,16 @@ namespace {
 void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums) {
   for (int64_t g = 0; g * kGroupCols < cols; ++g) {
     const int64_t first = g * kGroupCols, count = std::min(kGroupCols, cols - first);
-    float largest = 0;
-    for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(x[first + i]));
+    uint32_t bits = 0;  // of the largest magnitude; a NaN, which is above infinity, stays
+    for (int64_t i = 0; i < count; ++i)
+      bits = std::max(bits, std::bit_cast<uint32_t>(std::fabs(x[first + i])));
+    const float largest = std::bit_cast<float>(bits);
     const bool zero = largest < kSmallestInput;
     const float inverse = zero ? 0.0f : 127.0f / largest;
     int32_t sum = 0;
     for (int64_t i = 0; i < kGroupCols; ++i) {
       const float scaled = i < count ? x[first + i] * inverse : 0.0f;
-      // An infinite activation makes NaN of it: any code will do, the scale is infinite.
+      // Infinity and NaN make NaN of it: any code will do, the scale is infinite or NaN.
       codes[first + i] = static_cast<int8_t>(std::nearbyint(scaled < 127.0f ? scaled : 127.0f));
       sum += codes[first + i];
     }

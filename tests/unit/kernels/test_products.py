@@ -188,6 +188,17 @@ def test_other_tokens_change_nothing(isa: str) -> None:
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize("values", ["int8", "int4"])
+@pytest.mark.parametrize("where", [0, 32, 127, 130])
+def test_a_nan_is_never_lost(isa: str, values: str, where: int) -> None:
+    """Nor does it let larger activations of its group overflow."""
+    x = np.ones((1, 192), np.float32)
+    x[0, [16, 140]] = -1e30
+    x[0, where] = np.nan
+    got = ops.multiply(sample(9, 192, "8:16", values), x, isa=isa)
+    assert np.isnan(got).all()
+
+
 def test_many_matrices_share_an_input(isa: str) -> None:
     matrices = [
         sample(rows, 192, pattern, values, seed=rows)
