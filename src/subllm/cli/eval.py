@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from subllm.cli import console, eval_tables
+from subllm.cli.asked import (
+    DIRECTORY,
+    Batch,
+    Format,
+    K,
+    MaxTokens,
+    Samples,
+    Seed,
+    Temperature,
+    TopP,
+    Unsafe,
+    drawn,
+    parse_format,
+)
 from subllm.cli.context import Context, complete_name, open_context
 
 if TYPE_CHECKING:
     from subllm.evaluation.engines import Engines
-    from subllm.evaluation.prompts import Asked
     from subllm.evaluation.records import Result
     from subllm.progress import Progress
     from subllm.store.store import Store
@@ -33,9 +46,6 @@ subllm eval qwen2.5-coder:0.5b-python --task agreement
 subllm eval qwen2.5-coder:0.5b-math --task gsm8k --limit 100
 subllm eval qwen2.5-coder:0.5b-general --task csr --limit 200
 """
-
-DIRECTORY = "evaluations"
-_SAMPLED = 0.8  # temperature where several samples are asked for and none is given
 
 
 def command(
@@ -60,19 +70,12 @@ def command(
             "own, else python."
         ),
     ] = "",
-    k: Annotated[str, typer.Option("--k", help="The k of pass@k, several as 1,10.")] = "1",
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Completions of each problem. Default: largest k.")
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, help="0 is greedy. Default: 0 for one sample, 0.8 for several."),
-    ] = None,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Share of the mass sampled from.")] = (
-        1.0
-    ),
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what is sampled.")] = 0,
+    k: K = "1",
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = 1.0,
+    max_tokens: MaxTokens = 512,
+    seed: Seed = 0,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Only the first problems, sequences or prompts."),
@@ -81,23 +84,13 @@ def command(
         list[Path] | None,
         typer.Option(help="File with the task's data; once for each language if need be."),
     ] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="How problems are put: raw (text to go on with), chat (the model's "
-            "template), auto (chat where there is a template).",
-        ),
-    ] = "raw",
+    prompt: Format = "raw",
     out: Annotated[
         Path | None,
         typer.Option(help="Directory of the records. Default: evaluations/ in the store."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Completions written at once.")] = 24,
-    unsafe: Annotated[
-        bool,
-        typer.Option("--unsafe", help="Run programs although this machine cannot contain them."),
-    ] = False,
+    batch: Batch = 24,
+    unsafe: Unsafe = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the results as one JSON document.")
     ] = False,
@@ -160,14 +153,11 @@ def command(
                 for name in names
             ]
         else:
-            ks = parse_ks(k)
-            count = samples if samples is not None else max(ks)
+            sampling = drawn(k, samples, temperature)
             options = {
-                "samples": count,
-                "ks": ks,
-                "temperature": (
-                    temperature if temperature is not None else 0.0 if count == 1 else _SAMPLED
-                ),
+                "samples": sampling.samples,
+                "ks": sampling.ks,
+                "temperature": sampling.temperature,
                 "top_p": top_p,
                 "max_tokens": max_tokens,
                 "seed": seed,
@@ -214,8 +204,7 @@ def _problems(
 ) -> list[Result]:
     from subllm.evaluation.data import load_benchmark
     from subllm.evaluation.run import Plan, evaluate
-    from subllm.evaluation.sandbox import Sandbox
-    from subllm.evaluation.toolchains import toolchain
+    from subllm.evaluation.study.bench import Bench
 
     offline = work.context.settings.offline
     plans = {}
@@ -225,17 +214,13 @@ def _problems(
         )
         plans[language] = Plan(task=label, benchmark=benchmark.first(work.limit), **options)
     store = work.context.store
-    with Sandbox(unsafe=unsafe) as sandbox:
-        for line in sandbox.enforced or ("nothing is enforced",):
-            progress.note(f"sandbox: {line}")
-        for line in sandbox.missing:
-            progress.note(f"not enforced here: {line}")
+    with Bench(store, engines, work.directory, progress, unsafe=unsafe) as bench:
         return [
             evaluate(
                 store,
                 work.model,
                 plan,
-                toolchain(language, sandbox),
+                bench.toolchain(language),
                 engines,
                 work.directory,
                 progress,
@@ -346,33 +331,7 @@ def _dense(store: Store, model: str) -> str:
 
 def _languages(context: Context, model: str, language: str) -> tuple[str, ...]:
     """Raises UnknownNameError for a model or a language that is not there."""
-    from subllm.errors import UnknownNameError
-    from subllm.routing.languages import LANGUAGES, canonical
+    from subllm.routing.languages import LANGUAGES, parse_languages
 
     own = context.store.model(model).language
-    if not language:
-        return (own if own in LANGUAGES else "python",)
-    if language == "all":
-        return LANGUAGES
-    names = tuple(dict.fromkeys(canonical(part) for part in language.split(",")))
-    for name in names:
-        if name not in LANGUAGES:
-            raise UnknownNameError("language", name, LANGUAGES)
-    return names
-
-
-def parse_ks(text: str) -> tuple[int, ...]:
-    from subllm.errors import UsageError
-
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise UsageError(f"--k {text!r} is no list of numbers; write 1,10") from None
-
-
-def parse_format(text: str) -> Asked:
-    from subllm.errors import UsageError
-
-    if text not in ("raw", "chat", "auto"):
-        raise UsageError(f"--format {text!r} is none of raw, chat, auto")
-    return cast("Asked", text)
+    return parse_languages(language) or (own if own in LANGUAGES else "python",)

@@ -18,7 +18,6 @@ subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
 
 DEFAULT_BASE = "qwen2.5-coder:0.5b"
-ALL = ("python", "java", "cpp", "javascript")
 
 
 def command(
@@ -126,18 +125,21 @@ def command(
 
 
 def _languages(language: str) -> tuple[str, ...]:
-    from subllm.routing.languages import canonical
+    from subllm.routing.languages import LANGUAGES, canonical
     from subllm.store.names import check_language
 
     if language == "all":
-        return ALL
+        return LANGUAGES
     return (check_language(canonical(language)),)
 
 
 def _domains(evaluate: str) -> tuple[str, ...]:
-    if evaluate == "all":
-        return ALL
-    return tuple(_languages(part.strip())[0] for part in evaluate.split(",") if part.strip())
+    return tuple(
+        language
+        for part in evaluate.split(",")
+        if part.strip()
+        for language in _languages(part.strip())
+    )
 
 
 def _announce(prepared: Any) -> None:

@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subllm.cli import console, study_tables
+from subllm.cli.asked import (
+    DIRECTORY,
+    Batch,
+    Format,
+    K,
+    MaxTokens,
+    Samples,
+    Seed,
+    Temperature,
+    TopP,
+    Unsafe,
+    drawn,
+    parse_format,
+)
 from subllm.cli.context import Context, complete_base, open_context
 
 if TYPE_CHECKING:
@@ -29,8 +43,6 @@ subllm study --calibration hub:py_alpaca,hub:math_qa,hub:c4 \\
 subllm study --calibration python=~/src/app --tasks perplexity --out app
 subllm study --out study --report-only
 """
-
-_SAMPLED = 0.8  # temperature where several samples are asked for and none is given
 
 
 def command(
@@ -80,26 +92,17 @@ def command(
             "task. Without it, data comes from the hub."
         ),
     ] = None,
-    k: Annotated[str, typer.Option("--k", help="The k of pass@k, several as 1,10.")] = "1",
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Completions of each problem. Default: largest k.")
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, help="0 is greedy. Default: 0 for one sample, 0.8 for several."),
-    ] = None,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Share of the mass sampled from.")] = (
-        1.0
-    ),
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what is sampled.")] = 0,
+    k: K = "1",
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = 1.0,
+    max_tokens: MaxTokens = 512,
+    seed: Seed = 0,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Only the first problems; of domains, so many questions."),
     ] = None,
-    prompt: Annotated[
-        str, typer.Option("--format", help="How problems are put: raw, chat, auto.")
-    ] = "raw",
+    prompt: Format = "raw",
     values: Annotated[str, typer.Option(help="How weights are stored: bf16, int8, int4.")] = "int8",
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
@@ -113,11 +116,8 @@ def command(
             "Default: evaluations/ in the store."
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Completions written at once.")] = 24,
-    unsafe: Annotated[
-        bool,
-        typer.Option("--unsafe", help="Run programs although this machine cannot contain them."),
-    ] = False,
+    batch: Batch = 24,
+    unsafe: Unsafe = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would be done and how long it would take.")
     ] = False,
@@ -196,7 +196,7 @@ def command(
         study_tables.announce(planned.plan)
         from subllm.evaluation.study.bench import Bench
 
-        directory = (records or settings.home / "evaluations").expanduser()
+        directory = (records or settings.home / DIRECTORY).expanduser()
         with Bench(
             context.store,
             engines,
@@ -231,28 +231,26 @@ def _options(
     prompt: str,
     **others: Any,
 ) -> StudyOptions:
-    from subllm.cli.eval import parse_format, parse_ks
-    from subllm.cli.extract import ALL, DEFAULT_BASE
-    from subllm.evaluation.study.loading import parse_languages, task_names
+    from subllm.cli.extract import DEFAULT_BASE
+    from subllm.evaluation.study.loading import task_names
     from subllm.evaluation.study.options import StudyOptions, parse_calibrations, parse_data
+    from subllm.routing.languages import GENERAL, LANGUAGES, parse_languages
 
     names = _parts(tasks)
     files, own = parse_data(data, task_names(names))
-    ks = parse_ks(k)
-    count = samples if samples is not None else max(ks)
-    drawn = temperature if temperature is not None else 0.0 if count == 1 else _SAMPLED
+    sampling = drawn(k, samples, temperature)
     return StudyOptions(
         bases=tuple(part for text in bases for part in _parts(text)) or (DEFAULT_BASE,),
-        calibrations=parse_calibrations(calibrations or ["general", *ALL]),
+        calibrations=parse_calibrations(calibrations or [GENERAL, *LANGUAGES]),
         tasks=names,
         methods=_parts(methods),
         patterns=_parts(patterns),
         languages=parse_languages(language),
         files=tuple(files),
         own=own,
-        samples=count,
-        ks=ks,
-        temperature=drawn,
+        samples=sampling.samples,
+        ks=sampling.ks,
+        temperature=sampling.temperature,
         form=parse_format(prompt),
         **others,
     )

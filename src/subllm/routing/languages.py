@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from subllm.errors import UnknownNameError
+
 LANGUAGES = ("python", "java", "cpp", "javascript")
 GENERAL = "general"
 DENSE = "dense"  # reserved for the unpruned base
@@ -118,6 +120,19 @@ def canonical(name: str) -> str:
     lower case."""
     key = name.strip().lower().removeprefix(".")
     return ALIASES.get(key, key)
+
+
+def parse_languages(text: str) -> tuple[str, ...]:
+    """`"python,js"` -> `("python", "javascript")`, `"all"` -> LANGUAGES, "" -> ().
+
+    Raises UnknownNameError for one that is not in LANGUAGES."""
+    if text == "all":
+        return LANGUAGES
+    names = tuple(dict.fromkeys(canonical(part) for part in text.split(",") if part.strip()))
+    for name in names:
+        if name not in LANGUAGES:
+            raise UnknownNameError("language", name, LANGUAGES)
+    return names
 
 
 def of_path(path: str) -> str | None:

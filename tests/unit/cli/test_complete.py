@@ -164,7 +164,7 @@ def test_stop_and_seed(tiny: Store, subllm: Command) -> None:
     ("arguments", "status", "message"),
     [
         (["complete", "x", "-m", "tiny-codr:1m"], 2, "unknown model 'tiny-codr:1m'; did you mean"),
-        (["complete", "x" * 9000], 7, "this model's context is "),
+        (["complete", "x" * 9000], 7, "this model's context is {context} tokens"),
         (["complete", ""], 2, "nothing to complete"),
         (["complete", "x", "--file", "y"], 2, "exclude each other"),
         (["complete", "--file", "absent.py"], 2, "absent.py cannot be read"),
@@ -188,7 +188,7 @@ def test_errors_are_one_line(
     ran = subllm(*arguments)
     assert (ran.status, ran.out) == (status, "")
     assert ran.err.startswith("error: ")
-    assert message in ran.err
+    assert message.format(context=1024 if by == "here" else 8192) in ran.err
     assert len(ran.err.splitlines()) == (2 if "See '" in ran.err else 1)
 
 

@@ -13,7 +13,7 @@ from subllm.errors import UsageError
 from subllm.evaluation.pass_at_k import estimator
 from subllm.evaluation.study.contrasts import contrasts_of
 from subllm.evaluation.study.estimate import Clock, Load
-from subllm.evaluation.study.loading import parse_languages, task_names
+from subllm.evaluation.study.loading import task_names
 from subllm.evaluation.study.masks import folder
 from subllm.evaluation.study.options import (
     Calibration,
@@ -192,14 +192,6 @@ def test_data_is_of_all_tasks_or_of_one() -> None:
     files, own = parse_data(["a.jsonl", "boolq=x/b=c.jsonl", "d=e.jsonl", "csr=dir"], names)
     assert files == [Path("a.jsonl"), Path("d=e.jsonl")]
     assert own == {"boolq": Path("x/b=c.jsonl"), "csr": Path("dir")}
-
-
-def test_languages() -> None:
-    assert parse_languages("") == ()
-    assert parse_languages("js, py,js") == ("javascript", "python")
-    assert parse_languages("all") == ("python", "java", "cpp", "javascript")
-    with pytest.raises(UsageError, match="did you mean python"):
-        parse_languages("pyton")
 
 
 @pytest.mark.parametrize("what", ["bases", "calibrations", "tasks", "methods", "patterns"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from subllm.errors import UnknownNameError, UsageError
+from subllm.errors import UsageError
 from subllm.evaluation.data import NAMED, OtherLanguageError, load_benchmark
 from subllm.evaluation.domains import domain_task, tasks_of
 from subllm.evaluation.held_out import SEQUENCES, held_out
@@ -23,7 +23,7 @@ from subllm.evaluation.study.tasks import (
     StudyTask,
 )
 from subllm.progress import Progress
-from subllm.routing.languages import LANGUAGES, canonical
+from subllm.routing.languages import LANGUAGES
 
 
 def load_tasks(
@@ -55,17 +55,6 @@ def load_tasks(
 def task_names(tasks: Sequence[str]) -> tuple[str, ...]:
     """The tasks and, of domains, their tasks."""
     return tuple(dict.fromkeys(name for task in tasks for name in (task, *tasks_of(task))))
-
-
-def parse_languages(text: str) -> tuple[str, ...]:
-    """`python,js`, `all`; () for nothing. Raises UnknownNameError."""
-    if text == "all":
-        return LANGUAGES
-    names = tuple(dict.fromkeys(canonical(part.strip()) for part in text.split(",") if part))
-    for name in names:
-        if name not in LANGUAGES:
-            raise UnknownNameError("language", name, LANGUAGES)
-    return names
 
 
 def _programs(

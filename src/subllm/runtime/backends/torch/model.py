@@ -31,8 +31,8 @@ class TorchModel:
         """
         embedded = F.embedding(tokens, self.weights.embedding)
         spans = self._spans(chunks, embedded)
-        # What is summed over all layers is summed in float32: bfloat16 would round 2 * layers
-        # times, and turn one greedy text in six.
+        # What is summed over all layers is summed in float32: bfloat16 would round it twice a
+        # layer.
         x = embedded.float()
         if self.spec.embed_scale != 1.0:
             x = x * self.spec.embed_scale
