@@ -65,14 +65,14 @@ def add_dense(
     )
     name = model_name(base, "dense", tag)
     _say_replaced(store, name, plan, progress)
-    with store.lock(f"extract-{plan.digest}", on_wait=progress.note):
+    with store.lock(plan.workspace, on_wait=progress.note):
         found = store.find_plan(plan.digest)
         if found is not None:
             model, cached = found[1].model_copy(update={"name": name, "tag": tag}), True
             digest = store.put_manifest(model)
             store.set_ref(name, digest)
         else:
-            workspace = store.partial(f"extract-{plan.digest}")
+            workspace = store.partial(plan.workspace)
             workspace.mkdir(parents=True, exist_ok=True)
             known = find_shared(store, base_digest, head_coded, LAYOUT_VERSION)
             if known is not None:

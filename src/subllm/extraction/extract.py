@@ -56,10 +56,10 @@ def extract(
     """Prune, pack and commit; resumes a killed run of the same plan and serves an equal
     plan from the cache. Raises ExtractionError, StoreError, WeightsError."""
     started = time.monotonic()
-    plan = prepared.plan.digest
-    with _threads(threads), store.lock(f"extract-{plan}", on_wait=progress.note):
+    plan = prepared.plan
+    with _threads(threads), store.lock(plan.workspace, on_wait=progress.note):
         # Looked up under the lock: another process may just have finished the same plan.
-        cached = store.find_plan(plan)
+        cached = store.find_plan(plan.digest)
         if cached is not None:
             manifest = cached[1]
             if manifest.name != prepared.name:
@@ -69,7 +69,7 @@ def extract(
             digest = store.put_manifest(manifest)
             store.set_ref(prepared.name, digest)
             return _report(store, prepared, digest, manifest, started, cached=True)
-        workspace = store.partial(f"extract-{plan}")
+        workspace = store.partial(plan.workspace)
         resumed_at, digest, manifest = _Run(store, prepared, progress, workspace).run(on_block)
         shutil.rmtree(workspace, ignore_errors=True)
         report = _report(store, prepared, digest, manifest, started, resumed_at=resumed_at)

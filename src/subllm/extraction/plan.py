@@ -58,3 +58,8 @@ class ExtractionPlan:
     @property
     def digest(self) -> str:
         return sha256_of(canonical_json(self.identity()))
+
+    @property
+    def workspace(self) -> str:
+        """Key of its unfinished work in the store."""
+        return f"extract-{self.digest}"

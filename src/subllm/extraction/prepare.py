@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
+from subllm.extraction.compute import DTYPES, choose_compute
 from subllm.extraction.estimate import Estimate, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
@@ -34,7 +36,6 @@ from subllm.weights.reader import WeightReader
 
 HELDOUT_SEQUENCES = 8
 HELDOUT_LENGTH = 512
-_COMPUTE = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ExtractOptions:
     seq_len: int = 512
     seed: int = 0
     device: str = "auto"
-    compute: str = "bfloat16"
+    compute: str = "auto"  # or one of DTYPES; see `choose_compute`
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -163,13 +164,13 @@ def prepare(
         head=head,
         calibration=record,
         evaluate={d: sha256_of(np.ascontiguousarray(t).tobytes()) for d, t in heldout.items()},
-        compute=options.compute,
         device=device.type,
     )
+    plan = choose_compute(options.compute, reader.spec, device, plan, partial(_started, store))
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
-    dtype = _COMPUTE[options.compute]
+    dtype = DTYPES[plan.compute]
     held_tokens = sum(t.size for t in heldout.values())
     return Prepared(
         name=name,
@@ -190,6 +191,11 @@ def prepare(
         cached=store.find_plan(plan.digest),
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
     )  # fmt: skip
+
+
+def _started(store: Store, plan: ExtractionPlan) -> bool:
+    """Finished, or left halfway by a run that was stopped."""
+    return store.find_plan(plan.digest) is not None or store.begun(plan.workspace)
 
 
 def _heldout(

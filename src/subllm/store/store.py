@@ -212,6 +212,10 @@ class Store:
         """Be a live writer without a lock: `gc` spares what is stored meanwhile."""
         return self.workspace.writing()
 
+    def begun(self, key: str) -> bool:
+        """Whether there is unfinished work on `key`; see `Workspace.begun`."""
+        return self.workspace.begun(key)
+
     def partial(self, key: str) -> Path:
         """Where unfinished work on `key` lies between runs; see `Workspace.partial`."""
         return self.workspace.partial(key)

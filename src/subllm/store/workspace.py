@@ -145,6 +145,10 @@ class Workspace:
         with locks.hold(path, key, wait=wait, on_wait=on_wait), self.writing():
             yield
 
+    def begun(self, key: str) -> bool:
+        """Whether unfinished work on `key` lies there; writes and pins nothing."""
+        return (self.partials / f"key-{slug(key)}").exists()
+
     def partial(self, key: str) -> Path:
         """A place for unfinished work on `key`: the same path every time, not created.
 

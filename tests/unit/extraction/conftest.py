@@ -11,9 +11,10 @@ import torch
 from transformers import PreTrainedModel
 
 from subllm.catalog.prompt import PromptSpec
+from subllm.extraction.compute import DTYPES
 from subllm.extraction.estimate import Estimate
 from subllm.extraction.plan import ExtractionPlan
-from subllm.extraction.prepare import _COMPUTE, ExtractOptions, Prepared, open_base
+from subllm.extraction.prepare import ExtractOptions, Prepared, open_base
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
@@ -94,7 +95,7 @@ def prepared_for(
         head=options.head,
         calibration=record,
         evaluate={d: sha256_of(t.tobytes()) for d, t in heldout.items()},
-        compute=options.compute,
+        compute="bfloat16" if options.compute == "auto" else options.compute,
     )
     return Prepared(
         name=options.name or model_name(BASE, options.language, options.tag),
@@ -107,7 +108,7 @@ def prepared_for(
         heldout=heldout,
         options=options,
         device=torch.device("cpu"),
-        dtype=_COMPUTE[options.compute],
+        dtype=DTYPES[plan.compute],
         estimate=Estimate(0.0, 1.0, 0.0, 0),
         cached=store.find_plan(plan.digest),
     )
