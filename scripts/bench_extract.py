@@ -1,9 +1,9 @@
 """Time and peak memory of an extraction, beside a plain implementation of Wanda.
 
 Ours is the command a user types, in a process of its own, on an empty cache. The plain one
-(tests/oracles/plain_wanda.py) holds the whole transformers model in bf16 and runs hooks, one
-sample at a time, as the method's authors do; it gets the same weights and the same tokens,
-and its masks are compared with ours, entry by entry.
+(tests/oracles/plain_wanda.py) holds the whole transformers model in the dtype that ours chose
+for this machine and runs hooks, one sample at a time, as the method's authors do; it gets the
+same weights and the same tokens, and its masks are compared with ours, entry by entry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     home = Path(os.environ["SUBLLM_HOME"])
     run_cli("pull", arguments.base)
     ours = measure_ours(arguments, home)
-    plain = measure_plain(arguments, home, ours["name"]) if arguments.peer == "yes" else None
+    plain = measure_plain(arguments, home, ours) if arguments.peer == "yes" else None
     show(arguments, ours, plain)
     if arguments.json:
         record = {"machine": machine(), "base": arguments.base, "ours": ours, "plain": plain}
@@ -46,6 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--peer", choices=["yes", "no"], default="yes")
     parser.add_argument("--json", default="")
     parser.add_argument("--plain-worker", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--compute", default="bfloat16", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -75,13 +76,14 @@ def measure_ours(arguments: argparse.Namespace, home: Path) -> dict:
     return result
 
 
-def measure_plain(arguments: argparse.Namespace, home: Path, name: str) -> dict:
+def measure_plain(arguments: argparse.Namespace, home: Path, ours: dict) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "plain.json"
         command = [
             sys.executable, __file__, "--plain-worker", str(out), "--base", arguments.base,
             "--pattern", arguments.pattern, "--samples", str(arguments.samples),
-            "--seq-len", str(arguments.seq_len), "--json", name,
+            "--seq-len", str(arguments.seq_len), "--json", ours["name"],
+            "--compute", ours["compute"],
         ]  # fmt: skip
         start = time.monotonic()
         subprocess.run(command, check=True)
@@ -99,6 +101,7 @@ def plain_worker(arguments: argparse.Namespace) -> None:
 
     from subllm.calibration.load import load_calibration
     from subllm.catalog.loader import load_catalog
+    from subllm.extraction.compute import DTYPES
     from subllm.extraction.memory import peak_memory_bytes
     from subllm.extraction.prepare import open_base
     from subllm.sparsity.packing import unpack_mask
@@ -112,8 +115,9 @@ def plain_worker(arguments: argparse.Namespace) -> None:
         "pack:python", language="python", tokenizer=tokenizer, prompt=manifest.prompt,
         samples=arguments.samples, seq_len=arguments.seq_len, seed=0, catalog=load_catalog(),
     )  # fmt: skip
+    dtype = DTYPES[arguments.compute]
     model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**reader.config), dtype=torch.bfloat16, attn_implementation="sdpa"
+        AutoConfig.for_model(**reader.config), dtype=dtype, attn_implementation="sdpa"
     ).eval()
     for key, parameter in model.named_parameters():
         parameter.data.copy_(torch.from_numpy(reader.read(key)))
@@ -149,16 +153,17 @@ def machine() -> str:
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
     import torch
 
+    from subllm.extraction.compute import DTYPES
     from subllm.extraction.estimate import measured_rate, product_flops
     from subllm.extraction.prepare import HELDOUT_LENGTH, HELDOUT_SEQUENCES, open_base
     from subllm.store.store import Store
 
     spec = open_base(Store(Path(os.environ["SUBLLM_HOME"])), arguments.base)[2].spec
-    rate = measured_rate(spec, torch.device("cpu"), torch.bfloat16)
+    rate = measured_rate(spec, torch.device("cpu"), DTYPES[ours["compute"]])
     flops = product_flops(
         spec, arguments.samples * arguments.seq_len, HELDOUT_SEQUENCES * HELDOUT_LENGTH, True
     )
-    print(f"{machine()}; bf16 products {rate / 1e9:.0f} GFLOP/s")
+    print(f"{machine()}; {ours['compute']} products {rate / 1e9:.0f} GFLOP/s")
     print(
         f"{arguments.base}, wanda {arguments.pattern}, {arguments.samples} x {arguments.seq_len} "
         f"tokens: {flops / 1e12:.0f} TFLOP, at least {flops / rate:.0f} s at that rate"

@@ -128,13 +128,14 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
 
 
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
-    """In bf16, on the real weights: whole model in memory, hooks, one sample at a time."""
-    machine.ok("extract", "python", "--samples", "8", "--tag", "plain")
+    """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
+    time."""
+    ours = machine.ok("extract", "python", "--samples", "8", "--tag", "plain", "--json").document
     out = machine.home / "plain.json"
     subprocess.run(
         [
             sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
-            "--samples", "8", "--json", f"{BASE}-python-plain",
+            "--samples", "8", "--json", ours["name"], "--compute", ours["compute"],
         ],
         env=machine.environment, check=True,
     )  # fmt: skip

@@ -164,7 +164,7 @@ def _announce(prepared: Any) -> None:
         f"{data}\n"
         f"about {console.duration(round(estimate.seconds))} and "
         f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "
-        f"({estimate.rate / 1e9:.0f} GFLOP/s)"
+        f"({plan.compute}, {estimate.rate / 1e9:.0f} GFLOP/s)"
     )
 
 
@@ -226,6 +226,7 @@ def _document(report: Any) -> dict[str, Any]:
         "shared_bytes": report.shared_bytes,
         "perplexity": {d: p.model_dump() for d, p in manifest.perplexity.items()},
         "calibration": manifest.calibration.model_dump() if manifest.calibration else None,
+        "compute": report.compute,
         "seconds": report.seconds,
         "peak_memory_bytes": report.peak_memory_bytes,
     }

@@ -39,6 +39,7 @@ class ExtractionReport:
     manifest: ModelManifest
     cached: bool
     resumed_at: int
+    compute: str  # dtype that blocks ran in
     dense_bytes: int
     own_bytes: int
     shared_bytes: int
@@ -206,6 +207,7 @@ def _report(
         manifest=manifest,
         cached=cached,
         resumed_at=resumed_at,
+        compute=prepared.plan.compute,
         dense_bytes=sum(2 * int(np.prod(reader.shape(name))) for name in reader.names()),
         own_bytes=store.blobs.size(manifest.blobs.own),
         shared_bytes=store.blobs.size(manifest.blobs.shared),

@@ -116,6 +116,7 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
         False,
     )
     assert document["density"] == pytest.approx(0.5)
+    assert document["compute"] in ("bfloat16", "float32")
     assert document["calibration"] is None
     assert document["perplexity"]["java"]["after"] > document["perplexity"]["java"]["before"] > 1
     assert document["own_bytes"] == tiny.blobs.size(tiny.model(f"{BASE}-java").blobs.own)
