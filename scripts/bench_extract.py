@@ -130,14 +130,21 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     seconds = time.monotonic() - start
     peak = peak_memory_bytes()
     ours = open_model(store, arguments.json)
-    same = total = 0
+    same, total = [0] * len(masks), [0] * len(masks)
     for layer, kept in enumerate(masks):
         for name, mask in kept.items():
             mine = unpack_mask(ours.tensor(f"model.layers.{layer}.{name}.weight"))
-            same += int((mine == mask.numpy()).sum())
-            total += mask.numel()
+            same[layer] += int((mine == mask.numpy()).sum())
+            total[layer] += mask.numel()
     Path(arguments.plain_worker).write_text(
-        json.dumps({"seconds": seconds, "peak_memory_bytes": peak, "agreement": same / total})
+        json.dumps(
+            {
+                "seconds": seconds,
+                "peak_memory_bytes": peak,
+                "agreement": sum(same) / sum(total),
+                "agreement_by_layer": [s / t for s, t in zip(same, total, strict=True)],
+            }
+        )
     )
 
 

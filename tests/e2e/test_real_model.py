@@ -139,8 +139,13 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
         ],
         env=machine.environment, check=True,
     )  # fmt: skip
-    # Measured: 0.9991 in bfloat16, 0.9989 in float32 on another machine.
-    assert json.loads(out.read_text())["agreement"] >= 0.998
+    plain = json.loads(out.read_text())
+    if ours["compute"] == "bfloat16":
+        assert plain["agreement"] >= 0.999
+    else:
+        # Exact while nothing has rounded differently; from layer 7 on they drift (0.9989 in all).
+        assert min(plain["agreement_by_layer"][:6]) >= 0.9999
+        assert plain["agreement"] >= 0.998
 
 
 def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
