@@ -102,7 +102,7 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     from subllm.calibration.load import load_calibration
     from subllm.catalog.loader import load_catalog
     from subllm.extraction.compute import DTYPES
-    from subllm.extraction.memory import peak_memory_bytes
+    from subllm.extraction.estimate import peak_memory_bytes
     from subllm.extraction.prepare import open_base
     from subllm.sparsity.packing import unpack_mask
     from subllm.sparsity.pattern import Pattern

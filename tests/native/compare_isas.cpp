@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core.h"
-#include "product.h"
+#include "product/product.h"
 
 using namespace subllm;
 

@@ -29,9 +29,9 @@ def command(
 
     It answers for languages that have no sub-model, and is what sub-models are compared with.
     """
-    from subllm.cli.bars import RichProgress
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
+    from subllm.cli.progress_bars import RichProgress
 
     context = open_context()
     with RichProgress() as progress:

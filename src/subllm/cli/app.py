@@ -12,7 +12,7 @@ import typer
 
 from subllm import SubllmError, __version__
 from subllm.cli import console
-from subllm.cli.registry import LazyGroup, verbatim
+from subllm.cli.commands import LazyGroup, verbatim
 
 INTERRUPTED = 130  # as shells report a process ended by SIGINT
 BROKEN_PIPE = 141  # ... and by SIGPIPE

@@ -61,7 +61,7 @@ def command(
 
     In a conversation /help lists what can be typed, Ctrl-C stops an answer and Ctrl-D ends.
     """
-    from subllm.cli.asking import argument_text, open_client, read_text, sampling
+    from subllm.cli.ask import argument_text, open_client, read_text, sampling
     from subllm.cli.conversation import Conversation, converse
     from subllm.errors import UsageError
 
@@ -84,7 +84,7 @@ def command(
 
 
 def _answer(conversation: Conversation, question: str, json_output: bool) -> None:
-    from subllm.cli.asking import Output
+    from subllm.cli.ask import Output
 
     output = Output()
     answer = conversation.ask(question, _nowhere if json_output else output.write)

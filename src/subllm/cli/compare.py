@@ -12,7 +12,7 @@ from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 
 if TYPE_CHECKING:
-    from subllm.report.mask_records import Comparison, Overlap, Pair
+    from subllm.report.masks.records import Comparison, Overlap, Pair
     from subllm.store.store import Store
 
 EXAMPLES = """
@@ -69,7 +69,7 @@ def command(
     A weight counts as shared when two models keep it at the same place. Its quantised value
     may differ, for scales follow what else is kept.
     """
-    from subllm.cli.bars import RichProgress
+    from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
     from subllm.evaluation.mask_overlap import compare_models
     from subllm.evaluation.mask_windows import Window, mask_windows, middle_layer
@@ -84,7 +84,7 @@ def command(
     with RichProgress() as progress:
         comparison = compare_models(store, models, progress)
         if out is not None:
-            from subllm.report.mask_report import write_report
+            from subllm.report.masks.report import write_report
 
             chosen = chosen or [middle_layer(comparison.layers)]
             windows = mask_windows(store, models, chosen, shown)
@@ -132,7 +132,7 @@ def _expanded(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def _show(comparison: Comparison, *, by_layer: bool) -> None:
-    from subllm.report.mask_tables import bytes_table, distance_table, layers_table, models_table
+    from subllm.report.masks.tables import bytes_table, distance_table, layers_table, models_table
 
     tables = [models_table(comparison), distance_table(comparison), bytes_table(comparison)]
     if by_layer:

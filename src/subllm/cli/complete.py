@@ -82,7 +82,7 @@ def command(
     A running server of this store answers; without one the model is loaded for this one
     answer. Ctrl-C stops.
     """
-    from subllm.cli.asking import COMPLETIONS, Output, ask, open_client, sampling
+    from subllm.cli.ask import COMPLETIONS, Output, ask, open_client, sampling
 
     text, after = _prompt(prompt, file, suffix, fim)
     body = sampling(
@@ -121,7 +121,7 @@ def _prompt(
     prompt: str | None, file: Path | None, suffix: str | None, fim: bool
 ) -> tuple[str, str]:
     """What comes before and after the completion."""
-    from subllm.cli.asking import argument_text, read_text
+    from subllm.cli.ask import argument_text, read_text
     from subllm.errors import UsageError
 
     if prompt is not None and file is not None:

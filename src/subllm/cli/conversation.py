@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subllm.cli import console
-from subllm.cli.asking import CHAT, Answer, Client, Output, ask
+from subllm.cli.ask import CHAT, Answer, Client, Output, ask
 from subllm.errors import SubllmError
 
 PROMPT = ">>> "

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from subllm import __version__
-from subllm.cli.client import ServerClient
+from subllm.cli.server_client import ServerClient
 from subllm.errors import ServerError
 
 STOP_SECONDS = 10.0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subllm.cli import console, eval_tables
-from subllm.cli.asked import (
+from subllm.cli.context import Context, complete_name, open_context
+from subllm.cli.eval_options import (
     DIRECTORY,
     Batch,
     Format,
@@ -23,7 +24,6 @@ from subllm.cli.asked import (
     drawn,
     parse_format,
 )
-from subllm.cli.context import Context, complete_name, open_context
 
 if TYPE_CHECKING:
     from subllm.evaluation.engines import Engines
@@ -113,7 +113,7 @@ def command(
     Every completion, program and verdict is kept in a records file of JSON lines. Stopped
     halfway, the same command goes on where it was; done before, it answers from the file.
     """
-    from subllm.cli.bars import RichProgress
+    from subllm.cli.progress_bars import RichProgress
     from subllm.evaluation.domains import tasks_of
     from subllm.evaluation.engines import Engines
 

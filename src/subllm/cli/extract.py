@@ -77,9 +77,9 @@ def command(
     keeps those, and packs them for sparse kernels. Stopped halfway, the same command goes on
     where it was; done before, it answers from the store.
     """
-    from subllm.cli.bars import RichProgress
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
+    from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
 
     languages = _languages(language)

@@ -49,7 +49,7 @@ def _look(context: Context, found: Daemon) -> dict[str, Any]:
     """A server as its process and its own /health tell it."""
     import psutil
 
-    from subllm.cli.client import CONNECT_SECONDS, ServerClient
+    from subllm.cli.server_client import CONNECT_SECONDS, ServerClient
     from subllm.errors import SubllmError
 
     health: dict[str, Any] = {}

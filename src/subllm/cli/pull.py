@@ -48,8 +48,8 @@ def command(
     digest while it is written. The hub's usual HF_TOKEN, HF_ENDPOINT, HF_HOME and proxy
     variables are honoured; with SUBLLM_OFFLINE=1 no connection is ever opened.
     """
-    from subllm.cli.bars import RichProgress
     from subllm.cli.bases import fetch
+    from subllm.cli.progress_bars import RichProgress
 
     context = open_context()
     with RichProgress() as progress:

@@ -39,8 +39,8 @@ def command(
     The name of the file decides where it tells a language, else what is in it. A language
     without a sub-model falls back to the dense or the general model.
     """
-    from subllm.cli.asking import REASONS, read_text
-    from subllm.cli.routes import router_of
+    from subllm.cli.ask import REASONS, read_text
+    from subllm.cli.local_client import router_of
     from subllm.routing.router import Query
     from subllm.server.models import ModelSet
 

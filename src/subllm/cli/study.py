@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subllm.cli import console, study_tables
-from subllm.cli.asked import (
+from subllm.cli.context import Context, complete_base, open_context
+from subllm.cli.eval_options import (
     DIRECTORY,
     Batch,
     Format,
@@ -24,12 +25,11 @@ from subllm.cli.asked import (
     drawn,
     parse_format,
 )
-from subllm.cli.context import Context, complete_base, open_context
 
 if TYPE_CHECKING:
     from subllm.evaluation.study.options import StudyOptions
     from subllm.evaluation.study.run import Planned
-    from subllm.report.study_records import Study
+    from subllm.report.study.records import Study
 
 EXAMPLES = """
 subllm study --calibration general,python,java,cpp,javascript --out study
@@ -142,12 +142,12 @@ def command(
     same directory: greedy pass@1 for all models first, say, then 10 samples for some. A model
     on a task is measured once, as long as model, data and options are the same.
     """
-    from subllm.cli.bars import RichProgress
+    from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
     from subllm.evaluation.engines import Engines
     from subllm.evaluation.study.run import plan_study, report_again, run_study
-    from subllm.report.extra import drawing
-    from subllm.report.study_report import RECORDS
+    from subllm.report.canvas import library
+    from subllm.report.study.report import RECORDS
 
     out = out.expanduser()
     if report_only:
@@ -158,7 +158,7 @@ def command(
         _show(study, files, json_output)
         return
     for module in ("matplotlib.figure", "treescope"):  # not found missing after hours
-        drawing(module)
+        library(module)
     context = open_context()
     options = _options(
         base or [], calibration or [], tasks, methods, patterns, language, data or [], k,

@@ -10,7 +10,7 @@ from subllm.cli import console
 
 if TYPE_CHECKING:
     from subllm.evaluation.study.plan import StudyPlan
-    from subllm.report.study_records import Study
+    from subllm.report.study.records import Study
 
 
 def announce(plan: StudyPlan) -> None:
@@ -88,8 +88,8 @@ def plan_document(plan: StudyPlan) -> dict[str, Any]:
 
 def show(study: Study) -> None:
     """Every table of scores with what each language's own sub-model is worth."""
-    from subllm.report.study_boards import boards
-    from subllm.report.study_tables import own_language_table, scores_table
+    from subllm.report.study.boards import boards
+    from subllm.report.study.tables import own_language_table, scores_table
 
     tables = []
     for recipe in study.recipes:

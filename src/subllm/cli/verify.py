@@ -30,7 +30,7 @@ def command(
 
     Says for each thing that is wrong what to do about it. Exits with 4 when there is any.
     """
-    from subllm.cli.bars import RichProgress
+    from subllm.cli.progress_bars import RichProgress
     from subllm.errors import CorruptError
 
     store = open_context().store

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from subllm.arch.spec import ArchSpec
 from subllm.errors import PatternError, UsageError, WeightsError
 from subllm.progress import NullProgress, Progress
-from subllm.report.mask_records import ComparedModel, Comparison, Header, MatrixCounts
+from subllm.report.masks.records import ComparedModel, Comparison, Header, MatrixCounts
 from subllm.sparsity.layout import BITS, TILE_COLS, TILE_ROWS
 from subllm.sparsity.mask import Bits
 from subllm.store.manifest import ModelManifest, TensorEntry

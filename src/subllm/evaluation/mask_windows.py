@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from subllm.errors import UsageError
 from subllm.evaluation.mask_overlap import Matrix, comparable_matrices, mask_of
-from subllm.report.window_records import WindowRecord, encode_array
+from subllm.report.masks.windows import WindowRecord, encode_array
 from subllm.sparsity.layout import TILE_COLS, TILE_ROWS
 from subllm.sparsity.mask import Bits, unpack_bits
 from subllm.sparsity.packing import unpack_rows

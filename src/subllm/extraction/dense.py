@@ -11,7 +11,7 @@ import torch
 
 from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
-from subllm.extraction.memory import peak_memory_bytes
+from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared

@@ -1,9 +1,12 @@
-"""Time and memory that an extraction will take, before it starts."""
+"""Time and memory that an extraction will take, before it starts, and took."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -82,3 +85,19 @@ def estimate(
     resident = psutil.Process().memory_info().rss + _LIBRARIES
     peak = resident + states + max(block + working, head_slice, head)
     return Estimate(flops, rate, _OVERHEAD * flops / rate + 3.0, int(peak))
+
+
+def peak_memory_bytes() -> int:
+    """The high-water mark of resident memory since the process started, in bytes.
+
+    Linux keeps it per address space (VmHWM); ru_maxrss would also remember what the
+    process was before exec.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -18,8 +18,8 @@ from subllm.extraction.blocks import BlockStack
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.heldout import HeldoutStream, compare
-from subllm.extraction.memory import peak_memory_bytes
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
 from subllm.progress import Progress

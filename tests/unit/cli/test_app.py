@@ -9,7 +9,7 @@ import types
 import pytest
 
 from subllm import __version__
-from subllm.cli import app, registry
+from subllm.cli import app, commands
 from subllm.errors import LockedError, StoreError, SubllmError, UsageError
 
 
@@ -23,7 +23,7 @@ def install_command(monkeypatch: pytest.MonkeyPatch, command: object) -> None:
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["--help"]) == 0
     out = capsys.readouterr().out
-    for info in registry.COMMANDS:
+    for info in commands.COMMANDS:
         assert f"  {info.name}" in out
         assert info.summary in out
     for word in ("First steps:", "subllm extract python", "Exit codes:", "SUBLLM_HOME"):
@@ -118,7 +118,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def test_broken_pipe_is_quiet() -> None:
     code = (
-        "import sys; from subllm.cli import app, console, registry; import types\n"
+        "import sys; from subllm.cli import app, console, commands; import types\n"
         "module = types.ModuleType('subllm.cli.gc')\n"
         "module.command = lambda: [console.result('x' * 1000) for _ in range(1000)]\n"
         "sys.modules['subllm.cli.gc'] = module\n"
@@ -135,9 +135,9 @@ def test_broken_pipe_is_quiet() -> None:
         assert process.wait() in (1, app.BROKEN_PIPE)
 
 
-@pytest.mark.parametrize("info", registry.COMMANDS, ids=lambda info: info.name)
+@pytest.mark.parametrize("info", commands.COMMANDS, ids=lambda info: info.name)
 def test_every_command_has_help_that_fits(
-    info: registry.CommandInfo, capsys: pytest.CaptureFixture[str]
+    info: commands.CommandInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run([info.name, "--help"]) == 0
     out = capsys.readouterr().out

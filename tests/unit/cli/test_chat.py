@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from subllm.cli.asking import CHAT
-from subllm.cli.client import Stream
+from subllm.cli.ask import CHAT
 from subllm.cli.conversation import Conversation
+from subllm.cli.server_client import Stream
 from subllm.errors import EngineBusyError
 from subllm.store.store import Store
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from oracles.masked_models import BASE, add_model, random_masks
 
-from subllm.report.mask_records import read_comparison
-from subllm.report.window_records import read_windows
+from subllm.report.masks.records import read_comparison
+from subllm.report.masks.windows import read_windows
 from subllm.store.store import Store
 
 from .samples import Ran

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from subllm.cli import asking, client, daemon
+from subllm.cli import ask, daemon, server_client
 from subllm.runtime import loader
 from subllm.store.store import Store
 
@@ -229,7 +229,7 @@ def test_a_server_that_does_not_answer_is_passed_over(
     subllm: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(server_client, "CONNECT_SECONDS", 0.2)
     with daemon.recorded(tiny.root, "127.0.0.1", free_port()) as me:
         ran = subllm("complete", PROMPT, "-n", "2")
     assert ran.status == 0
@@ -254,7 +254,7 @@ def test_ctrl_c_stops_it(by: str, request: pytest.FixtureRequest) -> None:
         assert process.stderr.read() == b"\n"
         assert process.wait() == 130
     if by == "server":
-        asked = client.ServerClient(source.server.url)
+        asked = server_client.ServerClient(source.server.url)
         deadline = time.monotonic() + 5
         while any(m["active"] for m in asked.get("/health")["loaded"]):
             assert time.monotonic() < deadline
@@ -276,7 +276,7 @@ def test_a_terminal_gets_no_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    output = asking.Output()
+    output = ask.Output()
     output.write("a\x1b[2J\tb\r\n")
     output.write("c\x9bé")
     output.end()

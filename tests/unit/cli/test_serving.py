@@ -15,7 +15,7 @@ import pytest
 
 from subllm import __version__
 from subllm.cli import daemon
-from subllm.cli.client import ServerClient
+from subllm.cli.server_client import ServerClient
 from subllm.store.store import Store
 
 from .conftest import Live

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from oracles.domain_rows import rows_of
 
-from subllm.report.mask_records import read_comparison
-from subllm.report.study_records import read_study
+from subllm.report.masks.records import read_comparison
+from subllm.report.study.records import read_study
 from subllm.store.store import Store
 
 from .samples import Ran

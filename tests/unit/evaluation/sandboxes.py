@@ -51,7 +51,7 @@ def sandbox_or_skip(way: str = "as this user") -> Iterator[Sandbox]:
                 pytest.skip("bubblewrap is for those who are not root")
             if shutil.which("bwrap") is None:
                 pytest.skip("NO BUBBLEWRAP: apt install bubblewrap")
-            patch.setattr("subllm.evaluation.sandbox.ways.modes", lambda *_: ["bubblewrap"])
+            patch.setattr("subllm.evaluation.sandbox.means.modes", lambda *_: ["bubblewrap"])
         try:
             sandbox = Sandbox(rootless=way == "rootless")
         except SandboxError as error:

@@ -23,7 +23,7 @@ from subllm.evaluation.study.options import (
 )
 from subllm.evaluation.study.run import merged
 from subllm.evaluation.study.sources import public
-from subllm.report.study_records import Cell, Data, Drawing, Model, Recipe, Score, Study
+from subllm.report.study.records import Cell, Data, Drawing, Model, Recipe, Score, Study
 
 
 def cell(language: str, passed: dict[str, int], **changes: Any) -> Cell:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from subllm.report.mask_records import ComparedModel, Comparison, Header, MatrixCounts
-from subllm.report.window_records import WindowRecord, encode_array
+from subllm.report.masks.records import ComparedModel, Comparison, Header, MatrixCounts
+from subllm.report.masks.windows import WindowRecord, encode_array
 
 BASE = "tiny:1m"
 

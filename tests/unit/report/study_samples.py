@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from subllm.report.study_records import Cell, Command, Data, Drawing, Model, Score, Study
+from subllm.report.study.records import Cell, Command, Data, Drawing, Model, Score, Study
 
 BASE = "tiny:1m"
 GREEDY = Drawing(prompt="raw", temperature=0.0, top_p=1.0, max_tokens=512, seed=0)

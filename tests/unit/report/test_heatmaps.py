@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from subllm.errors import MissingExtraError
 from subllm.report.heatmaps import COLOURS, Panel, heatmaps
-from subllm.report.mask_pictures import layers_picture, models_picture, types_picture
+from subllm.report.masks.pictures import layers_picture, models_picture, types_picture
 
 from .samples import five, two
 

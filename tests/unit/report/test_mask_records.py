@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from subllm.errors import UsageError
-from subllm.report.mask_records import Comparison, Pair, read_comparison
+from subllm.report.masks.records import Comparison, Pair, read_comparison
+from subllm.report.masks.windows import read_windows
 from subllm.report.records import to_lines
-from subllm.report.window_records import read_windows
 
 from .samples import BASE, LABELS, counts, five, two, window
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from subllm.errors import MissingExtraError, UsageError
-from subllm.report.mask_records import read_comparison
-from subllm.report.mask_report import markdown, write_report
-from subllm.report.window_records import read_windows
+from subllm.report.masks.records import read_comparison
+from subllm.report.masks.report import markdown, write_report
+from subllm.report.masks.windows import read_windows
 
 from .samples import five, two, window
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from subllm.report.mask_records import Comparison
-from subllm.report.mask_tables import (
+from subllm.report.masks.records import Comparison
+from subllm.report.masks.tables import (
     bytes_table,
     distance_table,
     layers_table,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from subllm.errors import MissingExtraError
-from subllm.report.overlay import ALL, ALONE, NONE, categorised, overlay_page
+from subllm.report.masks.overlay import ALL, ALONE, NONE, categorised, overlay_page
 
 from .samples import window
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from subllm.errors import UsageError
-from subllm.report.study_records import Contrast, Study, read_study
+from subllm.report.study.records import Contrast, Study, read_study
 
 from .study_samples import COMMAND, cell, greedy_cells, model, sampled_cells, small
 

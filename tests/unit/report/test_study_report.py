@@ -12,15 +12,15 @@ import pytest
 from matplotlib import image
 
 from subllm.errors import MissingExtraError, UsageError
-from subllm.report.study_plots import (
+from subllm.report.study.plots import (
     figure_2_lines,
     figure_2_picture,
     scores_picture,
     table_iii_picture,
     table_iv_picture,
 )
-from subllm.report.study_records import Study
-from subllm.report.study_report import load_study, page, rewrite_masks, write_study
+from subllm.report.study.records import Study
+from subllm.report.study.report import load_study, page, rewrite_masks, write_study
 
 from .samples import five
 from .study_samples import COMMAND, cell, greedy_cells, question_cells, small

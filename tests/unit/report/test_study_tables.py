@@ -5,11 +5,11 @@ import io
 
 import pytest
 
-from subllm.report import paper
-from subllm.report.study_boards import Board, boards
-from subllm.report.study_csv import all_scores, table_iv
-from subllm.report.study_records import Contrast, Data, Solutions, Study
-from subllm.report.study_tables import (
+from subllm.report.study import paper
+from subllm.report.study.boards import Board, boards
+from subllm.report.study.csv_tables import all_scores, table_iv
+from subllm.report.study.records import Contrast, Data, Solutions, Study
+from subllm.report.study.tables import (
     beside_paper,
     domain_rows,
     own_language_table,

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from subllm.errors import SandboxError
-from subllm.evaluation.sandbox import ways, wire
+from subllm.evaluation.sandbox import means, wire
 from subllm.evaluation.sandbox.client import LauncherClient, scope_possible
 from subllm.evaluation.sandbox.limits import Limits, Outcome
 
@@ -72,7 +72,7 @@ class Sandbox:
             root.mkdir()
             for directory in (self._directory, root):
                 directory.chmod(0o711)  # runs may be other users
-            self._client = self._first_that_works(ways.modes(unsafe, rootless), root)
+            self._client = self._first_that_works(means.modes(unsafe, rootless), root)
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
@@ -88,7 +88,7 @@ class Sandbox:
                 return client
         raise SandboxError(
             f"programs cannot be contained on this machine ({'; '.join(reasons)}); "
-            f"{ways.advice()}, evaluate elsewhere, or run them unprotected with --unsafe"
+            f"{means.advice()}, evaluate elsewhere, or run them unprotected with --unsafe"
         )
 
     def _start(self, mode: str, root: Path) -> LauncherClient:

@@ -9,7 +9,7 @@ from subllm.evaluation.records import Header, Result, Sample, read_records
 from subllm.evaluation.study.models import Candidate
 from subllm.evaluation.study.sources import public
 from subllm.evaluation.study.tasks import PassTask, StudyTask
-from subllm.report.study_records import Cell, Data, Drawing, Model, Score, Solutions
+from subllm.report.study.records import Cell, Data, Drawing, Model, Score, Solutions
 from subllm.store.manifest import CalibrationRecord
 
 

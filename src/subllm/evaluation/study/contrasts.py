@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.evaluation.pass_at_k import CONFIDENCE, RESAMPLES, estimator
-from subllm.report.study_boards import Board, boards
-from subllm.report.study_records import DENSE, Cell, Contrast, Study
+from subllm.report.study.boards import Board, boards
+from subllm.report.study.records import DENSE, Cell, Contrast, Study
 
 Floats = npt.NDArray[np.float64]
 _SEED = 0

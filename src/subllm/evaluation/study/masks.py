@@ -10,10 +10,10 @@ from subllm.evaluation.mask_overlap import compare_models
 from subllm.evaluation.mask_windows import Window, mask_windows, middle_layer
 from subllm.evaluation.study.sources import public
 from subllm.progress import Progress
-from subllm.report.mask_records import Comparison
-from subllm.report.mask_report import write_report
-from subllm.report.study_records import DENSE, Recipe, Study, recipe_of, row_rank
-from subllm.report.study_report import MASKS, load_comparisons
+from subllm.report.masks.records import Comparison
+from subllm.report.masks.report import write_report
+from subllm.report.study.records import DENSE, Recipe, Study, recipe_of, row_rank
+from subllm.report.study.report import MASKS, load_comparisons
 from subllm.store.store import Store
 
 

@@ -10,7 +10,7 @@ from subllm.evaluation.records import HARNESS
 from subllm.evaluation.study.estimate import Clock, Load
 from subllm.evaluation.study.models import Candidate
 from subllm.evaluation.study.tasks import StudyTask
-from subllm.report.study_records import Study
+from subllm.report.study.records import Study
 from subllm.store.manifest import canonical_json, sha256_of
 from subllm.store.store import Store
 

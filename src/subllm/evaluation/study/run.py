@@ -35,8 +35,8 @@ from subllm.evaluation.study.plan import (
 from subllm.evaluation.study.tasks import PassTask
 from subllm.progress import Progress
 from subllm.report.files import write_file
-from subllm.report.study_records import Cell, Command, Study
-from subllm.report.study_report import RECORDS, load_study, rewrite_masks, write_study
+from subllm.report.study.records import Cell, Command, Study
+from subllm.report.study.report import RECORDS, load_study, rewrite_masks, write_study
 from subllm.runtime.bandwidth import read_bandwidth
 from subllm.store.manifest import sha256_of
 from subllm.store.store import Store

@@ -1,0 +1,153 @@
+"""Answers in this process: what the server does with a request, without HTTP.
+
+Takes the bodies and gives the events of `ServerClient`, through the server's own planner,
+engine thread and replies, so that both say the same for the same request.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Generator
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from subllm.cli import console
+from subllm.cli.server_client import Stream
+from subllm.errors import UsageError
+from subllm.routing.router import Router
+from subllm.routing.sessions import Sessions
+from subllm.runtime.request import Engine, Request
+from subllm.server.config import ServerConfig
+from subllm.server.convert import Caller, Planner
+from subllm.server.errors import ApiError
+from subllm.server.jobs import Failed, Generated, Job, JobEvent
+from subllm.server.models import ModelSet
+from subllm.server.replies import ChatReply, CompletionReply, Reply
+from subllm.server.wire import ChatBody, CompletionBody
+from subllm.server.worker import EngineWorker
+
+if TYPE_CHECKING:
+    from subllm.cli.context import Context
+
+STOP_SECONDS = 2.0  # a step takes less; loading may take longer and is not waited for
+
+
+def router_of(models: ModelSet) -> Router:
+    """A router that chooses as the server's, without a past."""
+    return Router(
+        models.sub_models, Sessions(time.monotonic), default_base=ServerConfig().default_base
+    )
+
+
+class LocalClient:
+    """The models of the store in this process, one request at a time; `close` frees them.
+    An engine stays loaded for the next request."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        models = ModelSet.of_store(context.store, self._load)
+        self._planner = Planner(models, router_of(models), ServerConfig())
+        self._worker = EngineWorker(
+            self._load, max_engines=context.settings.max_loaded_models, estimate=models.size_of
+        )
+        self._log = _OneLine(logging.WARNING)
+        logging.getLogger("subllm").addHandler(self._log)
+        self._worker.start()
+
+    def stream(self, path: str, body: dict[str, Any]) -> Stream:
+        """As `ServerClient.stream`; `path` is /v1/completions or /v1/chat/completions."""
+        reply = self._plan(path, body)
+        return Stream(reply.plan.route.reason, self._events(reply))
+
+    def close(self) -> None:
+        self._worker.stop(STOP_SECONDS)
+        logging.getLogger("subllm").removeHandler(self._log)
+
+    def _plan(self, path: str, body: dict[str, Any]) -> Reply:
+        caller = Caller()
+        try:
+            if path == "/v1/chat/completions":
+                chat = self._planner.chat(ChatBody.model_validate(body), caller)
+                return ChatReply(chat, include_usage=True)
+            completion = self._planner.completion(CompletionBody.model_validate(body), caller)
+            return CompletionReply(completion, include_usage=True)
+        except ApiError as error:
+            raise UsageError(error.message) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            raise UsageError(f"{first['loc'][0]}: {first['msg']}") from error
+
+    def _events(self, reply: Reply) -> Generator[dict[str, Any], None, None]:
+        draft = reply.plan.drafts[0]
+        events: SimpleQueue[JobEvent] = SimpleQueue()
+        request = Request("1", draft.prompt, draft.params)
+        job = Job("1", reply.plan.model.ref, request, events.put)
+        self._worker.submit(job)
+        try:
+            with _Waiting(job.model.name):
+                event = events.get()
+            yield from reply.opening()
+            while True:
+                if isinstance(event, Failed):
+                    raise event.error
+                assert isinstance(event, Generated)
+                yield from reply.feed(0, event.event)
+                if event.event.finish_reason is not None:
+                    break
+                event = events.get()
+            yield from reply.closing()
+        finally:
+            self._worker.cancel(job)
+
+    def _load(self, name: str) -> Engine:
+        from subllm.runtime.loader import load_engine
+
+        settings, store = self._context.settings, self._context.store
+        length = settings.context_length
+        if length is not None:
+            length = min(length, store.model(name).prompt.context_length)
+        return load_engine(
+            store,
+            name,
+            backend=settings.backend,
+            device=settings.device,
+            threads=settings.threads,
+            context_length=length,
+            kv_type=settings.kv_type,
+        )
+
+
+class _Waiting:
+    """Says on a terminal what is being waited for, and wipes it off again."""
+
+    def __init__(self, name: str) -> None:
+        self._text = f"{name} ..."
+
+    def __enter__(self) -> None:
+        self._write(self._text)
+
+    def __exit__(self, *_: object) -> None:
+        self._write(f"\r{' ' * len(self._text)}\r")
+
+    def _write(self, text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+class _OneLine(logging.Handler):
+    """What the engine thread logs, a line each; SUBLLM_DEBUG shows where it came from."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            message += f": {type(error).__name__}: {' '.join(str(error).split())}"
+        console.warn(message)
+        if error is not None and console.debugging():
+            traceback.print_exception(error)

@@ -1,0 +1,313 @@
+// Bindings of the decoder: Python's structures to the core's, and back.
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "decoder/step.h"
+
+namespace subllm::python {
+
+using namespace nb::literals;
+
+namespace {
+
+using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::span<const int32_t> span_of(const Tokens& tokens) { return {tokens.data(), tokens.size()}; }
+
+template <typename T>
+T field(const nb::dict& dict, const char* name) {
+  if (!dict.contains(name)) throw std::invalid_argument(std::string(name) + " is missing");
+  return nb::cast<T>(dict[name]);
+}
+
+// A number where Python may have None.
+float number_or(const nb::dict& dict, const char* name, float absent) {
+  const auto value = field<nb::object>(dict, name);
+  return value.is_none() ? absent : nb::cast<float>(value);
+}
+
+template <typename T>
+T named(const std::string& name, std::initializer_list<std::pair<const char*, T>> choices) {
+  for (const auto& [known, value] : choices)
+    if (name == known) return value;
+  throw std::invalid_argument("'" + name + "' is unknown");
+}
+
+RopeSpec rope_of(const nb::dict& dict) {
+  RopeSpec rope;
+  rope.theta = field<double>(dict, "rope_theta");
+  const auto local = field<nb::object>(dict, "local_rope_theta");
+  if (!local.is_none()) rope.local_theta = nb::cast<double>(local);
+  const auto scaling = field<nb::object>(dict, "rope_scaling");
+  if (scaling.is_none()) return rope;
+  const auto values = nb::cast<nb::dict>(scaling);
+  rope.scaling = named<RopeScaling>(field<std::string>(values, "kind"),
+                                    {{"linear", RopeScaling::linear},
+                                     {"llama3", RopeScaling::llama3}});
+  rope.factor = field<double>(values, "factor");
+  rope.low_freq_factor = field<double>(values, "low_freq_factor");
+  rope.high_freq_factor = field<double>(values, "high_freq_factor");
+  rope.original_context = field<double>(values, "original_context");
+  return rope;
+}
+
+DecoderSpec spec_of(const nb::dict& dict) {
+  DecoderSpec spec;
+  spec.hidden = field<int64_t>(dict, "hidden_size");
+  spec.intermediate = field<int64_t>(dict, "intermediate_size");
+  spec.layers = field<int64_t>(dict, "num_layers");
+  spec.heads = field<int64_t>(dict, "num_heads");
+  spec.kv_heads = field<int64_t>(dict, "num_kv_heads");
+  spec.head_dim = field<int64_t>(dict, "head_dim");
+  spec.vocab = field<int64_t>(dict, "vocab_size");
+  spec.norm = named<NormKind>(field<std::string>(dict, "norm"),
+                              {{"rmsnorm", NormKind::rms}, {"layernorm", NormKind::layer}});
+  spec.norm_eps = field<float>(dict, "norm_eps");
+  spec.norm_offset = field<float>(dict, "norm_offset");
+  spec.activation = named<Activation>(field<std::string>(dict, "activation"),
+                                      {{"silu", Activation::silu},
+                                       {"gelu", Activation::gelu},
+                                       {"gelu_tanh", Activation::gelu_tanh}});
+  spec.gated = field<bool>(dict, "gated");
+  spec.rope = rope_of(dict);
+  const auto window = field<nb::object>(dict, "sliding_window");
+  spec.window = window.is_none() ? 0 : nb::cast<int64_t>(window);
+  spec.sliding = field<std::vector<bool>>(dict, "sliding_layers");
+  spec.attn_scale = field<float>(dict, "attn_scale");
+  spec.attn_softcap = number_or(dict, "attn_softcap", 0.0f);
+  spec.final_softcap = number_or(dict, "final_softcap", 0.0f);
+  spec.embed_scale = field<float>(dict, "embed_scale");
+  return spec;
+}
+
+// Reads one block's weights; `keep` gets the matrices, whose planes must outlive the decoder.
+class WeightReader {
+ public:
+  WeightReader(const nb::dict& dict, std::vector<nb::object>& keep) : dict_(dict), keep_(keep) {}
+
+  PackedView matrix(const std::string& name) {
+    if (!dict_.contains(name.c_str())) return {};
+    keep_.emplace_back(dict_[name.c_str()]);
+    return nb::cast<MatrixHandle&>(keep_.back()).view;
+  }
+  std::vector<float> vector(const std::string& name) {
+    if (!dict_.contains(name.c_str())) return {};
+    const auto values = nb::cast<Logits>(dict_[name.c_str()]);
+    std::vector<float> copy(values.size());  // byte by byte: a mapped vector may be unaligned
+    if (!copy.empty()) std::memcpy(copy.data(), values.data(), copy.size() * sizeof(float));
+    return copy;
+  }
+  LinearWeights linear(const std::string& name) { return {matrix(name), vector(name + "_bias")}; }
+  NormWeights norm(const std::string& name) { return {vector(name), vector(name + "_bias")}; }
+
+ private:
+  const nb::dict& dict_;
+  std::vector<nb::object>& keep_;
+};
+
+DecoderWeights weights_of(const nb::dict& shared, const std::vector<nb::dict>& layers,
+                          std::vector<nb::object>& keep) {
+  DecoderWeights weights;
+  WeightReader reader(shared, keep);
+  weights.embedding = reader.matrix("embedding");
+  weights.head = reader.matrix("head");
+  weights.final_norm = reader.norm("final_norm");
+  for (const nb::dict& layer : layers) {
+    WeightReader part(layer, keep);
+    weights.layers.push_back({
+        part.norm("input_norm"), part.norm("post_attention_norm"), part.norm("mlp_norm"),
+        part.norm("post_mlp_norm"), part.norm("q_norm"), part.norm("k_norm"), part.linear("q"),
+        part.linear("k"), part.linear("v"), part.linear("o"), part.linear("gate"),
+        part.linear("up"), part.linear("down")});
+  }
+  return weights;
+}
+
+// A draw as Python packs it; `history` keeps the tokens alive while they are read.
+Draw draw_of(const nb::tuple& values, std::vector<Tokens>& alive) {
+  if (nb::len(values) != 12) throw std::invalid_argument("a draw has 12 fields");
+  Draw draw;
+  draw.params.temperature = nb::cast<double>(values[0]);
+  draw.params.top_k = nb::cast<int64_t>(values[1]);
+  draw.params.top_p = nb::cast<double>(values[2]);
+  draw.params.min_p = nb::cast<double>(values[3]);
+  draw.params.repetition_penalty = nb::cast<double>(values[4]);
+  draw.params.presence_penalty = nb::cast<double>(values[5]);
+  draw.params.frequency_penalty = nb::cast<double>(values[6]);
+  draw.params.logit_bias = nb::cast<std::vector<std::pair<int64_t, double>>>(values[7]);
+  alive.push_back(nb::cast<Tokens>(values[8]));
+  draw.history = span_of(alive.back());
+  draw.prompt_length = nb::cast<int64_t>(values[9]);
+  draw.uniform = nb::cast<double>(values[10]);
+  draw.logprobs = nb::cast<int64_t>(values[11]);
+  return draw;
+}
+
+nb::tuple tuple_of(const TokenLogprob& value) {
+  nb::list top;
+  for (const auto& [token, logprob] : value.top) top.append(nb::make_tuple(token, logprob));
+  return nb::make_tuple(value.token, value.logprob, nb::tuple(top));
+}
+
+class DecoderHandle {
+ public:
+  DecoderHandle(const nb::dict& spec, const nb::dict& shared, const std::vector<nb::dict>& layers,
+                const std::string& kv, int threads, bool exact) {
+    const DecoderOptions options{named<KvType>(kv, {{"float32", KvType::f32},
+                                                    {"bfloat16", KvType::bf16},
+                                                    {"int8", KvType::int8}}),
+                                 threads, exact};
+    decoder_ = std::make_unique<Decoder>(spec_of(spec), weights_of(shared, layers, keep_), options);
+  }
+
+  // The decoder, for one caller at a time: others meet an error, not a data race.
+  class Use {
+   public:
+    explicit Use(DecoderHandle& handle) : lock_(handle.mutex_, std::try_to_lock) {
+      if (!lock_.owns_lock()) throw std::runtime_error("another thread is using this model");
+      if (!handle.decoder_) throw std::runtime_error("this model is closed");
+      decoder_ = handle.decoder_.get();
+    }
+    Decoder& operator*() const { return *decoder_; }
+    Decoder* operator->() const { return decoder_; }
+
+   private:
+    std::unique_lock<std::mutex> lock_;
+    Decoder* decoder_;
+  };
+
+  void close() {
+    const Use use(*this);
+    decoder_.reset();
+    keep_.clear();
+  }
+
+ private:
+  std::vector<nb::object> keep_;
+  std::unique_ptr<Decoder> decoder_;
+  std::mutex mutex_;
+};
+
+using Use = DecoderHandle::Use;
+
+nb::list step(DecoderHandle& handle, const std::vector<nb::tuple>& chunks) {
+  const Use decoder(handle);
+  std::vector<Tokens> alive;
+  std::vector<StepChunk> work;
+  for (const nb::tuple& chunk : chunks) {
+    if (nb::len(chunk) != 4) throw std::invalid_argument("a chunk has 4 fields");
+    alive.push_back(nb::cast<Tokens>(chunk[2]));
+    work.push_back({nb::cast<int64_t>(chunk[0]), nb::cast<int64_t>(chunk[1]),
+                    span_of(alive.back()), {}});
+    if (!chunk[3].is_none()) work.back().draw = draw_of(nb::cast<nb::tuple>(chunk[3]), alive);
+  }
+  std::vector<std::optional<Choice>> choices;
+  {
+    nb::gil_scoped_release release;
+    choices = subllm::step(*decoder, work);
+  }
+  nb::list result;
+  for (const auto& choice : choices) {
+    if (!choice) {
+      result.append(nb::none());
+      continue;
+    }
+    nb::object logprob = nb::none();
+    if (choice->logprob) logprob = tuple_of(*choice->logprob);
+    result.append(nb::make_tuple(choice->token, logprob));
+  }
+  return result;
+}
+
+nb::list score(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& tokens,
+               const Tokens& targets, int64_t top) {
+  const Use decoder(handle);
+  std::vector<TokenLogprob> scores;
+  {
+    nb::gil_scoped_release release;
+    scores = subllm::score(*decoder, slab, start, span_of(tokens), span_of(targets), top);
+  }
+  nb::list result;
+  for (const TokenLogprob& value : scores) result.append(tuple_of(value));
+  return result;
+}
+
+// The logits of every token of one chunk, for tests.
+void logits(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& tokens,
+            Matrix<float> out) {
+  const Use decoder(handle);
+  const auto count = static_cast<int64_t>(tokens.size());
+  expect_size("out", out.size(), count * decoder->spec().vocab);
+  nb::gil_scoped_release release;
+  const Chunk chunk{slab, start, span_of(tokens), 0, count};
+  decoder->forward({&chunk, 1});
+  const auto values = decoder->logits(0, count);
+  std::memcpy(out.data(), values.data(), values.size_bytes());
+}
+
+std::span<const float> logits_of(const Logits& array) {
+  if (array.size() == 0) throw std::invalid_argument("there are no logits");
+  return {array.data(), array.size()};
+}
+
+int64_t sample(const Logits& array, const nb::tuple& values) {
+  const std::span<const float> given = logits_of(array);
+  std::vector<Tokens> alive;
+  const Draw draw = draw_of(values, alive);
+  check_draw(draw, static_cast<int64_t>(given.size()));
+  nb::gil_scoped_release release;
+  std::vector<float> adjusted(given.begin(), given.end());
+  adjust(draw, adjusted);
+  return subllm::sample(draw, adjusted);
+}
+
+nb::tuple logprob(const Logits& array, int64_t token, int64_t top) {
+  const std::span<const float> given = logits_of(array);
+  if (token < 0 || token >= static_cast<int64_t>(given.size()) || top < 0)
+    throw std::invalid_argument("token or top is out of range");
+  return tuple_of(logprob_of(token, top, given));
+}
+
+}  // namespace
+
+void bind_decoder(nb::module_& m) {
+  nb::class_<DecoderHandle>(m, "Decoder",
+                            "A model over mapped weights. ValueError for arguments that do not "
+                            "fit, RuntimeError when it is closed or in use.")
+      .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<nb::dict>&,
+                    const std::string&, int, bool>(),
+           "spec"_a, "shared"_a, "layers"_a, "kv"_a = "bfloat16", "threads"_a = 0,
+           "exact"_a = false,
+           "spec: fields of ArchSpec. shared: embedding, head, final_norm. layers: for each "
+           "block q, k, v, o, gate, up, down (Matrix) and norms (float32), with `_bias`.")
+      .def_prop_ro("kv_block_bytes",
+                   [](DecoderHandle& self) { return Use(self)->cache().layout().block_bytes; })
+      .def_prop_ro("kv_bytes", [](DecoderHandle& self) { return Use(self)->cache().bytes(); })
+      .def("kv_open", [](DecoderHandle& self) { return Use(self)->cache().open(); })
+      .def("kv_fork", [](DecoderHandle& self, int64_t slab, int64_t length) {
+        return Use(self)->cache().fork(slab, length);
+      }, "slab"_a, "length"_a)
+      .def("kv_close", [](DecoderHandle& self, int64_t slab) { Use(self)->cache().close(slab); },
+           "slab"_a)
+      .def("step", &step, "chunks"_a,
+           "[(slab, start, int32 tokens, draw or None)] -> [None or (token, logprob or None)].")
+      .def("score", &score, "slab"_a, "start"_a, "tokens"_a.noconvert(), "targets"_a.noconvert(),
+           "top"_a, "[(token, log-probability, ((token, log-probability), ...))] of the targets.")
+      .def("logits", &logits, "slab"_a, "start"_a, "tokens"_a.noconvert(), "out"_a.noconvert(),
+           "Fills float32 [tokens, vocab].")
+      .def("close", &DecoderHandle::close);
+  m.def("sample", &sample, "logits"_a.noconvert(), "draw"_a, "The token that a draw chooses.");
+  m.def("logprob", &logprob, "logits"_a.noconvert(), "token"_a, "top"_a,
+        "(token, log-probability, alternatives) under float32 [vocab].");
+}
+
+}  // namespace subllm::python

@@ -1,0 +1,35 @@
+// One step of an engine on a decoder: a forward pass, then tokens or log-probabilities.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "decoder/decoder.h"
+#include "decoder/sample.h"
+
+namespace subllm {
+
+struct StepChunk {
+  int64_t slab, start;
+  std::span<const int32_t> tokens;
+  std::optional<Draw> draw;  // none: no token is wanted
+};
+
+struct Choice {
+  int64_t token;
+  std::optional<TokenLogprob> logprob;
+};
+
+// A choice for each chunk with a draw. Throws std::invalid_argument for chunks or draws that
+// do not fit, before anything has changed, and std::runtime_error for logits without order.
+std::vector<std::optional<Choice>> step(Decoder& decoder, std::span<const StepChunk> chunks);
+
+// Log-probabilities of targets[i] after tokens[i], with `top` alternatives each; there may be
+// fewer targets than tokens. Throws as `step` does.
+std::vector<TokenLogprob> score(Decoder& decoder, int64_t slab, int64_t start,
+                                std::span<const int32_t> tokens, std::span<const int32_t> targets,
+                                int64_t top);
+
+}  // namespace subllm

@@ -1,0 +1,39 @@
+// Products of packed matrices with a prepared input.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core.h"
+#include "product/input.h"
+#include "threads/pool.h"
+
+namespace subllm {
+
+struct Product {
+  const PackedView* matrix;
+  const float* bias;   // [rows], or null
+  float* out;          // [tokens][out_stride]
+  int64_t out_stride;  // at least rows
+};
+
+// out[t][r] = bias[r] + sum over c of W[r, c] x[t, c], for every product of the span in one
+// parallel region. All matrices have the input's columns. With int8 or int4 weights and the
+// int8 form,
+//
+//     out[t][r] = bias[r] + ((p_0 + p_1) + p_2) + ...,  p_g = float(i_g) * (w_scale * x_scale)
+//
+// where i_g is the exact integer product of group g: the same bits on every machine, for
+// every number of tokens and threads. With bf16 weights the order of the sum is the
+// kernel's; it depends on neither threads nor token values. Throws std::logic_error for an
+// input that lacks the form or has other columns.
+void multiply(Pool& pool, const Input& input, std::span<const Product> products,
+              const Kernels& with = kernels());
+
+// Throws std::invalid_argument unless every tile's masks keep as many weights as there are
+// values (or at most `slots` in a block), so that no kernel reads past the plane. To be
+// called once for a matrix that comes from outside. Returns whether every 16 columns keep
+// eight weights, as patterns like 8:16 and 2:4 do: kernels then know where runs divide.
+bool check_masks(Pool& pool, const PackedView& view);
+
+}  // namespace subllm
