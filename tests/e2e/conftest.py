@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BASE = "qwen2.5-coder:0.5b"
 PROGRAM = Path(sys.executable).with_name("subllm")
+SAMPLES = "8"
+"""Calibration sequences of every sub-model here: what is tested does not depend on more."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,16 @@ def tour(machine: Machine) -> list[Run]:
     runs = []
     for block in blocks:
         script = block.replace("127.0.0.1:11435", f"127.0.0.1:{machine.port}")
+        script = re.sub(r"(?m)^subllm extract .*", rf"\g<0> --samples {SAMPLES}", script)
         runs.append(machine.shell(script, SUBLLM_PORT=str(machine.port)))
     return runs
 
 
 @pytest.fixture(scope="session")
 def languages(machine: Machine, tour: list[Run]) -> Machine:
-    """Sub-models of the other three languages too, on few samples; Python is the tour's."""
+    """Sub-models of the other three languages too; Python is the tour's."""
     for language in ("java", "cpp", "javascript"):
-        machine.ok("extract", language, "--samples", "16")
+        machine.ok("extract", language, "--samples", SAMPLES)
     return machine
 
 

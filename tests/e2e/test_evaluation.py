@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import BASE, Machine, Run
+from .conftest import BASE, SAMPLES, Machine, Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -57,7 +57,8 @@ def test_study_compares_the_sub_model_with_its_dense_base(
 ) -> None:
     out = tmp_path / "study"
     run = machine.ok(
-        *("study", "--base", BASE, "--calibration", "python", "--language", "python"),
+        *("study", "--base", BASE, "--calibration", "python", "--sequences", SAMPLES),
+        *("--language", "python"),
         *("--tasks", "humaneval-x,perplexity", "--data", f"humaneval-x={PROBLEMS}"),
         *("--out", str(out), "--records", str(tmp_path / "records"), "--json"),
     )

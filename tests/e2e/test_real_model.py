@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
-from .conftest import BASE, PROGRAM, ROOT, Machine, Run, tour_commands
+from .conftest import BASE, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -42,7 +42,7 @@ def test_tour_of_the_readme(tour: list[Run]) -> None:
 
 def test_cached_plan_answers_at_once(machine: Machine, tour: list[Run]) -> None:
     started = time.monotonic()
-    document = machine.ok("extract", "python", "--json").document
+    document = machine.ok("extract", "python", "--samples", SAMPLES, "--json").document
     assert document["cached"] and document["name"] == f"{BASE}-python"
     assert time.monotonic() - started < 30
     loss = document["perplexity"]["python"]
@@ -109,7 +109,7 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
 
 
 def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
-    command = ["extract", "general", "--samples", "8", "--tag", "killed"]
+    command = ["extract", "general", "--samples", SAMPLES, "--tag", "killed"]
     child = subprocess.Popen(
         [PROGRAM, *command], env=machine.environment, stderr=subprocess.PIPE, text=True
     )
@@ -130,12 +130,12 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
     """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
     time."""
-    ours = machine.ok("extract", "python", "--samples", "8", "--tag", "plain", "--json").document
+    ours = machine.ok("extract", "python", "--samples", SAMPLES, "--json").document
     out = machine.home / "plain.json"
     subprocess.run(
         [
             sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
-            "--samples", "8", "--json", ours["name"], "--compute", ours["compute"],
+            "--samples", SAMPLES, "--json", ours["name"], "--compute", ours["compute"],
         ],
         env=machine.environment, check=True,
     )  # fmt: skip
