@@ -26,7 +26,9 @@ def command(
 ) -> None:
     """Free space that no name needs: leftovers of cut-off downloads and extractions,
     replaced models. What another process is writing right now is spared."""
-    report = open_context().store.gc(dry_run)
+    from subllm.store.collect import gc
+
+    report = gc(open_context().store, dry_run)
     if json_output:
         console.emit_json(asdict(report))
         return

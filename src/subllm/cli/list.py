@@ -41,8 +41,10 @@ def command(
 
 
 def _list_store(context: Context, json_output: bool) -> None:
+    from subllm.store.sizes import all_sizes
+
     store = context.store
-    sizes = store.all_sizes()
+    sizes = all_sizes(store)
     found = {name: _manifest(context, digest) for name, digest in store.names().items()}
     if json_output:
         console.emit_json([_document(name, found[name], sizes[name]) for name in found])

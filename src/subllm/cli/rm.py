@@ -31,6 +31,7 @@ def command(
     Asks first on a terminal; elsewhere --yes is needed.
     """
     from subllm.errors import UsageError
+    from subllm.store.collect import remove
 
     store = open_context().store
     names = list(dict.fromkeys(names))
@@ -39,7 +40,7 @@ def command(
     listed = ", ".join(names)
     if not console.confirm(f"Remove {listed}?", yes=yes):
         raise UsageError(f"nothing was removed; say --yes to remove {listed}")
-    reports = [store.remove(name) for name in names]
+    reports = [remove(store, name) for name in names]
     if json_output:
         console.emit_json([asdict(report) for report in reports])
         return

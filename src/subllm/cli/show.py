@@ -36,10 +36,12 @@ def command(
     ] = False,
 ) -> None:
     """Show how a model was made, how big it is and what it lost."""
+    from subllm.store.sizes import sizes_of
+
     store = open_context().store
     digest = store.resolve(name)
     manifest = store.manifest(digest)
-    sizes = store.sizes(name)
+    sizes = sizes_of(store, name)
     run = store.run_record(digest)
     if licence:
         terms = (manifest if manifest.kind == "base" else manifest.base).licence

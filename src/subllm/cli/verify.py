@@ -32,10 +32,11 @@ def command(
     """
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import CorruptError
+    from subllm.store.verify import verify
 
     store = open_context().store
     with RichProgress() as progress:
-        results = store.verify(names or None, progress)
+        results = verify(store, names or None, progress)
     if json_output:
         console.emit_json([_document(result) for result in results])
     else:

@@ -15,16 +15,13 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from subllm.errors import StoreError
 from subllm.store.files import disk_errors, remove_tree, tree_size
 from subllm.store.locks import live_pins
-from subllm.store.manifest import BaseManifest, Manifest
+from subllm.store.manifest import BaseManifest, blob_digests
 from subllm.store.refs import read_refs, write_refs
-
-if TYPE_CHECKING:
-    from subllm.store.store import Store
+from subllm.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,6 @@ class RemoveReport:
     freed: int  # bytes
     shared: int  # bytes of blobs that stay
     shared_with: tuple[str, ...]  # names that need those
-
-
-def blob_digests(manifest: Manifest) -> tuple[str, ...]:
-    """The blobs that a manifest needs; files kept outside the store are not among them."""
-    if isinstance(manifest, BaseManifest):
-        outside = (file.hub_path or file.local_path for file in manifest.files)
-        pairs = zip(manifest.files, outside, strict=True)
-        return tuple(file.digest for file, path in pairs if path is None)
-    return (manifest.blobs.own, manifest.blobs.shared, manifest.blobs.tokenizer)
 
 
 def needs(store: Store, digest: str) -> set[Path]:

@@ -151,6 +151,15 @@ _ADAPTER: TypeAdapter[Manifest] = TypeAdapter(
 )
 
 
+def blob_digests(manifest: Manifest) -> tuple[str, ...]:
+    """The blobs that a manifest needs; files kept outside the store are not among them."""
+    if isinstance(manifest, BaseManifest):
+        outside = (file.hub_path or file.local_path for file in manifest.files)
+        pairs = zip(manifest.files, outside, strict=True)
+        return tuple(file.digest for file, path in pairs if path is None)
+    return (manifest.blobs.own, manifest.blobs.shared, manifest.blobs.tokenizer)
+
+
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: the form that digests cover."""
     return json.dumps(

@@ -6,7 +6,7 @@ Tensors come memory-mapped; nothing is copied or hashed on the way (that is `ver
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,8 @@ from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import PackedTensor
 from subllm.store.manifest import ModelManifest
+from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from subllm.store.store import Store
 
 
 class ModelFiles:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from subllm.errors import StoreError
-from subllm.store.collect import blob_digests
-from subllm.store.manifest import BaseManifest
-
-if TYPE_CHECKING:
-    from subllm.store.store import Store
+from subllm.store.manifest import BaseManifest, blob_digests
+from subllm.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,17 @@ class Sizes:
         return self.own + self.shared
 
 
+def sizes_of(store: Store, name: str) -> Sizes:
+    """`Sizes` of one name; UnknownNameError."""
+    store.resolve(name)
+    return all_sizes(store)[name]
+
+
 def all_sizes(store: Store) -> dict[str, Sizes]:
-    """`Sizes` of every name. Damage does not fail a listing, it is told in the result."""
+    """`Sizes` of every name, reading each manifest once.
+
+    Damage does not fail a listing, it is told in the result.
+    """
     blobs: dict[str, tuple[str, ...]] = {}
     outside: dict[str, int] = {}
     names = store.names()

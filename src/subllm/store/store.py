@@ -9,23 +9,21 @@ so that a `gc` beside it spares what no name leads to yet.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from subllm.errors import CorruptError, StoreError, UnknownNameError, UsageError
-from subllm.progress import Progress
-from subllm.store import collect, sizes, verify
 from subllm.store.blobs import BlobStore, check_digest
-from subllm.store.collect import GcReport, RemoveReport
 from subllm.store.files import disk_errors, write_atomic
 from subllm.store.manifest import (
     BaseManifest,
     Manifest,
     ModelManifest,
     RunRecord,
+    blob_digests,
     canonical_json,
     decode,
     encode,
@@ -33,8 +31,6 @@ from subllm.store.manifest import (
 )
 from subllm.store.names import MAX_LENGTH, check_name, kind_of, split_model_name
 from subllm.store.refs import read_refs, write_refs
-from subllm.store.sizes import Sizes
-from subllm.store.verify import VerifyResult
 from subllm.store.workspace import Workspace
 
 
@@ -72,7 +68,7 @@ class Store:
         with self.workspace.mutation():
             manifest = self.manifest(digest)
             _check_fits(name, manifest)
-            for blob in collect.blob_digests(manifest):
+            for blob in blob_digests(manifest):
                 self.blobs.path(blob)
             names = self.names()
             before = names.get(name)
@@ -139,7 +135,7 @@ class Store:
             if (
                 isinstance(manifest, ModelManifest)
                 and manifest.plan == plan_digest
-                and all(map(self.blobs.has, collect.blob_digests(manifest)))
+                and all(map(self.blobs.has, blob_digests(manifest)))
             ):
                 return name, manifest
         return None
@@ -171,31 +167,6 @@ class Store:
 
     def run_record_path(self, digest: str) -> Path:
         return self.workspace.manifests / f"{check_digest(digest)}.run.json"
-
-    # Room
-
-    def remove(self, name: str) -> RemoveReport:
-        """Drop `name` and delete what only it needed; see `collect.remove`."""
-        return collect.remove(self, name)
-
-    def gc(self, dry_run: bool = False) -> GcReport:
-        """Delete what no name and no live writer needs; see `collect.gc`."""
-        return collect.gc(self, dry_run)
-
-    def sizes(self, name: str) -> Sizes:
-        """Bytes of one name, its own and shared; UnknownNameError."""
-        self.resolve(name)
-        return sizes.all_sizes(self)[name]
-
-    def all_sizes(self) -> dict[str, Sizes]:
-        """`sizes` of every name, reading each manifest once."""
-        return sizes.all_sizes(self)
-
-    def verify(
-        self, names: Iterable[str] | None = None, progress: Progress | None = None
-    ) -> list[VerifyResult]:
-        """Re-hash what `names` (all when None) need; see `verify.verify`."""
-        return verify.verify(self, names, progress)
 
     # Work
 

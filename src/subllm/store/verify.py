@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from subllm.errors import StoreError, SubllmError
 from subllm.progress import NullProgress, Progress
-from subllm.store.collect import blob_digests
 from subllm.store.files import disk_errors, hash_file
-from subllm.store.manifest import BaseManifest, FileEntry, Manifest, ModelManifest
+from subllm.store.manifest import (
+    BaseManifest,
+    FileEntry,
+    Manifest,
+    ModelManifest,
+    blob_digests,
+)
+from subllm.store.model_files import ModelFiles
 from subllm.store.names import kind_of
-
-if TYPE_CHECKING:
-    from subllm.store.model_files import ModelFiles
-    from subllm.store.store import Store
+from subllm.store.store import Store
 
 _TASK = "verify"
 
@@ -139,9 +141,6 @@ class _Run:
 
     def _check_contents(self, name: str, manifest: ModelManifest) -> list[Problem]:
         """Do the tables of the packed files and the tokenizer say what the manifest says?"""
-        # Only this needs the packed format and the tokenizers, which take time to import.
-        from subllm.store.model_files import ModelFiles
-
         try:
             with ModelFiles(self._store, manifest) as files:
                 complaints = list(disagreements(files))

@@ -11,6 +11,7 @@ import pytest
 
 from subllm.errors import BackendError
 from subllm.runtime import bandwidth
+from subllm.store.collect import remove
 from subllm.store.manifest import RunRecord, sha256_of
 from subllm.store.store import Store
 
@@ -89,7 +90,7 @@ def test_without_the_dense_base(tiny: Store, subllm: Command) -> None:
     ran = subllm("bench", f"{BASE}-java", "--no-dense", "--repeat", "1", *SMALL)
     assert "BESIDE" not in ran.out
     assert ran.err == "round 1 of 1\n"
-    tiny.remove(f"{BASE}-dense")
+    remove(tiny, f"{BASE}-dense")
     ran = subllm("bench", f"{BASE}-java", "--repeat", "1", "--json", *SMALL)
     assert [m["name"] for m in ran.json["models"]] == [f"{BASE}-java"]
     assert ran.err.splitlines()[0] == (
@@ -122,8 +123,8 @@ def test_the_sub_model_made_last_is_the_default(tiny: Store, subllm: Command) ->
     ran = subllm("bench", *options)
     assert ran.json["models"][0]["name"] == f"{BASE}-java"
     assert ran.err.startswith(f"measuring {BASE}-java, the one made last")
-    tiny.remove(f"{BASE}-java")
-    tiny.remove(f"{BASE}-python")
+    remove(tiny, f"{BASE}-java")
+    remove(tiny, f"{BASE}-python")
     ran = subllm("bench", *options)
     assert ran.json["models"][0]["name"] == f"{BASE}-dense"
     assert ran.err == "round 1 of 1\n"

@@ -12,6 +12,7 @@ from oracles.masked_models import BASE, add_model, random_masks
 
 from subllm.report.masks.records import read_comparison
 from subllm.report.masks.windows import read_windows
+from subllm.store.collect import remove
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -115,11 +116,11 @@ def test_a_base_stands_for_its_sub_models(masked: Store, subllm: Command) -> Non
         assert {model["name"] for model in models} == set(SEEDS)
     assert len(subllm("compare", BASE, DENSE, "--json").json["models"]) == 4
     for name in (JAVA, GENERAL):
-        masked.remove(name)
+        remove(masked, name)
     ran = subllm("compare", BASE)
     assert (ran.status, ran.out) == (2, "")
     assert f"{BASE} has only {PYTHON}; make more with 'subllm extract LANGUAGE" in ran.err
-    masked.remove(PYTHON)
+    remove(masked, PYTHON)
     assert "has no sub-model yet" in subllm("compare", BASE).err
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from subllm.store.collect import remove
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -236,7 +237,7 @@ def test_perplexity_and_agreement(tiny: Store, subllm: Command, tmp_path: Path) 
 
 
 def test_no_dense_base_to_agree_with(tiny: Store, subllm: Command) -> None:
-    tiny.remove(f"{BASE}-dense")
+    remove(tiny, f"{BASE}-dense")
     ran = subllm("eval", MODEL, "--task", "agreement")
     assert (ran.status, ran.out) == (2, "")
     assert f"run 'subllm add {BASE}'" in ran.err

@@ -16,6 +16,7 @@ import pytest
 from subllm import __version__
 from subllm.cli import daemon
 from subllm.cli.server_client import ServerClient
+from subllm.store.collect import remove
 from subllm.store.store import Store
 
 from .conftest import Live
@@ -176,7 +177,7 @@ def test_a_new_model_is_served_at_once(live: Live, subllm: Command) -> None:
         ran = subllm("complete", "int main() {", "-l", "c++", "-n", "2", "--json")
         assert ran.json["model"] == name
     finally:
-        live.store.remove(name)
+        remove(live.store, name)
     ran = subllm("complete", "int main() {", "-l", "c++", "-n", "2", "--json")
     assert (ran.json["model"], ran.json["route"]) == (f"{BASE}-dense", "fallback")
 

@@ -22,6 +22,7 @@ from oracles.domain_rows import rows_of
 
 from subllm.report.masks.records import read_comparison
 from subllm.report.study.records import read_study
+from subllm.store.collect import remove
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -158,7 +159,7 @@ def test_grid_records_tables_and_pictures(
     # All but the records can be made again from them, without models or data.
     for name in files - {"study.jsonl", f"{masks}/masks.jsonl", f"{masks}/overlay.jsonl"}:
         (out / name).unlink()
-    tiny.remove(tagged)
+    remove(tiny, tagged)
     ran = subllm("study", "--out", str(out), "--report-only")
     assert ran.status == 0, ran.err
     drawn = f"{masks}/overlay.html"  # its drawing library numbers elements at random

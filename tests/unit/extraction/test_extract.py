@@ -21,8 +21,10 @@ from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions
 from subllm.progress import NullProgress
 from subllm.sparsity.packing import pack, unpack, unpack_mask
+from subllm.store.collect import remove
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import open_model
+from subllm.store.verify import verify
 
 from .conftest import BASE, prepared_for, tokens_for
 from .tiny import FAMILIES
@@ -176,7 +178,7 @@ def test_same_plan_gives_the_same_digests(store, add_base, tmp_path: Path) -> No
     held = {"python": tokens_for(2, 16, seed=3)}
     options = ExtractOptions("python", heldout=held)
     first = extract(store, prepared_for(store, options), NullProgress())
-    store.remove(first.name)
+    remove(store, first.name)
     second = extract(store, prepared_for(store, options), NullProgress())
     assert not second.cached
     assert second.digest == first.digest
@@ -208,7 +210,7 @@ extract(store, prepared_for(store, ExtractOptions("python")), NullProgress(), on
 def test_killed_run_resumes_at_its_block(store, add_base, tmp_path: Path, stop: int) -> None:
     add_base("qwen2")
     reference = extract(store, prepared_for(store, ExtractOptions("python")), NullProgress()).digest
-    store.remove(f"{BASE}-python")
+    remove(store, f"{BASE}-python")
     home = tmp_path / "home"
     tests = Path(__file__).parents[2]
     code = textwrap.dedent(_CHILD).format(
@@ -225,7 +227,7 @@ def test_killed_run_resumes_at_its_block(store, add_base, tmp_path: Path, stop: 
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert store.names().get(f"{BASE}-python") is None
-    assert all(result.ok for result in store.verify(None, NullProgress()))
+    assert all(result.ok for result in verify(store, None, NullProgress()))
     notes = Notes()
     report = extract(store, prepared_for(store, ExtractOptions("python")), notes)
     assert report.resumed_at == stop

@@ -19,8 +19,11 @@ from unit.store.samples import (
 )
 
 from subllm.errors import StoreError, UnknownNameError
+from subllm.store.collect import gc, remove
 from subllm.store.manifest import sha256_of
+from subllm.store.sizes import all_sizes, sizes_of
 from subllm.store.store import Store
+from subllm.store.verify import verify
 
 PYTHON = f"{BASE}-python"
 JAVA = f"{BASE}-java"
@@ -38,23 +41,23 @@ def digests(*contents: bytes) -> set[str]:
 def test_removing_frees_what_only_that_name_needed(store: Store) -> None:
     add_model(store, PYTHON, bytes(1000), shared=bytes(500))
     java = add_model(store, JAVA, b"java", shared=bytes(500))
-    sizes = store.all_sizes()
+    sizes = all_sizes(store)
     assert sizes[PYTHON].own == 1000
     assert sizes[PYTHON].shared == 500 + len(b"tokenizer")
     assert sizes[PYTHON].shared_with == (JAVA,)
     assert sizes[PYTHON].total == 1509
 
-    report = store.remove(PYTHON)
+    report = remove(store, PYTHON)
     assert report.freed >= 1000
     assert report.shared == 509
     assert report.shared_with == (JAVA,)
     assert store.names() == {JAVA: java}
     assert blobs_of(store) == digests(b"java", bytes(500), b"tokenizer")
-    assert store.sizes(JAVA).own == 4 + 509
-    assert store.sizes(JAVA).shared_with == ()
-    assert store.gc().freed == 0
+    assert sizes_of(store, JAVA).own == 4 + 509
+    assert sizes_of(store, JAVA).shared_with == ()
+    assert gc(store).freed == 0
 
-    last = store.remove(JAVA)
+    last = remove(store, JAVA)
     assert (last.shared, last.shared_with) == (0, ())
     assert files_below(store.workspace.blobs, store.workspace.manifests) == set()
 
@@ -62,41 +65,41 @@ def test_removing_frees_what_only_that_name_needed(store: Store) -> None:
 def test_removing_an_unknown_name(store: Store) -> None:
     add_model(store, PYTHON, b"own")
     with pytest.raises(UnknownNameError, match="did you mean"):
-        store.remove(f"{BASE}-pyton")
+        remove(store, f"{BASE}-pyton")
     with pytest.raises(UnknownNameError):
-        store.sizes(JAVA)
+        sizes_of(store, JAVA)
 
 
 def test_two_names_of_one_model_share_all(store: Store) -> None:
     digest = add_model(store, PYTHON, b"own")
     store.set_ref(f"{PYTHON}-copy", digest)
-    assert store.sizes(PYTHON).own == 0
-    report = store.remove(PYTHON)
+    assert sizes_of(store, PYTHON).own == 0
+    report = remove(store, PYTHON)
     assert report.freed == 0
     assert report.shared_with == (f"{PYTHON}-copy",)
-    assert store.verify([]) == []
+    assert verify(store, []) == []
     assert store.model(f"{PYTHON}-copy").name == PYTHON
 
 
 def test_a_base_goes_and_its_models_stay(store: Store) -> None:
     base = add_base(store, bytes(2000))
     add_model(store, PYTHON, b"own", base=base)
-    report = store.remove(BASE)
+    report = remove(store, BASE)
     assert report.freed == 2000
     assert blobs_of(store) == digests(b"own", b"shared", b"tokenizer")
     assert store.manifest(base) == base_manifest(bytes(2000))  # licence and provenance
-    assert store.gc().freed == 0
+    assert gc(store).freed == 0
     assert add_base(store, bytes(2000)) == base  # and it can come back
-    store.remove(BASE)
-    store.remove(PYTHON)
+    remove(store, BASE)
+    remove(store, PYTHON)
     assert files_below(store.workspace.blobs, store.workspace.manifests) == set()
 
 
 def test_a_base_that_stays_keeps_its_weights(store: Store) -> None:
     base = add_base(store, b"weights")
     add_model(store, PYTHON, b"own", base=base)
-    store.remove(PYTHON)
-    store.gc()
+    remove(store, PYTHON)
+    gc(store)
     assert blobs_of(store) == digests(b"weights")
     assert list(store.names()) == [BASE]
 
@@ -105,10 +108,10 @@ def test_files_outside_are_never_touched(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "mine.gguf"
     outside.write_bytes(b"weights")
     store.set_ref(BASE, store.put_manifest(base_manifest(b"weights", local=outside)))
-    sizes = store.sizes(BASE)
+    sizes = sizes_of(store, BASE)
     assert (sizes.own, sizes.outside, sizes.missing) == (0, 7, 0)
-    store.remove(BASE)
-    store.gc()
+    remove(store, BASE)
+    gc(store)
     assert outside.read_bytes() == b"weights"
 
 
@@ -121,7 +124,7 @@ def test_collecting_what_nobody_needs(store: Store) -> None:
     folder = store.partial("an extraction")
     folder.mkdir()
     (folder / "block.bin").write_bytes(bytes(50))
-    foreseen = store.gc(dry_run=True)
+    foreseen = gc(store, dry_run=True)
     assert foreseen.dry_run
     assert set(foreseen.blobs) == {f"blobs/{d}" for d in digests(b"old", b"stray")}
     assert len(foreseen.manifests) == 2  # with its sidecar
@@ -130,7 +133,7 @@ def test_collecting_what_nobody_needs(store: Store) -> None:
     assert digests(b"old", b"stray") <= blobs_of(store)
     assert partial.exists()
 
-    done = store.gc()
+    done = gc(store)
     assert not done.dry_run
     assert (done.freed, done.blobs, done.manifests, done.partials, done.spared) == (
         foreseen.freed,
@@ -141,7 +144,7 @@ def test_collecting_what_nobody_needs(store: Store) -> None:
     )
     assert blobs_of(store) == digests(b"new", b"shared", b"tokenizer")
     assert files_below(store.workspace.partials) == set()
-    assert store.gc().freed == 0
+    assert gc(store).freed == 0
 
 
 def test_collection_spares_a_live_writer_of_this_process(store: Store) -> None:
@@ -156,7 +159,7 @@ def test_collection_spares_a_live_writer_of_this_process(store: Store) -> None:
         inside = store.partial("work")
         inside.write_bytes(b"x")
         inside.with_suffix(".part").write_bytes(b"x")
-        report = other.gc()
+        report = gc(other)
         assert report.freed == 0
         assert set(report.spared) == {
             f"blobs/{old}",
@@ -164,7 +167,7 @@ def test_collection_spares_a_live_writer_of_this_process(store: Store) -> None:
             f"manifests/{manifest}.json",
         }
         assert inside.with_suffix(".part").exists()
-    assert len(other.gc().blobs) == 2
+    assert len(gc(other).blobs) == 2
     assert not inside.exists()
 
 
@@ -172,9 +175,9 @@ def test_removal_spares_a_live_writer(store: Store) -> None:
     add_model(store, PYTHON, b"own")
     with store.writing():
         assert store.blobs.hold(sha256_of(b"shared"))
-        assert Store(store.root).remove(PYTHON).freed > 0
+        assert remove(Store(store.root), PYTHON).freed > 0
         assert blobs_of(store) == digests(b"shared")
-    store.gc()
+    gc(store)
     assert blobs_of(store) == set()
 
 
@@ -182,10 +185,10 @@ def test_what_a_pinned_manifest_needs_is_pinned(store: Store) -> None:
     digest = add_model(store, PYTHON, b"own")
     with store.writing():
         store.put_manifest(store.manifest(digest))
-        Store(store.root).remove(PYTHON)
+        remove(Store(store.root), PYTHON)
         assert blobs_of(store) == digests(b"own", b"shared", b"tokenizer")
         store.set_ref(PYTHON, digest)
-    store.gc()
+    gc(store)
     assert store.model(PYTHON).name == PYTHON
     assert blobs_of(store) == digests(b"own", b"shared", b"tokenizer")
 
@@ -194,9 +197,9 @@ def test_a_partial_asked_for_before_the_lock_is_spared_under_it(store: Store) ->
     path = store.partial("work")
     with store.lock("work"):
         path.write_bytes(b"x")
-        Store(store.root).gc()
+        gc(Store(store.root))
         assert path.exists()
-    Store(store.root).gc()
+    gc(Store(store.root))
     assert not path.exists()
 
 
@@ -217,19 +220,19 @@ def test_nothing_is_collected_beside_a_damaged_manifest(store: Store) -> None:
     path.write_bytes(b"{}")
     before = blobs_of(store)
     with pytest.raises(StoreError, match=f"manifest of {PYTHON} is damaged"):
-        store.gc()
-    store.remove(JAVA)  # the name goes; its blobs might be the damaged one's too
+        gc(store)
+    remove(store, JAVA)  # the name goes; its blobs might be the damaged one's too
     assert blobs_of(store) == before
-    assert store.all_sizes()[PYTHON].damaged
-    store.remove(PYTHON)
-    store.gc()
+    assert all_sizes(store)[PYTHON].damaged
+    remove(store, PYTHON)
+    gc(store)
     assert files_below(store.workspace.blobs, store.workspace.manifests) == set()
 
 
 def test_a_missing_blob_is_told_in_the_sizes(store: Store) -> None:
     add_model(store, PYTHON, b"own")
     store.blobs.path(sha256_of(b"own")).unlink()
-    sizes = store.sizes(PYTHON)
+    sizes = sizes_of(store, PYTHON)
     assert (sizes.missing, sizes.own) == (1, len(b"sharedtokenizer"))
 
 
@@ -266,14 +269,14 @@ def test_any_sequence_keeps_what_is_named_and_gc_nothing_else(
                 add_base(store, b"weights%d" % number)
                 named[BASE] = digests(b"weights%d" % number)
             elif action.startswith("remove") and name in named:
-                foretold = store.sizes(name).own
-                assert store.remove(name).freed >= foretold
+                foretold = sizes_of(store, name).own
+                assert remove(store, name).freed >= foretold
                 del named[name]
             elif action == "stray":
                 store.blobs.put(b"own%d" % number)
             needed = set().union(*named.values())
             if action == "gc":
-                store.gc()
+                gc(store)
                 assert blobs_of(store) == needed
             assert set(store.names()) == set(named)
             assert needed <= blobs_of(store)

@@ -23,8 +23,10 @@ from unit.store.samples import (
 )
 
 from subllm.errors import DiskFullError, LockedError, StoreError, UnknownNameError
+from subllm.store.collect import gc, remove
 from subllm.store.manifest import encode, sha256_of
 from subllm.store.store import Store
+from subllm.store.verify import verify
 
 PYTHON = f"{BASE}-python"
 
@@ -37,10 +39,10 @@ def store(tmp_path: Path) -> Store:
 def check_whole(store: Store) -> None:
     """Every name leads to a manifest whose blobs match; nothing else survives a gc."""
     store = Store(store.root)
-    for result in store.verify():
+    for result in verify(store):
         # The packed files of these tests are no packed files; only their bytes count here.
         assert not [p for p in result.problems if "missing" in p.what or "digest" in p.what]
-    store.gc()
+    gc(store)
     needed = set()
     for name in store.names():
         manifest = store.manifest(name)
@@ -76,7 +78,7 @@ def test_killed_while_adding_a_model_to_nothing(store: Store) -> None:
     def again() -> None:
         """A new start beside the leftovers, then the state as before."""
         work()
-        Store(store.root).remove(PYTHON)
+        remove(Store(store.root), PYTHON)
         check_whole(store)
         subprocess.run(["rm", "-rf", str(store.root)], check=True)
 
@@ -123,7 +125,7 @@ def test_killed_while_removing(store: Store) -> None:
     def again() -> None:
         add_model(store, PYTHON, b"own")
 
-    steps = kill_everywhere(lambda: void(Store(store.root).remove(PYTHON)), check, again)
+    steps = kill_everywhere(lambda: void(remove(Store(store.root), PYTHON)), check, again)
     assert steps > 5
 
 
@@ -136,7 +138,7 @@ def test_killed_while_collecting(store: Store) -> None:
 
     litter()
     steps = kill_everywhere(
-        lambda: void(Store(store.root).gc()), lambda: void(store.model(PYTHON)), litter
+        lambda: void(gc(Store(store.root))), lambda: void(store.model(PYTHON)), litter
     )
     assert steps > 5
     check_whole(store)
@@ -155,7 +157,7 @@ def test_killed_while_adopting(store: Store, tmp_path: Path) -> None:
         there = store.blobs.has(digest)
         assert there or file.exists()
         assert not there or store.blobs.verify(digest)
-        store.gc()
+        gc(store)
 
     again()
     steps = kill_everywhere(
@@ -175,10 +177,10 @@ def test_killed_in_the_middle_of_a_blob(store: Store) -> None:
 
     child = Child(work)
     child.hear()
-    assert store.gc().partials == ()  # it is at work: spared
+    assert gc(store).partials == ()  # it is at work: spared
     assert len(files_below(store.workspace.partials)) == 1
     child.kill()
-    report = store.gc()
+    report = gc(store)
     assert len(report.partials) == 1
     assert report.freed == 1_000_000
     check_whole(store)
@@ -203,18 +205,18 @@ def test_collection_beside_a_writer_in_another_process(store: Store) -> None:
     child = Child(work)
     for _ in range(2):
         child.hear()
-        assert store.gc().freed == 0
+        assert gc(store).freed == 0
         child.tell()
     child.join()
     assert list(store.names()) == [PYTHON]
-    assert len(store.gc().partials) == 1
+    assert len(gc(store).partials) == 1
     check_whole(store)
 
-    store.remove(PYTHON)
+    remove(store, PYTHON)
     killed = Child(work)
     killed.hear()
     killed.kill()
-    assert len(store.gc().blobs) == 3
+    assert len(gc(store).blobs) == 3
     check_whole(store)
 
 
@@ -276,7 +278,7 @@ def test_two_processes_at_once(store: Store) -> None:
                 add_model(mine, name, b"own%d" % chance.randrange(4))
                 if chance.random() < 0.3:
                     with suppress(UnknownNameError):  # the other one was quicker
-                        mine.remove(name)
+                        remove(mine, name)
 
         return run
 
@@ -284,7 +286,7 @@ def test_two_processes_at_once(store: Store) -> None:
     rounds = 0
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
-        store.gc()
+        gc(store)
         rounds += 1
     for child in children:
         child.join()
@@ -342,7 +344,7 @@ def test_a_full_disk_keeps_its_store_and_can_be_cleaned(tiny_disk: Path, tmp_pat
         assert store.names() == {BASE: base}
         assert files_below(store.workspace.partials) == set()
     assert outside.exists()
-    assert store.gc().freed >= 300_000
+    assert gc(store).freed >= 300_000
     add_model(store, PYTHON, b"own")
     filler.unlink()
     check_whole(store)

@@ -27,8 +27,11 @@ from subllm.errors import (
     UnknownNameError,
     UsageError,
 )
+from subllm.store.collect import gc, remove
 from subllm.store.manifest import sha256_of
+from subllm.store.sizes import all_sizes, sizes_of
 from subllm.store.store import Store
+from subllm.store.verify import verify
 
 PYTHON = f"{BASE}-python"
 
@@ -40,12 +43,12 @@ def store(tmp_path: Path) -> Store:
 
 def test_opening_and_reading_create_nothing(store: Store) -> None:
     assert store.names() == {}
-    assert store.all_sizes() == {}
-    assert store.verify() == []
+    assert all_sizes(store) == {}
+    assert verify(store) == []
     assert store.find_plan(sha256_of(b"plan")) is None
-    assert store.gc(dry_run=True).freed == store.gc().freed == 0
+    assert gc(store, dry_run=True).freed == gc(store).freed == 0
     with pytest.raises(UnknownNameError):
-        store.remove(BASE)
+        remove(store, BASE)
     assert not store.root.exists()
 
 
@@ -135,7 +138,7 @@ def test_plans_are_found_by_name_only_and_only_whole(store: Store) -> None:
     store.blobs.put(kept)
     damage(store.manifest_path(store.resolve(f"{BASE}-java")))
     assert store.find_plan(plan) is not None
-    store.remove(PYTHON)
+    remove(store, PYTHON)
     assert store.find_plan(plan) is None
 
 
@@ -179,7 +182,7 @@ def test_a_damaged_index_is_one_clear_line(store: Store, content: str) -> None:
     with pytest.raises(CorruptError, match=r"index .* is damaged"):
         store.names()
     with pytest.raises(CorruptError, match=r"index .* is damaged"):
-        store.gc()
+        gc(store)
     assert blobs_of(store) == {sha256_of(b"weights")}
 
 
@@ -220,7 +223,7 @@ def test_a_root_with_other_files_may_become_a_store(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     store = Store(tmp_path)
     add_base(store, b"weights")
-    store.gc()
+    gc(store)
     assert (tmp_path / "config.toml").exists()
 
 
@@ -263,16 +266,16 @@ def read_only(tmp_path: Path) -> Iterator[Store]:
 def test_a_read_only_store_can_be_read(read_only: Store) -> None:
     store = Store(read_only.root)
     assert list(store.names()) == [BASE, PYTHON]
-    assert store.sizes(PYTHON).own > 0
-    assert store.verify([BASE])[0].ok
-    assert store.gc(dry_run=True).blobs == (f"blobs/{sha256_of(b'garbage')}",)
+    assert sizes_of(store, PYTHON).own > 0
+    assert verify(store, [BASE])[0].ok
+    assert gc(store, dry_run=True).blobs == (f"blobs/{sha256_of(b'garbage')}",)
 
 
 def test_a_read_only_store_refuses_to_change_in_one_line(read_only: Store) -> None:
     store = Store(read_only.root)
     for change in (
-        store.gc,
-        lambda: store.remove(PYTHON),
+        lambda: gc(store),
+        lambda: remove(store, PYTHON),
         lambda: store.blobs.put(b"x"),
         lambda: store.set_ref("other:1m", store.resolve(BASE)),
         lambda: store.lock("x").__enter__(),
@@ -286,6 +289,6 @@ def test_listing_many_models_is_quick(store: Store) -> None:
     for number in range(20):
         add_model(store, f"{PYTHON}-t{number}", b"%d" % number)
     started = time.perf_counter()
-    sizes = Store(store.root).all_sizes()
+    sizes = all_sizes(Store(store.root))
     assert time.perf_counter() - started < 0.3
     assert len(sizes) == 20

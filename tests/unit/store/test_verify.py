@@ -18,10 +18,12 @@ from subllm.sparsity.mask import select
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import pack, unpack
 from subllm.sparsity.pattern import Pattern
+from subllm.store.collect import gc, remove
 from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.model_files import open_model
+from subllm.store.sizes import all_sizes
 from subllm.store.store import Store
-from subllm.store.verify import VerifyResult
+from subllm.store.verify import VerifyResult, verify
 from subllm.text.tokenizer import Tokenizer
 
 PYTHON = f"{BASE}-python"
@@ -116,10 +118,10 @@ def problems(results: list[VerifyResult]) -> dict[str, list[str]]:
 
 def test_a_sound_store(store: Store) -> None:
     progress = Counting()
-    results = store.verify(progress=progress)
+    results = verify(store, progress=progress)
     assert [result.name for result in results] == [BASE, JAVA, PYTHON]
     assert problems(results) == {}
-    sizes = store.all_sizes()
+    sizes = all_sizes(store)
     shared = sizes[PYTHON].shared
     assert progress.total == progress.done == sum(s.own for s in sizes.values()) + shared
     assert sum(result.checked for result in results) == progress.done
@@ -127,10 +129,10 @@ def test_a_sound_store(store: Store) -> None:
 
 def test_a_changed_shared_blob_is_told_for_all_who_need_it(store: Store) -> None:
     flip(store.blobs.path(store.model(PYTHON).blobs.shared))
-    found = problems(store.verify())
+    found = problems(verify(store))
     assert found.keys() == {PYTHON, JAVA}
     assert all("does not match its digest" in what[0] for what in found.values())
-    assert problems(store.verify([BASE])) == {}
+    assert problems(verify(store, [BASE])) == {}
 
 
 def test_a_missing_blob_and_a_cut_one(store: Store) -> None:
@@ -138,7 +140,7 @@ def test_a_missing_blob_and_a_cut_one(store: Store) -> None:
     path = store.blobs.path(store.model(JAVA).blobs.own)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1])
-    results = store.verify()
+    results = verify(store)
     found = problems(results)
     assert "is missing" in found[PYTHON][0]
     assert "does not match" in found[JAVA][0]
@@ -152,7 +154,7 @@ def test_damaged_manifests_and_sidecars(store: Store) -> None:
     flip(store.manifest_path(store.resolve(PYTHON)))
     store.manifest_path(store.resolve(BASE)).unlink()
     store.run_record_path(store.resolve(JAVA)).write_text("[]")
-    results = store.verify()
+    results = verify(store)
     found = problems(results)
     assert "does not match its digest" in found[PYTHON][0]
     assert "is missing" in found[BASE][0]
@@ -178,7 +180,7 @@ def test_tables_that_disagree(
 ) -> None:
     tensors = (TENSORS[0].model_copy(update=change), *TENSORS[1:])
     add(store, PYTHON, packed(tmp_path, own=True), tensors)
-    found = problems(store.verify())
+    found = problems(verify(store))
     assert found.keys() == {PYTHON}
     assert expected in found[PYTHON][0]
 
@@ -187,7 +189,7 @@ def test_packed_files_and_tokenizers_that_are_none(store: Store, tmp_path: Path)
     add(store, PYTHON, b"no packed file")
     own, shared = packed(tmp_path, own=True), packed(tmp_path, own=False)
     add_model(store, JAVA, own, shared=shared, tokenizer=b"{}", tensors=TENSORS)
-    found = problems(store.verify())
+    found = problems(verify(store))
     assert found.keys() == {PYTHON, JAVA}
     assert "tokenizer bundle is malformed" in found[JAVA][0]
 
@@ -197,20 +199,20 @@ def test_files_outside(store: Store, tmp_path: Path) -> None:
     outside.write_bytes(b"elsewhere")
     manifest = base_manifest(b"elsewhere", "other:1m", local=outside)
     store.set_ref("other:1m", store.put_manifest(manifest))
-    assert store.verify(["other:1m"])[0].checked == len(b"elsewhere")
+    assert verify(store, ["other:1m"])[0].checked == len(b"elsewhere")
     flip(outside)
-    assert "mine.gguf does not match" in problems(store.verify())["other:1m"][0]
+    assert "mine.gguf does not match" in problems(verify(store))["other:1m"][0]
     outside.unlink()
-    result = store.verify(["other:1m"])[0]
+    result = verify(store, ["other:1m"])[0]
     assert "mine.gguf is missing" in result.problems[0].what
     assert "put the file back" in result.problems[0].fix
 
 
 def test_the_fix_heals(store: Store, tmp_path: Path) -> None:
     flip(store.blobs.path(store.model(PYTHON).blobs.own))
-    store.remove(PYTHON)
+    remove(store, PYTHON)
     add(store, PYTHON, packed(tmp_path, own=True))
-    assert problems(store.verify()) == {}
+    assert problems(verify(store)) == {}
 
 
 def test_open_model(store: Store) -> None:
@@ -249,9 +251,9 @@ def test_a_newer_layout_is_refused(store: Store) -> None:
 
 def test_an_open_model_survives_its_removal(store: Store) -> None:
     with open_model(store, PYTHON) as files:
-        store.remove(PYTHON)
-        store.remove(JAVA)
-        store.gc()
+        remove(store, PYTHON)
+        remove(store, JAVA)
+        gc(store)
         assert unpack(files.tensor("head")).shape == (16, 128)
 
 
