@@ -28,7 +28,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Header(_Line):
+class PackHeader(_Line):
     pack: str
     version: Literal[1]
     provenance: dict[str, Any]
@@ -57,7 +57,7 @@ _SAMPLE: TypeAdapter[CodeSample | ProseSample] = TypeAdapter(Sample)
 
 @dataclass(frozen=True)
 class Pack:
-    header: Header
+    header: PackHeader
     samples: tuple[CodeSample | ProseSample, ...]
 
 
@@ -73,7 +73,7 @@ def read_pack(path: Path) -> Pack:
     try:
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             number = 1
-            header = Header.model_validate_json(next(lines, ""))
+            header = PackHeader.model_validate_json(next(lines, ""))
             for number, line in enumerate(lines, 2):
                 sample = _SAMPLE.validate_json(line)
                 if sample.id in samples:

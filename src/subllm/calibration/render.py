@@ -120,14 +120,8 @@ class Renderer:
     def _fill(self, document: Document, turn: int) -> list[int]:
         assert self._fim is not None
         prefix, middle, suffix = split_middle(document.text, key("fim", document.id, turn))
-        ids: list[int] = []
-        for text, marker in [*fim.pieces(self._fim, prefix, suffix), (middle, False)]:
-            if marker:
-                ids += self._tokenizer.encode(text, bos=False)
-            else:
-                ids += self._tokenizer.encode_plain(text)
-        bos = self._tokenizer.bos_id
-        return [bos, *ids] if self._tokenizer.adds_bos and bos is not None else ids
+        asked = fim.encode(self._fim, self._tokenizer, prefix, suffix)
+        return [*asked, *self._tokenizer.encode_plain(middle)]
 
 
 def _end_of_text(tokenizer: Tokenizer) -> int | None:

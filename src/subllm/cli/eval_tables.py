@@ -36,13 +36,13 @@ def _facts(results: Sequence[Result]) -> None:
     tasks = ", ".join(dict.fromkeys(result.header.task for result in results))
     rows = [("model", f"{model.name}: {model.pattern}, {model.values}, head {model.head}")]
     if sampling is not None:
-        drawn = "greedy"
+        how = "greedy"
         if sampling.temperature:
-            drawn = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, "
-            drawn += f"seed {sampling.seed}"
+            how = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, "
+            how += f"seed {sampling.seed}"
         form = {"raw": "raw completion", "chat": "chat", "fim": "fill-in-the-middle"}
         asked = form[header.prompt or "raw"]
-        rows.append(("task", f"{tasks}; {asked}, {drawn}, {sampling.max_tokens} tokens"))
+        rows.append(("task", f"{tasks}; {asked}, {how}, {sampling.max_tokens} tokens"))
     else:
         rows.append(("task", tasks))
     for result in results:

@@ -23,9 +23,9 @@ from subllm.evaluation.records import (
     HARNESS,
     Compared,
     DataFacts,
-    Header,
     RecordFile,
     Result,
+    RunHeader,
     Summary,
 )
 from subllm.progress import Progress
@@ -64,7 +64,7 @@ def measure_agreement(
     facts, other = model_facts(store, model), model_facts(store, dense)
     if facts.base_digest != other.base_digest:
         raise UsageError(f"{dense} was made from another base than {model}; add that one again")
-    header = Header(
+    header = RunHeader(
         task="agreement",
         language=language,
         model=facts,

@@ -19,10 +19,10 @@ from subllm.evaluation.meteor import load_meteor
 from subllm.evaluation.records import (
     HARNESS,
     DataFacts,
-    Header,
     Question,
     RecordFile,
     Result,
+    RunHeader,
     Sampling,
     Summary,
 )
@@ -66,7 +66,7 @@ def measure_domain(
     meteor = load_meteor() if asked.metric == "meteor" else None
     metric = asked.metric if meteor is None else meteor.label
     facts = model_facts(store, model)
-    header = Header(
+    header = RunHeader(
         task=asked.name,
         language=asked.domain,
         model=facts,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from subllm.arch.spec import ArchSpec
 from subllm.errors import PatternError, UsageError, WeightsError
 from subllm.progress import NullProgress, Progress
-from subllm.report.masks.records import ComparedModel, Comparison, Header, MatrixCounts
+from subllm.report.masks.records import ComparedModel, Comparison, ComparisonHeader, MatrixCounts
 from subllm.sparsity.layout import BITS, TILE_COLS, TILE_ROWS
 from subllm.sparsity.mask import Bits
 from subllm.store.manifest import ModelManifest, TensorEntry
@@ -150,7 +150,9 @@ def compare_models(
     compared = tuple(
         _compared(store, name, model) for name, model in zip(names, models, strict=True)
     )
-    return Comparison(Header(base=base.name, base_manifest=base.manifest, models=compared), rows)
+    return Comparison(
+        ComparisonHeader(base=base.name, base_manifest=base.manifest, models=compared), rows
+    )
 
 
 def comparable_matrices(models: Sequence[ModelManifest]) -> list[Matrix]:

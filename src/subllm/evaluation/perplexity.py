@@ -16,10 +16,10 @@ from subllm.evaluation.facts import machine_facts, model_facts, now
 from subllm.evaluation.records import (
     HARNESS,
     DataFacts,
-    Header,
     RecordFile,
     Result,
-    Scored,
+    RunHeader,
+    ScoredText,
     Summary,
 )
 from subllm.progress import Progress
@@ -45,7 +45,7 @@ def measure_perplexity(
     source  where the text is from, for the record
     Goes on where an earlier run was. Raises as the engine does, LockedError.
     """
-    header = Header(
+    header = RunHeader(
         task="perplexity",
         language=language,
         model=model_facts(store, model),
@@ -57,7 +57,7 @@ def measure_perplexity(
     )
     with RecordFile(directory, header) as records:
         began = time.monotonic()
-        done = {line.index for line in records.of(Scored)}
+        done = {line.index for line in records.of(ScoredText)}
         missing = [index for index in range(len(tokens)) if index not in done]
         if missing:
             engine = open_engine(model, 1, tokens.shape[1])
@@ -66,12 +66,12 @@ def measure_perplexity(
                 for index in missing:
                     scores = engine.score(tuple(tokens[index].tolist()))
                     nll = -math.fsum(score.logprob for score in scores if score is not None)
-                    line = Scored(run=records.key, index=index, tokens=len(scores) - 1, nll=nll)
+                    line = ScoredText(run=records.key, index=index, tokens=len(scores) - 1, nll=nll)
                     records.append(line)
                     progress.advance("score")
             finally:
                 progress.finish("score")
-        lines = list(records.of(Scored))
+        lines = list(records.of(ScoredText))
         count = sum(line.tokens for line in lines)
         figures: dict[str, Any] = {
             "perplexity": math.exp(math.fsum(line.nll for line in lines) / count),

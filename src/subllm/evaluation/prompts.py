@@ -47,14 +47,7 @@ class Prompter:
         if self.form == "raw":
             return tuple(tokenizer.encode_plain(problem.prompt, bos=None))
         assert self._fim is not None
-        ids: list[int] = []
-        for text, marker in fim.pieces(self._fim, problem.prompt, problem.suffix):
-            if marker:
-                ids += tokenizer.encode(text, bos=False)
-            else:
-                ids += tokenizer.encode_plain(text)
-        bos = tokenizer.bos_id
-        return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
+        return fim.encode(self._fim, tokenizer, problem.prompt, problem.suffix)
 
 
 def choose_form(asked: Asked, problem: Problem, tokenizer: Tokenizer) -> Form:

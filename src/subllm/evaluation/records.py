@@ -1,6 +1,6 @@
 """What a measurement leaves behind: JSON lines that stand alone.
 
-The first line says what was measured, with what, on what (`Header`); then comes a line for
+The first line says what was measured, with what, on what (`RunHeader`); then comes a line for
 each single thing measured, and `Summary` lines, of which the last one holds. Tables and
 pictures are made from these files, without weights. A run that was killed goes on in its
 file: what is in it is not measured again.
@@ -65,7 +65,7 @@ class Sampling(_Line):
     seed: int
 
 
-class Header(_Line):
+class RunHeader(_Line):
     """What makes two results comparable, and when and where they were made.
 
     prompt   "raw", "chat" or "fim"; None where no completion is asked for
@@ -131,7 +131,7 @@ class Sample(_Line):
     exact: bool | None = None
 
 
-class Scored(_Line):
+class ScoredText(_Line):
     """One sequence of held-out text: summed negative log-likelihood of `tokens` tokens."""
 
     kind: Literal["scored"] = "scored"
@@ -173,8 +173,8 @@ class Summary(_Line):
     figures: dict[str, Any]
 
 
-_Kind = TypeVar("_Kind", Canonical, Sample, Scored, Compared, Question, Summary)
-Line = Canonical | Sample | Scored | Compared | Question | Summary
+_Kind = TypeVar("_Kind", Canonical, Sample, ScoredText, Compared, Question, Summary)
+Line = Canonical | Sample | ScoredText | Compared | Question | Summary
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 
 
@@ -182,13 +182,13 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind
 class Result:
     """header and figures as in the records file at `path`; `new`: lines added just now."""
 
-    header: Header
+    header: RunHeader
     figures: dict[str, Any]
     path: Path
     new: int
 
 
-def read_records(path: Path) -> tuple[Header, list[Line]]:
+def read_records(path: Path) -> tuple[RunHeader, list[Line]]:
     """A whole file; a last line that was cut short is left out.
 
     Raises StoreError for a file that is missing, malformed or of another format.
@@ -201,7 +201,7 @@ def read_records(path: Path) -> tuple[Header, list[Line]]:
 class RecordFile:
     """A records file that is being written; use as a context manager."""
 
-    def __init__(self, directory: Path, header: Header) -> None:
+    def __init__(self, directory: Path, header: RunHeader) -> None:
         """Opens `<task>-<language>-<model>-<key>.jsonl`, where an earlier run may have
         left lines. Raises LockedError when another process writes it, StoreError when it
         is malformed or cannot be written, DiskFullError."""
@@ -240,7 +240,7 @@ class RecordFile:
     ) -> None:
         self._file.close()
 
-    def _open(self, header: Header) -> None:
+    def _open(self, header: RunHeader) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -256,13 +256,13 @@ class RecordFile:
         self._file.flush()
 
 
-def _parse(path: Path, data: bytes) -> tuple[Header, list[Line]]:
+def _parse(path: Path, data: bytes) -> tuple[RunHeader, list[Line]]:
     number = 1
     try:
         first, *others = data.splitlines()
         if json.loads(first).get("format") != FORMAT:
             raise StoreError(f"{path} has another format of records; move it away")
-        header = Header.model_validate_json(first)
+        header = RunHeader.model_validate_json(first)
         lines: list[Line] = []
         for line in others:
             number += 1

@@ -25,9 +25,9 @@ from subllm.evaluation.records import (
     HARNESS,
     Canonical,
     DataFacts,
-    Header,
     RecordFile,
     Result,
+    RunHeader,
     Sample,
     Sampling,
     Summary,
@@ -107,7 +107,7 @@ def evaluate(
         max_tokens=plan.max_tokens,
         seed=plan.seed,
     )
-    header = Header(
+    header = RunHeader(
         task=plan.task,
         language=tool.language,
         model=model_facts(store, model),

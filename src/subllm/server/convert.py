@@ -243,16 +243,7 @@ def _encode(
             raise bad_request(
                 f"{model.ref.name} has no fill-in-the-middle markers; leave suffix out", "suffix"
             )
-        # Only the markers are special tokens: a file may spell one in its text.
-        ids = [
-            token
-            for piece, marker in fim.pieces(spec, prompt, body.suffix, body.path)
-            for token in (
-                tokenizer.encode(piece, bos=False) if marker else tokenizer.encode_plain(piece)
-            )
-        ]
-        bos = tokenizer.bos_id
-        return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
+        return fim.encode(spec, tokenizer, prompt, body.suffix, path=body.path)
     if prompt:
         return tuple(tokenizer.encode(prompt))
     starts = [tokenizer.bos_id, *tokenizer.eos_ids]

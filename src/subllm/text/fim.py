@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from subllm.catalog.prompt import FimSpec
+from subllm.text.tokenizer import Tokenizer
 
 
 def render(
@@ -24,9 +25,21 @@ def render(
     extra  other files as (path, text), the most relevant last
 
     A part that the family has no marker for is left out. The text of prefix, suffix and
-    extra is inserted as it is: encode the pieces apart where it is not trusted.
+    extra is inserted as it is: `encode` where it is not trusted.
     """
     return "".join(text for text, _ in pieces(spec, prefix, suffix, path, repo, extra))
+
+
+def encode(
+    spec: FimSpec, tokenizer: Tokenizer, prefix: str, suffix: str, *, path: str | None = None
+) -> tuple[int, ...]:
+    """The prompt's token ids, bos first where the model starts its texts with one. Only the
+    markers are special tokens: a file may spell one in its text."""
+    ids: list[int] = []
+    for text, marker in pieces(spec, prefix, suffix, path):
+        ids += tokenizer.encode(text, bos=False) if marker else tokenizer.encode_plain(text)
+    bos = tokenizer.bos_id
+    return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
 
 
 def pieces(

@@ -13,9 +13,9 @@ from subllm.errors import LockedError, StoreError
 from subllm.evaluation.records import (
     Canonical,
     DataFacts,
-    Header,
     ModelFacts,
     RecordFile,
+    RunHeader,
     Sample,
     Sampling,
     Summary,
@@ -24,7 +24,7 @@ from subllm.evaluation.records import (
 from subllm.store.manifest import sha256_of
 
 
-def header(**changes: Any) -> Header:
+def header(**changes: Any) -> RunHeader:
     values: dict[str, Any] = {
         "task": "humaneval",
         "language": "python",
@@ -48,7 +48,7 @@ def header(**changes: Any) -> Header:
         "tools": {"toolchain": "python 3"},
         "created": "2026-01-01T00:00:00+00:00",
     }
-    return Header(**(values | changes))
+    return RunHeader(**(values | changes))
 
 
 def sample(key: str, index: int) -> Sample:

@@ -23,7 +23,7 @@ from subllm.evaluation.study.options import (
 )
 from subllm.evaluation.study.run import merged
 from subllm.evaluation.study.sources import public
-from subllm.report.study.records import Cell, Data, Drawing, Model, Recipe, Score, Study
+from subllm.report.study.records import Cell, CellSampling, Data, Model, Recipe, Score, Study
 
 
 def cell(language: str, passed: dict[str, int], **changes: Any) -> Cell:
@@ -44,7 +44,7 @@ def cell(language: str, passed: dict[str, int], **changes: Any) -> Cell:
         "language": "python",
         "domain": "code",
         "data": Data(source="python.jsonl", digest="sha256-data", rows=4),
-        "drawing": Drawing(prompt="raw", temperature=0.0, top_p=1.0, max_tokens=512, seed=0),
+        "drawing": CellSampling(prompt="raw", temperature=0.0, top_p=1.0, max_tokens=512, seed=0),
         "asked": asked,
         "samples": samples,
         "passed": passed,

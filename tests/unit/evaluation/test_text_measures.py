@@ -18,7 +18,7 @@ from subllm.errors import BenchmarkError, UsageError
 from subllm.evaluation.agreement import measure_agreement
 from subllm.evaluation.held_out import held_out
 from subllm.evaluation.perplexity import measure_perplexity
-from subllm.evaluation.records import Compared, Scored, Summary, read_records
+from subllm.evaluation.records import Compared, ScoredText, Summary, read_records
 from subllm.progress import NullProgress
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Engine
@@ -122,7 +122,7 @@ def test_perplexity_goes_on_where_it_was(
     assert perplexity(models, open_engine, tmp_path).new == 0
     assert len(open_engine.opened) == opened  # nothing to score, nothing opened
     _, lines = read_records(again.path)
-    assert [line.index for line in lines if isinstance(line, Scored)] == [0, 1, 2, 3]
+    assert [line.index for line in lines if isinstance(line, ScoredText)] == [0, 1, 2, 3]
     assert sum(isinstance(line, Summary) for line in lines) == 1
 
 

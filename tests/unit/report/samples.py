@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from subllm.report.masks.records import ComparedModel, Comparison, Header, MatrixCounts
+from subllm.report.masks.records import ComparedModel, Comparison, ComparisonHeader, MatrixCounts
 from subllm.report.masks.windows import WindowRecord, encode_array
 
 BASE = "tiny:1m"
@@ -46,7 +46,9 @@ def counts(
 
 def two() -> Comparison:
     """Python and Java: layer 0 q 0.5, k 0; layer 1 q 2/3, k 0.5 apart."""
-    header = Header(base=BASE, base_manifest="sha256-base", models=(model("python"), model("java")))
+    header = ComparisonHeader(
+        base=BASE, base_manifest="sha256-base", models=(model("python"), model("java"))
+    )
     return Comparison(
         header,
         [
@@ -79,7 +81,7 @@ def five() -> Comparison:
         model("general"),
         model("dense", method="none", pattern="dense", calibration=None),
     )
-    header = Header(base=BASE, base_manifest="sha256-base", models=models)
+    header = ComparisonHeader(base=BASE, base_manifest="sha256-base", models=models)
     matrix = counts(0, "q", both, [0, 0, 0, 0, 80], 100, 512, bits=(8, 4, 8, 8, 8))
     return Comparison(header, [matrix])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from subllm.report.study.records import Cell, Command, Data, Drawing, Model, Score, Study
+from subllm.report.study.records import Cell, CellSampling, Command, Data, Model, Score, Study
 
 BASE = "tiny:1m"
-GREEDY = Drawing(prompt="raw", temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
+GREEDY = CellSampling(prompt="raw", temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 SAMPLED = GREEDY.model_copy(update={"temperature": 0.8})
 COMMAND = Command(
     command="subllm study --out study",

@@ -57,6 +57,12 @@ def test_only_markers_are_marked() -> None:
 MODEL = tokenizer()
 
 
+def test_a_marker_that_a_file_spells_is_text() -> None:
+    tiny = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
+    ids = fim.encode(tiny, MODEL, "a<|end|>", "<|fill|>b")
+    assert ids == (MARK, *b"a<|end|>", FILL, *b"<|fill|>b", END)
+
+
 def decoded(ids: list[int], **options: bool) -> list[str]:
     decoder = StreamDecoder(MODEL, **options)
     return [*map(decoder.push, ids), decoder.flush()]

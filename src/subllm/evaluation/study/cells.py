@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from subllm.evaluation.records import Header, Result, Sample, read_records
+from subllm.evaluation.records import Result, RunHeader, Sample, read_records
 from subllm.evaluation.study.models import Candidate
 from subllm.evaluation.study.sources import public
 from subllm.evaluation.study.tasks import PassTask, StudyTask
-from subllm.report.study.records import Cell, Data, Drawing, Model, Score, Solutions
+from subllm.report.study.records import Cell, CellSampling, Data, Model, Score, Solutions
 from subllm.store.manifest import CalibrationRecord
 
 
@@ -41,7 +41,7 @@ def cell_of(
         data=Data(
             source=public(header.data.source), digest=header.data.digest, rows=header.data.rows
         ),
-        drawing=_drawing(header),
+        drawing=_sampling(header),
         asked=task.asked,
         samples=task.samples,
         scores=_scores(figures),
@@ -56,7 +56,7 @@ def cell_of(
     )
 
 
-def _model(header: Header, candidate: Candidate, calibration: CalibrationRecord | None) -> Model:
+def _model(header: RunHeader, candidate: Candidate, calibration: CalibrationRecord | None) -> Model:
     facts = header.model
     return Model(
         name=facts.name,
@@ -77,11 +77,11 @@ def _model(header: Header, candidate: Candidate, calibration: CalibrationRecord 
     )
 
 
-def _drawing(header: Header) -> Drawing | None:
+def _sampling(header: RunHeader) -> CellSampling | None:
     sampling = header.sampling
     if sampling is None or header.prompt is None:
         return None
-    return Drawing(
+    return CellSampling(
         prompt=header.prompt,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

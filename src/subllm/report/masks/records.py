@@ -1,6 +1,6 @@
 """What a comparison of masks leaves behind: counts, from which tables and pictures are made.
 
-A file of it is JSON lines, one `Header` and then a `MatrixCounts` for each matrix. Counts
+A file of it is JSON lines, one `ComparisonHeader` and then a `MatrixCounts` for each matrix. Counts
 add up, so whatever is asked of layers or types is exact.
 """
 
@@ -41,7 +41,7 @@ class ComparedModel(Record):
     shared_blob: str
 
 
-class Header(Record):
+class ComparisonHeader(Record):
     """`base_manifest` is the digest of the base that all models were made from."""
 
     record: Literal["mask comparison"] = "mask comparison"
@@ -129,7 +129,7 @@ def _distance(a: float, b: float, both: float) -> float:
 class Comparison:
     """A header and its matrices. Raises UsageError when they do not fit together."""
 
-    def __init__(self, header: Header, matrices: Iterable[MatrixCounts]) -> None:
+    def __init__(self, header: ComparisonHeader, matrices: Iterable[MatrixCounts]) -> None:
         self.header = header
         self.matrices = tuple(matrices)
         self._overlaps: dict[tuple[int | None, str | None], Overlap] = {}
@@ -238,7 +238,7 @@ def read_comparison(lines: str, *, where: str = "records") -> Comparison:
     rows = parse_lines(lines, where)
     if not rows:
         raise UsageError(f"{where} is empty; run 'subllm compare --out DIR' to make it")
-    header = validated(Header, rows[0], f"{where}:1")
+    header = validated(ComparisonHeader, rows[0], f"{where}:1")
     matrices = [
         validated(MatrixCounts, row, f"{where}:{number}") for number, row in enumerate(rows[1:], 2)
     ]

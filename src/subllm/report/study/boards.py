@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from subllm.report.study.records import DENSE, Cell, Drawing, Recipe, Score, Study, row_rank
+from subllm.report.study.records import DENSE, Cell, CellSampling, Recipe, Score, Study, row_rank
 
 DOMAINS = ("csr", "math", "translation")
 LANGUAGE_TITLES = {"python": "Python", "java": "Java", "cpp": "C++", "javascript": "JS"}
@@ -28,7 +28,7 @@ class Board:
 
     recipe: Recipe
     task: str
-    drawing: Drawing | None
+    sampling: CellSampling | None
     score: str
     columns: tuple[str, ...]
     rows: tuple[str, ...]
@@ -46,16 +46,16 @@ class Board:
 
     @property
     def measure(self) -> str:
-        """The score and how it was drawn."""
-        drawing = self.drawing
-        if drawing is None or not self.score.startswith("pass@"):
+        """The score and how completions were sampled."""
+        how = self.sampling
+        if how is None or not self.score.startswith("pass@"):
             return self.score
-        asked = "" if drawing.prompt == "raw" else f", {drawing.prompt} prompt"
-        if not drawing.temperature:
+        asked = "" if how.prompt == "raw" else f", {how.prompt} prompt"
+        if not how.temperature:
             return f"greedy {self.score}{asked}"
         counts = sorted({cell.samples for cell in self.cells.values()})
         samples = " or ".join(map(str, counts))
-        return f"{self.score} of {samples} samples at temperature {drawing.temperature:g}{asked}"
+        return f"{self.score} of {samples} samples at temperature {how.temperature:g}{asked}"
 
     def cell(self, row: str, column: str) -> Cell | None:
         return self.cells.get((row, column))
@@ -98,17 +98,17 @@ def boards(study: Study, recipe: Recipe) -> list[Board]:
         for score in cell.scores:
             groups[cell.task, score.name, cell.drawing].append(cell)
     found = [
-        _board(study, recipe, task, score, drawing, cells)
-        for (task, score, drawing), cells in groups.items()
+        _board(study, recipe, task, score, sampling, cells)
+        for (task, score, sampling), cells in groups.items()
     ]
     kept = [board for board in found if set(board.rows) - {DENSE}]
     return sorted(kept, key=_rank)
 
 
 def _rank(board: Board) -> tuple[Any, ...]:
-    drawn = board.drawing.temperature if board.drawing else 0.0
+    temperature = board.sampling.temperature if board.sampling else 0.0
     k = next((s.k or 0 for c in board.cells.values() for s in c.scores if s.name == board.score), 0)
-    return board.task == "domains", board.task == "perplexity", board.task, drawn, k
+    return board.task == "domains", board.task == "perplexity", board.task, temperature, k
 
 
 def _board(
@@ -116,7 +116,7 @@ def _board(
     recipe: Recipe,
     task: str,
     score: str,
-    drawing: Drawing | None,
+    sampling: CellSampling | None,
     cells: Iterable[Cell],
 ) -> Board:
     columns: dict[str, list[Cell]] = defaultdict(list)
@@ -133,7 +133,7 @@ def _board(
         chosen |= {(study.label(cell.model), column): cell for cell in groups[best]}
     rows = sorted({row for row, _ in chosen}, key=row_rank)
     order = sorted(columns, key=row_rank)
-    return Board(recipe, task, drawing, score, tuple(order), tuple(rows), chosen, left_out)
+    return Board(recipe, task, sampling, score, tuple(order), tuple(rows), chosen, left_out)
 
 
 def language_title(language: str) -> str:

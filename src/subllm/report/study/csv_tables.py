@@ -25,16 +25,16 @@ def all_scores(study: Study) -> Table:
     """Every score of every cell, shares of 1."""
     rows: list[list[TableCell]] = []
     for cell in study.cells:
-        model, drawing = cell.model, cell.drawing
-        drawn: list[TableCell] = [None, None, None, None]
-        if drawing is not None:
-            drawn = [drawing.prompt, drawing.temperature, drawing.top_p, drawing.seed]
+        model, how = cell.model, cell.drawing
+        sampling: list[TableCell] = [None, None, None, None]
+        if how is not None:
+            sampling = [how.prompt, how.temperature, how.top_p, how.seed]
         for score in cell.scores:
             rows.append(
                 [
                     *(model.base, model.method, model.pattern, model.values, model.head),
                     *(model.name, model.calibration, model.sequences, model.length),
-                    *(cell.task, cell.language, *drawn, cell.samples, cell.asked),
+                    *(cell.task, cell.language, *sampling, cell.samples, cell.asked),
                     *(score.name, score.value, score.low, score.high),
                     *(cell.harness, cell.tools.get("toolchain")),
                     *(cell.data.source, cell.data.digest, model.digest, cell.seconds),

@@ -91,8 +91,8 @@ class Data(Record):
     rows: int
 
 
-class Drawing(Record):
-    """How completions were asked for and drawn; temperature 0 is greedy."""
+class CellSampling(Record):
+    """How completions were asked for and sampled; temperature 0 is greedy."""
 
     prompt: str
     temperature: float
@@ -132,6 +132,7 @@ class Cell(Record):
     identity   16 hex digits over all that decides the scores, digests first
     language   of the task; of a domain's task, the domain (math, csr, translation)
     domain     code, text (perplexity) or that domain
+    drawing    how completions were sampled; None where none are
     asked      problems, questions or sequences; samples: completions of each problem
     passed     problem -> how many of its samples pass, where any does (pass@k only)
     solutions  those of the data itself; None where it has none
@@ -146,7 +147,7 @@ class Cell(Record):
     language: str
     domain: str
     data: Data
-    drawing: Drawing | None = None
+    drawing: CellSampling | None = None
     asked: int
     samples: int = 1
     scores: tuple[Score, ...]
@@ -167,8 +168,8 @@ class Cell(Record):
         """Where in a table this is, whatever the number of problems and samples: of two
         cells in one place, the newer holds."""
         model = self.model.model_dump(exclude={"name", "digest", "density", "domain"})
-        drawing = self.drawing.model_dump() if self.drawing else {}
-        return (*model.values(), self.task, self.language, *drawing.values())
+        sampling = self.drawing.model_dump() if self.drawing else {}
+        return (*model.values(), self.task, self.language, *sampling.values())
 
 
 class Contrast(Record):
@@ -269,10 +270,10 @@ def row_rank(label: str) -> tuple[int, str]:
 def _order(cell: Cell) -> tuple[Any, ...]:
     model = cell.model
     recipe = (model.base, model.method, model.pattern, model.values, model.head)
-    drawing = cell.drawing.model_dump().values() if cell.drawing else ()
+    sampling = cell.drawing.model_dump().values() if cell.drawing else ()
     return (
         *(model.base, row_rank(model.language), model.calibration, recipe, cell.task),
-        *(row_rank(cell.language), tuple(map(str, drawing)), cell.asked, cell.identity),
+        *(row_rank(cell.language), tuple(map(str, sampling)), cell.asked, cell.identity),
     )
 
 
