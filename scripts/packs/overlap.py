@@ -22,8 +22,8 @@ from pathlib import Path
 from filters import Benchmark
 
 from subllm.calibration.packs import DATA, CodeSample, read_pack
-from subllm.calibration.table_files import SUFFIXES, read_rows
-from subllm.errors import CalibrationError
+from subllm.errors import CalibrationError, TableError
+from subllm.tables.files import SUFFIXES, read_rows
 
 PACKS = "*.jsonl.xz"
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
             print(f"check-overlap: {missing}", file=sys.stderr)
             return 2
         found = list(find(packs, problems))
-    except (CalibrationError, FileNotFoundError) as error:
+    except (CalibrationError, TableError, FileNotFoundError) as error:
         print(f"check-overlap: {error}", file=sys.stderr)
         return 2
     if options.json:
@@ -92,7 +92,7 @@ def problem_files(given: Iterable[Path]) -> Iterator[Path]:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Raises CalibrationError for a file that cannot be read."""
+    """Raises TableError for a file that cannot be read."""
     problems = []
     for number, row in enumerate(read_rows(path, path.name), 1):
         name = row.get("task_id", row.get("name", number))

@@ -9,6 +9,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- PatternError            a sparsity pattern that cannot be applied
     |   |-- CatalogError            a catalog file that does not validate
     |   |-- SettingsError           a configuration value that does not validate
+    |   |-- TableError              a file of rows that cannot be read
     |   |-- CalibrationError        calibration data missing, empty or malformed
     |   |-- BenchmarkError          evaluation data missing, empty or malformed
     |   `-- MissingExtraError       an optional part of subllm is not installed
@@ -81,6 +82,10 @@ class CatalogError(UsageError):
 
 class SettingsError(UsageError):
     """A configuration value that does not validate; the message names its source."""
+
+
+class TableError(UsageError):
+    """A file of rows that is damaged, of an unknown kind or no JSON; the message names it."""
 
 
 class CalibrationError(UsageError):

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from subllm.calibration.ignore import IgnoreRules
-from subllm.calibration.source import Document, Split, belongs, key, pieces
+from subllm.calibration.source import Document, Split, belongs, pieces
 from subllm.errors import CalibrationError
+from subllm.tables.seeded import key
 
 # C goes to the sub-model of C++ and TypeScript to that of JavaScript, as in routing.
 EXTENSIONS: dict[str, tuple[str, ...]] = {

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from subllm.acquire.datasets import DatasetFiles
+from subllm.acquire.splits import Open, find_files
 from subllm.calibration import rows
-from subllm.calibration.hub_files import Open, find_files
 from subllm.calibration.source import Document, Split, belongs, pieces
-from subllm.calibration.table_files import read_rows
 from subllm.catalog.schema import CalibrationSetEntry
 from subllm.errors import CalibrationError
+from subllm.tables.files import read_rows
 
 ROWS_READ = 50_000  # of one file; random samples of more would take minutes to read
 

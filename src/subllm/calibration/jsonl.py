@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from subllm.calibration import rows
 from subllm.calibration.source import Document, Split, belongs
 from subllm.errors import CalibrationError
+from subllm.tables.files import numbered_rows
 
 
 class JsonlSource:
@@ -25,23 +25,8 @@ class JsonlSource:
         yield from rows.sample(chosen, seed)
 
     def _rows(self) -> Iterator[Document]:
-        number = 0
-        try:
-            with self._path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield from _document(line, number)
-        except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"{self._path}:{number}: {error}") from error
-        except OSError as error:
-            raise CalibrationError(f"{self._path} cannot be read ({error.strerror})") from error
-
-
-def _document(line: bytes, number: int) -> Iterator[Document]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"not valid JSON ({error}); each line is one object") from error
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object; each line is one")
-    yield from rows.document_of(row, str(number))
+        for number, row in numbered_rows(self._path):
+            try:
+                yield from rows.document_of(row, str(number))
+            except ValueError as error:
+                raise CalibrationError(f"{self._path}:{number}: {error}") from error

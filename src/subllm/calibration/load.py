@@ -46,7 +46,7 @@ def load_calibration(
     offline   take hub sets from the cache only
 
     Where `language` has no pack, an eighth of the documents is left to `load_heldout`.
-    Raises CalibrationError, UnknownNameError (hub set), AcquireError (hub set).
+    Raises CalibrationError, TableError, UnknownNameError (hub set), AcquireError (hub set).
     """
     split: Split = "all" if language in pack_names() else "train"
     origin = _Origin(language, catalog, split, offline, progress or NullProgress())

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from subllm.calibration.source import Document, Split, key
+from subllm.calibration.source import Document, Split
 from subllm.errors import CalibrationError, UnknownNameError
+from subllm.tables.seeded import key
 
 DATA = Path(__file__).with_name("data")
 _SUFFIX = ".jsonl.xz"

@@ -6,9 +6,10 @@ import random
 from typing import Literal
 
 from subllm.calibration.functions import functions
-from subllm.calibration.source import Document, key
+from subllm.calibration.source import Document
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError, UsageError
+from subllm.tables.seeded import key
 from subllm.text import fim
 from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate

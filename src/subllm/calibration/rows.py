@@ -6,7 +6,8 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from subllm.calibration.source import Document, key, pieces
+from subllm.calibration.source import Document, pieces
+from subllm.tables.seeded import key
 
 KEPT = 20_000  # documents of one file that are kept in memory
 _ROLES = ("system", "user", "assistant", "tool")

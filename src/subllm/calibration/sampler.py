@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.calibration.render import Renderer
-from subllm.calibration.source import TextSource, key
+from subllm.calibration.source import TextSource
 from subllm.errors import CalibrationError
+from subllm.tables.seeded import key
 from subllm.text.tokenizer import Tokenizer
 
 _LONGEST = 4096  # tokens of one document; more would be a sample of little else

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from subllm.tables.seeded import key
 
 PIECE = 2400  # characters: about one sample of 512 tokens
 _HELDOUT_SHARE = 1 / 8
@@ -64,15 +65,9 @@ class TextSource(Protocol):
     def documents(self, seed: int) -> Iterator[Document]:
         """Every document once, in an order that the seed alone decides.
 
-        Raises CalibrationError (empty, malformed), AcquireError (hub sets).
+        Raises CalibrationError (empty, malformed), TableError (a file that cannot be read),
+        AcquireError (hub sets).
         """
-
-
-def key(*parts: object) -> int:
-    """64 bits that depend on nothing but the parts: for orders and choices that must be
-    the same on every machine and in every version."""
-    text = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
 
 
 def belongs(document: Document, split: Split) -> bool:

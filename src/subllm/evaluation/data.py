@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from subllm.calibration.table_files import SUFFIXES, read_rows
-from subllm.errors import BenchmarkError, CalibrationError, UnknownNameError
+from subllm.errors import BenchmarkError, UnknownNameError
 from subllm.evaluation.domains import DOMAIN_TASKS
 from subllm.evaluation.forms import FORMS, form_of, problem_of
 from subllm.evaluation.problems import Benchmark, Problem
 from subllm.progress import NullProgress, Progress
-from subllm.store.manifest import canonical_json
+from subllm.tables.digest import RowsDigest
+from subllm.tables.files import Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def load_file(path: Path, language: str) -> Benchmark:
     """The problems of `language` in a .jsonl, .jsonl.gz, .json or .parquet file.
 
     Raises BenchmarkError, naming the row, for a file that is missing, empty, of an unknown
-    form or without problems of this language.
+    form or without problems of this language, TableError for one that cannot be read.
     """
     return _read(path, path.name, path.name, language)
 
@@ -164,18 +162,16 @@ def _read(path: Path, name: str, source: str, language: str) -> Benchmark:
         there = f"only {', '.join(sorted(others))}" if others else "none of the test split"
         raise OtherLanguageError(f"{source} has no {language} problems, {there}; choose --language")
     _check_unique(source, problems)
-    return Benchmark(form, source, _digest(source, rows), len(rows), tuple(problems))
+    digest = RowsDigest(source)
+    for row in rows:
+        digest.add(row)
+    return Benchmark(form, source, str(digest), len(rows), tuple(problems))
 
 
-def _rows(path: Path, name: str) -> list[dict[str, Any]]:
+def _rows(path: Path, name: str) -> list[Row]:
     if not path.is_file():
         raise BenchmarkError(f"there is no file {path}; correct --data")
-    if not name.endswith(SUFFIXES):
-        raise BenchmarkError(f"{name} is none of {' '.join(SUFFIXES)}; convert it to JSON lines")
-    try:
-        rows = list(read_rows(path, name))
-    except CalibrationError as error:
-        raise BenchmarkError(str(error)) from error
+    rows = list(read_rows(path, name))
     if not rows:
         raise BenchmarkError(f"{name} has no rows; fetch it again")
     return rows
@@ -196,13 +192,3 @@ def _check_unique(source: str, problems: Iterable[Problem]) -> None:
         if problem.id in seen:
             raise BenchmarkError(f"{source} has {problem.id} twice; remove one")
         seen.add(problem.id)
-
-
-def _digest(source: str, rows: list[dict[str, Any]]) -> str:
-    digest = hashlib.sha256()
-    try:
-        for row in rows:
-            digest.update(canonical_json(row) + b"\n")
-    except (ValueError, TypeError) as error:
-        raise BenchmarkError(f"{source} has a value that is no JSON ({error})") from error
-    return "sha256-" + digest.hexdigest()

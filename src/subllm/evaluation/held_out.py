@@ -35,7 +35,8 @@ def held_out(
 
     path  a directory of code or a .jsonl file, all of which is taken as held out; by
           default the held-out part of the language's pack
-    Raises BenchmarkError for too little text, CalibrationError for what cannot be read.
+    Raises BenchmarkError for too little text, CalibrationError or TableError for what cannot
+    be read.
     """
     if path is None:
         tokens = load_heldout(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 
-from subllm.calibration.source import key
 from subllm.evaluation.generate import Answer, Ask
 from subllm.evaluation.problems import INFILL, Problem
 from subllm.evaluation.programs import program_of, stop_rule
@@ -15,6 +14,7 @@ from subllm.evaluation.records import RecordFile, Sample, Sampling
 from subllm.evaluation.toolchains import Verdict
 from subllm.progress import Progress
 from subllm.runtime.request import SamplingParams
+from subllm.tables.seeded import key
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,22 @@ from huggingface_hub import constants
 
 from subllm.acquire.datasets import open_dataset
 from subllm.acquire.hub_client import HubClient
-from subllm.calibration import hub_sets, table_files
-from subllm.calibration.hub_files import CONVERTED
+from subllm.acquire.splits import CONVERTED
+from subllm.calibration import hub_sets
 from subllm.calibration.hub_sets import HubSource, row_documents
 from subllm.calibration.source import Document
 from subllm.catalog.loader import load_catalog
 from subllm.catalog.schema import CalibrationSetEntry
-from subllm.errors import AcquireError, CalibrationError, NetworkError, OfflineError
+from subllm.errors import (
+    AcquireError,
+    CalibrationError,
+    MissingExtraError,
+    NetworkError,
+    OfflineError,
+    TableError,
+)
 from subllm.progress import NullProgress
+from subllm.tables import files
 
 NAME = "org/set"
 CATALOG = load_catalog()
@@ -151,11 +159,11 @@ def test_damaged_files_are_named(hub: FakeHub) -> None:
     files = {"a.parquet": b"no", "b.jsonl": b"{", "c.csv": b"x", "d.jsonl": b"[5]"}
     hub.add_repo(NAME, files, "dataset")
     for name in ("a.parquet", "b.jsonl"):
-        with pytest.raises(CalibrationError, match=f"{name} cannot be read"):
+        with pytest.raises(TableError, match=f"{name} cannot be read"):
             texts(source(hub, files=(name,)))
-    with pytest.raises(CalibrationError, match=r"c\.csv is none of \.parquet"):
+    with pytest.raises(TableError, match=r"c\.csv is none of \.parquet"):
         texts(source(hub, files=("c.csv",)))
-    with pytest.raises(CalibrationError, match=r"d\.jsonl has a row that is no object"):
+    with pytest.raises(TableError, match=r"d\.jsonl has a row that is no object"):
         texts(source(hub, files=("d.jsonl",)))
 
 
@@ -164,8 +172,8 @@ def test_parquet_needs_pyarrow(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) ->
         raise ImportError(name)
 
     hub.add_repo(NAME, {"data/train-0.parquet": parquet({"code": "x"})}, "dataset")
-    monkeypatch.setattr(table_files.importlib, "import_module", missing)
-    with pytest.raises(CalibrationError, match=r"pip install 'subllm\[hub-sets\]'"):
+    monkeypatch.setattr(files.importlib, "import_module", missing)
+    with pytest.raises(MissingExtraError, match=r"pip install 'subllm\[hub-sets\]'"):
         texts(source(hub))
 
 

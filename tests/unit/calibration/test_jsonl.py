@@ -11,7 +11,7 @@ import pytest
 from subllm.calibration import rows
 from subllm.calibration.jsonl import JsonlSource
 from subllm.calibration.source import Document
-from subllm.errors import CalibrationError
+from subllm.errors import CalibrationError, TableError
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -63,14 +63,14 @@ def test_shapes(tmp_path: Path) -> None:
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: Any, message: str) -> None:
     path = write(tmp_path / "a.jsonl", {"text": "good"}, line, {"text": "good"})
-    with pytest.raises(CalibrationError, match=f"a.jsonl:{message}"):
+    with pytest.raises((CalibrationError, TableError), match=f"a.jsonl:{message}"):
         read(path)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "x"}\n{"text": "\xff"}\n')
-    with pytest.raises(CalibrationError, match=r"a\.jsonl:2: not valid JSON \('utf-8' codec"):
+    with pytest.raises(TableError, match=r"a\.jsonl:2: not valid JSON \('utf-8' codec"):
         read(path)
 
 

@@ -13,7 +13,7 @@ from subllm.calibration.load import load_calibration, load_heldout
 from subllm.calibration.sampler import digest
 from subllm.calibration.source import CalibrationData
 from subllm.catalog.loader import Catalog, load_catalog
-from subllm.errors import CalibrationError, OfflineError, UnknownNameError
+from subllm.errors import CalibrationError, OfflineError, TableError, UnknownNameError
 
 from .tiny import CODE, END, FIM, MARK, PLAIN, tokenizer
 
@@ -130,7 +130,7 @@ def test_json_lines(tmp_path: Path) -> None:
     data = load(str(path))
     assert data.source == f"jsonl:{path}"
     path.write_text('{"text": "x"}\n{"text": \n')
-    with pytest.raises(CalibrationError, match=r"a\.jsonl:2: not valid JSON"):
+    with pytest.raises(TableError, match=r"a\.jsonl:2: not valid JSON"):
         load(str(path))
     path.write_text('{"text": "too little"}\n')
     with pytest.raises(CalibrationError, match="has 11 tokens, one sample needs 64"):

@@ -11,8 +11,9 @@ import pytest
 
 from subllm.calibration.render import Renderer
 from subllm.calibration.sampler import digest, pack, take
-from subllm.calibration.source import PIECE, Document, belongs, key, pieces
+from subllm.calibration.source import PIECE, Document, belongs, pieces
 from subllm.errors import CalibrationError
+from subllm.tables.seeded import key
 
 from .tiny import END, FIM, MARK, PLAIN, bytes_of, tokenizer
 

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from subllm.acquire import datasets
 from subllm.acquire.hub_client import HubClient
-from subllm.errors import BenchmarkError, OfflineError, UnknownNameError
+from subllm.errors import BenchmarkError, OfflineError, TableError, UnknownNameError
 from subllm.evaluation.data import NAMED, load_benchmark, load_file, load_named
 
 from . import benchmarks
@@ -126,14 +126,14 @@ def test_malformed_files(tmp_path: Path) -> None:
         load_file(tmp_path / "no.jsonl", "python")
     path = tmp_path / "a.txt"
     path.write_text("x")
-    with pytest.raises(BenchmarkError, match="convert it to JSON lines"):
+    with pytest.raises(TableError, match="convert it to JSON lines"):
         load_file(path, "python")
     path = tmp_path / "a.jsonl"
     path.write_text("")
     with pytest.raises(BenchmarkError, match="has no rows"):
         load_file(path, "python")
     path.write_text("{broken\n")
-    with pytest.raises(BenchmarkError, match="cannot be read"):
+    with pytest.raises(TableError, match="cannot be read"):
         load_file(path, "python")
 
 

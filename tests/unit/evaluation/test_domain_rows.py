@@ -18,10 +18,10 @@ from oracles.domain_rows import rows_of
 
 from subllm.acquire import datasets as acquire_datasets
 from subllm.acquire.hub_client import HubClient
-from subllm.calibration.hub_files import CONVERTED
+from subllm.acquire.splits import CONVERTED
 from subllm.calibration.hub_sets import HubSource
 from subllm.catalog.loader import load_catalog
-from subllm.errors import BenchmarkError, OfflineError
+from subllm.errors import BenchmarkError, OfflineError, TableError
 from subllm.evaluation.domains import DOMAIN_TASKS
 from subllm.progress import NullProgress
 
@@ -199,7 +199,7 @@ def test_files_that_do_not_fit(engine: Any, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="has no file of the validation split"):
         run(engine, "boolq", tmp_path)
     (tmp_path / "rows.csv").write_text("a,b")
-    with pytest.raises(BenchmarkError, match=r"rows\.csv is none of \.parquet"):
+    with pytest.raises(TableError, match=r"rows\.csv is none of \.parquet"):
         run(engine, "boolq", tmp_path / "rows.csv")
     write(tmp_path / "train.jsonl", rows_of("gsm8k", 7))
     with pytest.raises(BenchmarkError, match="7 rows to show as worked examples, gsm8k needs 8"):

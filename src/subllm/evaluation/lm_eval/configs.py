@@ -14,8 +14,9 @@ import jinja2
 
 from subllm.errors import BenchmarkError
 from subllm.evaluation.domains import DomainTask
-from subllm.evaluation.lm_eval.rows import Row, in_memory
+from subllm.evaluation.lm_eval.rows import in_memory
 from subllm.evaluation.meteor import Meteor
+from subllm.tables.files import Row
 
 # Folders of the harness's tasks; looking through all of them would take seconds.
 _FOLDERS = {

@@ -16,7 +16,6 @@ from typing import Any
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from subllm.calibration.source import key
 from subllm.errors import ContextLengthError, EngineError
 from subllm.evaluation.generate import Ask, generate
 from subllm.evaluation.lm_eval.answers import AnswerCache
@@ -24,6 +23,7 @@ from subllm.evaluation.lm_eval.options import sampling
 from subllm.progress import NullProgress, Progress, Unit
 from subllm.runtime.request import Engine, SamplingParams
 from subllm.store.manifest import canonical_json
+from subllm.tables.seeded import key
 from subllm.text.tokenizer import Tokenizer
 
 _SEEDS = 2**63

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from subllm.calibration.hub_files import find_files
-from subllm.calibration.source import key
-from subllm.calibration.table_files import SUFFIXES, read_rows
-from subllm.errors import BenchmarkError, CalibrationError
+from subllm.acquire.splits import find_files
+from subllm.errors import BenchmarkError
 from subllm.evaluation.domains import DomainTask
 from subllm.progress import NullProgress, Progress
-from subllm.store.manifest import canonical_json
-
-Row = dict[str, Any]
+from subllm.tables.digest import RowsDigest
+from subllm.tables.files import SUFFIXES, Row, read_rows
+from subllm.tables.seeded import key
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ def load_rows(
 ) -> TaskRows:
     """The rows of `data`, or of the task's set on the hub.
 
-    Raises BenchmarkError for rows that are missing or of another form, AcquireError.
+    Raises BenchmarkError for rows that are missing or of another form, TableError for a file
+    that cannot be read, AcquireError.
     """
     progress = progress or NullProgress()
     origin = _hub(task, offline, progress) if data is None else _local(task, data)
@@ -58,13 +56,13 @@ def load_rows(
                 f"{origin.name} has {len(shots)} rows to show as worked examples, {task.name} "
                 f"needs {task.shots}; add rows to its {task.shots_split} split"
             )
-    digest = hashlib.sha256()
+    digest = RowsDigest(origin.name)
     for row in shots:
-        digest.update(_line(row, origin))
+        digest.add(row)
     rows: dict[int, Row] = {}
     total = 0
     for row in _read(origin, task, task.split):
-        digest.update(_line(row, origin))
+        digest.add(row)
         if task.rows == "all" or total % 2:
             rows[total] = row
         total += 1
@@ -73,7 +71,7 @@ def load_rows(
     chosen = _choose(_choose(rows, task.most, 0), limit, seed)
     return TaskRows(
         source=origin.name,
-        digest="sha256-" + digest.hexdigest(),
+        digest=str(digest),
         total=total,
         chosen=chosen,
         shots=shots,
@@ -90,18 +88,15 @@ class _Origin:
 
 def _read(origin: _Origin, task: DomainTask, split: str) -> Iterator[Row]:
     for path, name in origin.files(split):
-        try:
-            for number, row in enumerate(read_rows(path, name), 1):
-                missing = [field for field in task.fields if _at(row, field) is None]
-                if missing:
-                    raise BenchmarkError(
-                        f"{name}, row {number}: no field {missing[0]!r}, only "
-                        f"{', '.join(sorted(row)) or 'nothing'}; {task.name} needs rows as in "
-                        f"{task.repo}"
-                    )
-                yield row
-        except CalibrationError as error:
-            raise BenchmarkError(str(error)) from error
+        for number, row in enumerate(read_rows(path, name), 1):
+            missing = [field for field in task.fields if _at(row, field) is None]
+            if missing:
+                raise BenchmarkError(
+                    f"{name}, row {number}: no field {missing[0]!r}, only "
+                    f"{', '.join(sorted(row)) or 'nothing'}; {task.name} needs rows as in "
+                    f"{task.repo}"
+                )
+            yield row
 
 
 def _at(row: Any, path: str) -> Any:
@@ -109,13 +104,6 @@ def _at(row: Any, path: str) -> Any:
     for name in path.split("."):
         row = row.get(name) if isinstance(row, dict) else None
     return row
-
-
-def _line(row: Row, origin: _Origin) -> bytes:
-    try:
-        return canonical_json(row) + b"\n"
-    except (ValueError, TypeError) as error:
-        raise BenchmarkError(f"{origin.name} has a value that is no JSON ({error})") from error
 
 
 def _choose(rows: dict[int, Row], count: int | None, seed: int) -> dict[int, Row]:

@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Callable, Sequence
 
 from subllm.acquire.datasets import DatasetFiles
-from subllm.calibration.table_files import SUFFIXES
 from subllm.errors import AcquireError
+from subllm.tables.files import SUFFIXES
 
 CONVERTED = "refs/convert/parquet"  # where the hub keeps any set as Parquet
 Open = Callable[[str, str], DatasetFiles]
