@@ -28,7 +28,7 @@ from subllm.runtime.engine import LocalEngine
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Request, SamplingParams, TokenLogprob
 from subllm.store.store import Store
-from subllm.text.tokenizer import Tokenizer
+from subllm.store.tokenizers import open_tokenizer
 
 WINDOW = 512
 PROMPT = 64
@@ -81,7 +81,7 @@ def judge_model(store: Store, name: str, arguments: argparse.Namespace) -> dict[
     manifest = store.model(name)
     language = arguments.language or manifest.language
     language = "python" if language == "dense" else language
-    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+    tokenizer = open_tokenizer(store, manifest)
     sequences = -(-max(arguments.tokens, arguments.prompts * PROMPT) // (WINDOW - 1))
     rows = load_heldout(
         language,

@@ -16,6 +16,7 @@ from subllm.runtime.engine import LocalEngine
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Request, SamplingParams
 from subllm.store.store import Store
+from subllm.store.tokenizers import open_tokenizer
 from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
 from subllm.text.tokenizer import Tokenizer
@@ -53,7 +54,7 @@ def generate(run: Run, store: Store, model: str) -> None:
         kv_tokens=ANSWER_ROOM * run.slots,
     )
     manifest = store.model(model)
-    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+    tokenizer = open_tokenizer(store, manifest)
     template = ChatTemplate(tokenizer.chat_template or "", tokenizer.bos_token, tokenizer.eos_token)
     for number, task in open_tasks.values():
         engine.add(_request(task, number, tokenizer, template, run.sampling))

@@ -126,13 +126,13 @@ def _dense_of(store: Store, manifest: ModelManifest) -> str | None:
 def _machine(settings: Settings) -> dict[str, Any]:
     """Bandwidth and kernels are None where the packed weights are not computed on."""
     from subllm.evaluation.facts import cpu_name
+    from subllm.machine import usable_cores
     from subllm.native import core
     from subllm.runtime.bandwidth import read_bandwidth
     from subllm.runtime.loader import choose_backend
 
     backend = choose_backend(settings.backend, settings.device)
-    cpus: int = core().usable_cpus()
-    threads = min(settings.threads or cpus, cpus)
+    threads: int = min(settings.threads or usable_cores(), core().usable_cpus())
     native = backend == "native"
     return {
         "cpu": cpu_name(),

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from subllm import __version__
 from subllm.cli.server_client import ServerClient
 from subllm.errors import ServerError
+from subllm.files import write_whole
 
 STOP_SECONDS = 10.0
 START_SECONDS = 60.0
@@ -71,10 +71,7 @@ def recorded(home: Path, host: str, port: int) -> Iterator[Daemon]:
     path.parent.mkdir(parents=True, exist_ok=True)
     created = psutil.Process().create_time()
     daemon = Daemon(os.getpid(), created, host, port, time.time(), __version__)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(asdict(daemon), file)
-    Path(temporary).replace(path)
+    write_whole(path, json.dumps(asdict(daemon)).encode(), mode=0o600)
     try:
         yield daemon
     finally:

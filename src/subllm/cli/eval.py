@@ -312,9 +312,9 @@ def _rows(work: _Work, task: str, asked: str) -> Path | None:
 
 
 def _tokenizer(store: Store, model: str) -> Tokenizer:
-    from subllm.text.tokenizer import Tokenizer
+    from subllm.store.tokenizers import open_tokenizer
 
-    return Tokenizer.from_bundle(store.blobs.read_bytes(store.model(model).blobs.tokenizer))
+    return open_tokenizer(store, store.model(model))
 
 
 def _dense(store: Store, model: str) -> str:

@@ -29,7 +29,7 @@ from subllm.evaluation.records import (
 from subllm.progress import Progress
 from subllm.store.manifest import canonical_json
 from subllm.store.store import Store
-from subllm.text.tokenizer import Tokenizer
+from subllm.store.tokenizers import open_tokenizer
 
 CONTEXT = 4096
 """Tokens that prompt and answer may have, in models that have so many: enough for the worked
@@ -101,7 +101,7 @@ def measure_domain(
             with AnswerCache(directory / ANSWERS, identity) as cache:
                 found = run_task(
                     open_engine(model, together, context),
-                    Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer)),
+                    open_tokenizer(store, manifest),
                     asked,
                     replace(rows, chosen=missing),
                     seed=seed,

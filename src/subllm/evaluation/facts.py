@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from subllm import __version__
 from subllm.evaluation.records import ModelFacts
+from subllm.machine import usable_cores
 from subllm.store.store import Store
 
 
@@ -36,18 +36,11 @@ def machine_facts(threads: int | None) -> dict[str, Any]:
     """`threads`: None for all cores that this process may use."""
     return {
         "cpu": cpu_name(),
-        "threads": threads or usable_cpus(),
+        "threads": threads or usable_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "subllm": __version__,
     }
-
-
-def usable_cpus() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from subllm.errors import UsageError
 from subllm.evaluation.canonical import CanonicalResult, check_canonical
 from subllm.evaluation.engines import OpenEngine
-from subllm.evaluation.facts import machine_facts, model_facts, now, usable_cpus
+from subllm.evaluation.facts import machine_facts, model_facts, now
 from subllm.evaluation.generate import generate
 from subllm.evaluation.judge import Judge
 from subllm.evaluation.pass_at_k import pass_at_k
@@ -33,9 +33,10 @@ from subllm.evaluation.records import (
     Summary,
 )
 from subllm.evaluation.toolchains import Toolchain, Verdict
+from subllm.machine import usable_cores
 from subllm.progress import Progress
 from subllm.store.store import Store
-from subllm.text.tokenizer import Tokenizer
+from subllm.store.tokenizers import open_tokenizer
 
 WALL_SECONDS = {"python": 10.0, "javascript": 10.0, "cpp": 10.0, "java": 15.0}
 """For running one program, generous because others run beside it."""
@@ -97,7 +98,7 @@ def evaluate(
     """
     benchmark = plan.benchmark
     manifest = store.model(model)
-    tokenizer = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+    tokenizer = open_tokenizer(store, manifest)
     form = choose_form(plan.form, benchmark.problems[0], tokenizer)
     prompter = Prompter(tokenizer, manifest.prompt, form)
     version = f"{tool.language} {tool.version()}"
@@ -131,7 +132,7 @@ def evaluate(
 
     # Not a context manager: leaving one waits for programs that hang, whom the sandbox's
     # owner is about to end.
-    pool = ThreadPoolExecutor(usable_cpus(), "check")
+    pool = ThreadPoolExecutor(usable_cores(), "check")
     try:
         with RecordFile(directory, header) as records:
             began = time.monotonic()

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from subllm.errors import UsageError
+from subllm.files import write_whole
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
     """Makes the directory where need be; raises UsageError when it cannot be written to."""
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
+        write_whole(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UsageError(
             f"cannot write {path} ({error.strerror}); choose another directory"

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 from subllm.catalog.prompt import PromptSpec
@@ -99,10 +99,7 @@ class ModelSet:
     @classmethod
     def of_store(cls, store: Store, load: Callable[[str], Engine]) -> ModelSet:
         """All models of `store`, with their tokenizers read from its blobs."""
-        from subllm.text.tokenizer import Tokenizer
-
-        def tokenizer(manifest: ModelManifest) -> Tokenizer:
-            return Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+        from subllm.store.tokenizers import open_tokenizer
 
         def size_of(name: str) -> int:
             manifest = store.manifest(name)
@@ -111,7 +108,7 @@ class ModelSet:
             blobs = (manifest.blobs.own, manifest.blobs.shared)
             return sum(store.blobs.path(digest).stat().st_size for digest in blobs)
 
-        return cls(store, load, tokenizer, size_of=size_of)
+        return cls(store, load, partial(open_tokenizer, store), size_of=size_of)
 
     def models(self) -> dict[str, ServedModel]:
         """The present models, read anew where a name has moved."""

@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from subllm.errors import DiskFullError, LayoutError, WeightsError
+from subllm.files import Replacement
 from subllm.sparsity.container import (
     MAX_HEADER,
     METADATA,
@@ -42,15 +43,14 @@ class PackedWriter:
     """
 
     def __init__(self, path: Path, *, reserve: int = RESERVE) -> None:
-        self._path = path
-        self._partial = path.with_name(path.name + ".partial")
         self._start = padded(reserve)
         self._end = 0
         self._entries: list[Entry] = []
         self._table: dict[str, TableRow] = {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
         try:
-            self._file: BinaryIO = self._partial.open("w+b")
+            self._new = Replacement(path)
+            self._file = self._new.file
             self._file.seek(self._start)
         except OSError as error:
             raise _disk_error(error) from error
@@ -88,19 +88,14 @@ class PackedWriter:
                 self._shift(len(header) - self._start)
             self._file.seek(0)
             self._file.write(header)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._partial.replace(self._path)
+            self._new.commit()
         except OSError as error:
             self.discard()
             raise _disk_error(error) from error
 
     def discard(self) -> None:
         """Removes what was written; `path` stays as it was."""
-        with contextlib.suppress(OSError):  # a full disk refuses the buffered rest again
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._new.discard()
 
     def __enter__(self) -> Self:
         return self

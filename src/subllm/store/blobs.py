@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from subllm.errors import CorruptError, DigestError, StoreError
-from subllm.store.files import CHUNK, check_space, disk_errors, hash_file, publish, sync_file
+from subllm.files import publish, sync_file
+from subllm.store.files import CHUNK, check_space, disk_errors, hash_file
 from subllm.store.manifest import sha256_of
 from subllm.store.workspace import Workspace
 

@@ -1,14 +1,9 @@
-"""Writing files so that a crash leaves the old state or the new, and full disks speak.
-
-A file is written under a temporary name, flushed to the disk, renamed, and then its
-directory is flushed: after a power cut the name shows old bytes or new ones.
-"""
+"""Files of the store: full disks speak, digests are taken, trees go."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from subllm.errors import DiskFullError, StoreError
+from subllm.files import write_whole
 
 CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,41 +52,13 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Rename a finished, flushed file over `target`, durably."""
-    temporary.replace(target)
-    sync_directory(target.parent)
-
-
 def write_atomic(target: Path, data: bytes, scratch: Path, mode: int = 0o644) -> None:
     """Replace `target` by `data`; `scratch` is a directory on the same filesystem.
 
     Raises DiskFullError or StoreError; then `target` is as it was.
     """
-    temporary = scratch / f"tmp-{uuid.uuid4().hex}"
     with disk_errors(target):
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            publish(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(target, data, scratch / f"tmp-{uuid.uuid4().hex}", mode=mode)
 
 
 def hash_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

@@ -17,6 +17,7 @@ from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import PackedTensor
 from subllm.store.manifest import ModelManifest
 from subllm.store.store import Store
+from subllm.store.tokenizers import open_tokenizer
 from subllm.text.tokenizer import Tokenizer
 
 
@@ -51,7 +52,7 @@ class ModelFiles:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, parsed anew; CorruptError when its bytes changed."""
-        return Tokenizer.from_bundle(self._store.blobs.read_bytes(self.manifest.blobs.tokenizer))
+        return open_tokenizer(self._store, self.manifest)
 
     def _reader(self, name: str) -> PackedReader:
         entry = self._entries.get(name)

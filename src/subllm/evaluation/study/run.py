@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.catalog.loader import Catalog
-from subllm.evaluation.facts import machine_facts, now, usable_cpus
+from subllm.evaluation.facts import machine_facts, now
 from subllm.evaluation.study.bench import Bench
 from subllm.evaluation.study.cells import cell_of
 from subllm.evaluation.study.contrasts import contrasts_of
@@ -33,6 +33,7 @@ from subllm.evaluation.study.plan import (
     make_plan,
 )
 from subllm.evaluation.study.tasks import PassTask
+from subllm.machine import usable_cores
 from subllm.progress import Progress
 from subllm.report.files import write_file
 from subllm.report.study.records import Cell, Command, Study
@@ -77,7 +78,7 @@ def plan_study(
         store, catalog, options, grounds, progress, device=device, threads=threads,
         offline=offline,
     )  # fmt: skip
-    cores = threads or usable_cpus()
+    cores = threads or usable_cores()
     clock = Clock(lambda: read_bandwidth(cores), cores)
     plan = make_plan(store, models, tasks, study, clock, tools)
     if plan.pending and _same_machine(study, threads):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from subllm import native
 from subllm.errors import BackendError
+from subllm.machine import usable_cores
 from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw, TokenArray
 from subllm.runtime.backends.native.weights import DecoderWeights
 from subllm.runtime.request import TokenLogprob
@@ -86,7 +87,7 @@ class NativeBackend:
     ) -> None:
         """Takes the weights where they are; they must stay mapped for as long as this lives.
 
-        threads  None: all cores of the process's affinity
+        threads  None: all cores that this process may use
         kv       how keys and values are kept; int8 has a scale per token and head
         exact    float32 activations in every product: slow, a reference for the others
 
@@ -98,7 +99,12 @@ class NativeBackend:
         self._weight_bytes = weights.nbytes
         with _refusals():
             self._decoder = native.core().Decoder(
-                source.spec.to_dict(), weights.shared, weights.layers, kv, threads or 0, exact
+                source.spec.to_dict(),
+                weights.shared,
+                weights.layers,
+                kv,
+                threads or usable_cores(),
+                exact,
             )
             self._block_bytes = int(self._decoder.kv_block_bytes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from subllm.errors import BackendError
+from subllm.machine import usable_cores
 from subllm.runtime.backend import Choice, Chunk, TokenArray
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.model import TorchModel
@@ -37,13 +37,6 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class TorchBackend:
     """Implements `runtime.backend.Backend`."""
 
@@ -55,7 +48,7 @@ class TorchBackend:
         dtype: DType = "bfloat16",
         threads: int | None = None,
     ) -> None:
-        """Loads everything. `threads` None: all cores of the process's affinity.
+        """Loads everything. `threads` None: all cores that this process may use.
 
         Raises BackendError when the device is missing or its memory is too small.
         """

@@ -1,0 +1,83 @@
+"""Cores by affinity and by the quota of control groups."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from subllm import machine
+from subllm.machine import cpu_quota, usable_cores
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Path:
+    (tmp_path / "groups/a/b").mkdir(parents=True)
+    return tmp_path / "groups"
+
+
+def own(groups: Path, text: str = "1:cpu:/elsewhere\n0::/a/b\n") -> Path:
+    path = groups.parent / "own"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_affinity_is_respected() -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+            "from subllm.machine import usable_cores; print(usable_cores())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "1\n"
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "parent", "expected"),
+    [
+        ("max 100000", "max 100000", None),
+        ("150000 100000", "max 100000", 1.5),
+        ("400000 100000", "200000 100000", 2.0),  # the tightest of all levels holds
+        ("max 100000", "50000 100000", 0.5),
+        ("nonsense", "100000", None),
+        ("100000 0", "max 100000", None),
+        (None, None, None),
+    ],
+)
+def test_the_tightest_quota_counts(
+    groups: Path, leaf: str | None, parent: str | None, expected: float | None
+) -> None:
+    for path, text in ((groups / "a/b", leaf), (groups / "a", parent)):
+        if text is not None:
+            (path / "cpu.max").write_text(text + "\n")
+    assert cpu_quota(own(groups), groups) == expected
+
+
+def test_a_container_sees_itself_at_the_root(groups: Path) -> None:
+    (groups / "cpu.max").write_text("300000 100000\n")
+    assert cpu_quota(own(groups, "0::/\n"), groups) == 3.0
+
+
+def test_no_version_2_groups_are_no_quota(groups: Path, tmp_path: Path) -> None:
+    (groups / "cpu.max").write_text("300000 100000\n")
+    assert cpu_quota(own(groups, "1:cpu:/a\n"), groups) is None
+    assert cpu_quota(tmp_path / "absent", groups) is None
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.5, 2), (64.0, None), (None, None)])
+def test_a_quota_lowers_the_cores(
+    quota: float | None, cores: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert usable_cores() == (cores or 8)
