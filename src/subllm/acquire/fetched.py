@@ -18,6 +18,7 @@ class Fetched:
     licence_text  of the LICENSE file beside the weights, "" when there is none
     config        the model's config; empty where it was not needed
     special       special tokens of the tokenizer; empty where they were not needed
+    titles        what the model may be called, best first; see `base_names`
     """
 
     files: tuple[FileEntry, ...]
@@ -27,3 +28,4 @@ class Fetched:
     licence_text: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     special: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()

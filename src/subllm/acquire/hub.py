@@ -149,6 +149,7 @@ class _Fetch:
             source=f"hub:{self._source.repo}",
             revision=self._listing.commit,
             licence_text=self._licence_text(),
+            titles=(self._source.repo.rpartition("/")[2],),
             **details,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from subllm.acquire import checkpoint
+from subllm.acquire.base_names import directory_titles, gguf_titles
 from subllm.acquire.fetched import Fetched
 from subllm.acquire.prompts import special_tokens
 from subllm.errors import UsageError
@@ -61,6 +62,7 @@ def _fetched(
         licence_text=licence_text,
         config=config,
         special=special,
+        titles=gguf_titles(path) if weights == "gguf" else directory_titles(path, config),
     )
 
 

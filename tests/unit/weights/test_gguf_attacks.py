@@ -9,9 +9,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from gguf_samples import write_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles.tiny_ggufs import write_gguf
 
 from subllm.errors import WeightsError
 from subllm.text.tokenizer import Tokenizer

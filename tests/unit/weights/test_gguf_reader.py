@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import transformers
-from gguf_samples import MODELS, Tensors, byte_tokenizer, state, write_gguf
+from oracles.tiny_ggufs import MODELS, Tensors, byte_tokenizer, state, write_gguf
 
 from subllm.arch.registry import spec_from_config
 from subllm.errors import WeightsError

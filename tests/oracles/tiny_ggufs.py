@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import transformers
+
 from oracles.tiny_models import CONFIGS
 
 ARCHS = {
