@@ -51,7 +51,7 @@ class ModelFiles:
         return self._reader(name).vector(name)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, parsed anew; CorruptError when its bytes changed."""
+        """The tokenizer, see `open_tokenizer`; CorruptError when its bytes changed."""
         return open_tokenizer(self._store, self.manifest)
 
     def _reader(self, name: str) -> PackedReader:

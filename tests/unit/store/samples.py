@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from subllm.catalog.prompt import PromptSpec
 from subllm.store.manifest import (
     BaseManifest,
@@ -25,6 +27,7 @@ from subllm.store.manifest import (
 )
 from subllm.store.names import split_model_name
 from subllm.store.store import Store
+from subllm.text.tokenizer import Tokenizer
 
 BASE = "tiny:1m"
 PROMPT = PromptSpec(context_length=64)
@@ -113,6 +116,20 @@ def add_model(
         store.put_run_record(digest, RUN)
         store.set_ref(name, digest)
     return digest
+
+
+def tokenizer_bundle() -> bytes:
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(alphabet)}
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    raw.add_special_tokens(["<|end|>"])
+    files = {
+        "tokenizer.json": raw.to_str().encode(),
+        "tokenizer_config.json": b'{"eos_token": "<|end|>"}',
+    }
+    return Tokenizer.from_files(files).to_bundle()
 
 
 def files_below(*directories: Path) -> set[str]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
-from unit.store.samples import BASE, add_base, add_model, base_manifest
+from unit.store.samples import BASE, add_base, add_model, base_manifest, tokenizer_bundle
 
 from subllm.errors import CorruptError, LayoutError, StoreError, UsageError, WeightsError
 from subllm.progress import NullProgress, Unit
@@ -24,7 +23,6 @@ from subllm.store.model_files import open_model
 from subllm.store.sizes import all_sizes
 from subllm.store.store import Store
 from subllm.store.verify import VerifyResult, verify
-from subllm.text.tokenizer import Tokenizer
 
 PYTHON = f"{BASE}-python"
 JAVA = f"{BASE}-java"
@@ -39,20 +37,6 @@ TENSORS = (
     ),
     TensorEntry(name="norm", shape=(128,), blob="shared", pattern="dense", values="f32", kept=128),
 )
-
-
-def tokenizer_bundle() -> bytes:
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(alphabet)}
-    raw = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = tokenizers.decoders.ByteLevel()
-    raw.add_special_tokens(["<|end|>"])
-    files = {
-        "tokenizer.json": raw.to_str().encode(),
-        "tokenizer_config.json": b'{"eos_token": "<|end|>"}',
-    }
-    return Tokenizer.from_files(files).to_bundle()
 
 
 def packed(directory: Path, own: bool, seed: float = 1.0) -> bytes:
