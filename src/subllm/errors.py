@@ -18,6 +18,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- OfflineError            the network is needed but switched off
     |   |-- GatedError              the source wants a token or an accepted licence
     |   `-- DigestError             the bytes are not the expected ones
+    |-- NoModelError                nothing was extracted yet that could answer (exit 3)
     |-- StoreError                  the store cannot do what was asked (exit 4)
     |   |-- StoreVersionError       made by another, incompatible version
     |   |-- CorruptError            stored bytes do not match their digest
@@ -120,6 +121,12 @@ class GatedError(AcquireError):
 
 class DigestError(AcquireError):
     """The fetched bytes are not the expected ones; nothing was stored."""
+
+
+class NoModelError(SubllmError):
+    """The store has no model that could answer; the message says how to make one."""
+
+    exit_code = 3
 
 
 class StoreError(SubllmError):

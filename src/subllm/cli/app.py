@@ -33,7 +33,7 @@ EXIT_CODES = """
 0  done                      6  extraction failed
 1  unexpected error          7  generation failed
 2  wrong usage or setting    8  server missing or unreachable
-3  model not fetched         9  evaluation failed
+3  no model, or not fetched  9  evaluation failed
 4  store                   130  interrupted (Ctrl-C)
 5  malformed weights or packed file
 """

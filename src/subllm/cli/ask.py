@@ -46,7 +46,8 @@ class Client(Protocol):
 @contextmanager
 def open_client(context: Context, *, local: bool = False) -> Iterator[Client]:
     """A running server of this store, the configured port's first; where there is none,
-    or `local` is asked for, the models in this process."""
+    or `local` is asked for, the models in this process. Raises NoModelError without any."""
+    context.require_models()
     client: Client | None = None if local else _server(context)
     if client is None:
         from subllm.cli.local_client import LocalClient

@@ -58,6 +58,7 @@ def command(
     measured here too, limits it: 'of bandwidth' says how close it comes.
     """
     context = open_context(threads=threads)
+    context.require_models()
     settings, store = context.settings, context.store
     name = model or _made_last(store)
     beside = _dense_of(store, store.model(name)) if dense else None
@@ -86,7 +87,7 @@ def command(
 
 def _made_last(store: Store) -> str:
     """The sub-model whose run record is the youngest; without one, a dense model."""
-    from subllm.errors import StoreError, UsageError
+    from subllm.errors import StoreError
     from subllm.store.names import kind_of, split_model_name
 
     found: list[tuple[bool, str, str]] = []
@@ -99,8 +100,6 @@ def _made_last(store: Store) -> str:
             run = None
         pruned = split_model_name(name).language != "dense"
         found.append((pruned, run.created if run else "", name))
-    if not found:
-        raise UsageError("there is no model to measure yet; run 'subllm extract python'")
     name = max(found)[2]
     if len(found) > 1:
         console.note(f"measuring {name}, the one made last; name another to measure that")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 subllm chat
 subllm chat "How do I reverse a list in Python?"
-cat error.log | subllm chat - --system "Explain the error."
+cat error.log | subllm chat --system "Explain the error."
 """
 
 
@@ -25,7 +25,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="QUESTION",
-            help="One question instead of a conversation; '-' reads it from a pipe.",
+            help="One question instead of a conversation. Without it, or for '-', a pipe is read.",
         ),
     ] = None,
     language: Annotated[
@@ -59,6 +59,8 @@ def command(
 ) -> None:
     """Chat with a model: on a terminal a conversation, else one question and its answer.
 
+    The question is the argument, or what a pipe brings.
+
     In a conversation /help lists what can be typed, Ctrl-C stops an answer and Ctrl-D ends.
     """
     from subllm.cli.ask import argument_text, open_client, read_text, sampling
@@ -72,7 +74,7 @@ def command(
     elif prompt is not None:
         question = argument_text(prompt)
     if question == "" or (question is None and (json_output or not terminal)):
-        raise UsageError("nothing to answer; give a question, or '-' and a pipe")
+        raise UsageError("nothing to answer; give a question, as an argument or through a pipe")
     options = sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
     context = open_context()
     with open_client(context, local=local) as client:

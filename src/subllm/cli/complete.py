@@ -14,7 +14,7 @@ from subllm.cli.context import complete_model, open_context
 EXAMPLES = """
 subllm complete "def fib(n):"
 subllm complete --file src/app.py --max-tokens 64 >> src/app.py
-git diff | subllm complete - --language python
+git diff | subllm complete --language python
 subllm complete --file app.py --fim   fill in where it says <FILL_ME>
 subllm complete "def add(a, b):" --suffix "return total"
 """
@@ -25,7 +25,7 @@ MARK = "<FILL_ME>"
 def command(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="What to continue; '-' reads it from a pipe."),
+        typer.Argument(metavar="PROMPT", help="What to continue. Without it, or for '-', a pipe is read."),
     ] = None,
     file: Annotated[
         Path | None,
@@ -127,7 +127,7 @@ def _prompt(
     if prompt is not None and file is not None:
         raise UsageError("a prompt and --file exclude each other; leave one out")
     if prompt is None and file is None and sys.stdin.isatty():
-        raise UsageError("nothing to complete; give a prompt, '-' for a pipe, or --file FILE")
+        raise UsageError("nothing to complete; give a prompt, a pipe, or --file FILE")
     if file is not None:
         text = read_text(file)
     elif prompt is None or prompt == "-":

@@ -32,6 +32,14 @@ class Context:
 
         return load_catalog(self.settings.catalog)
 
+    def require_models(self) -> None:
+        """Raises NoModelError where nothing could answer, whatever is asked for."""
+        from subllm.errors import NoModelError
+        from subllm.store.names import kind_of
+
+        if all(kind_of(name) == "base" for name in self.store.names()):
+            raise NoModelError("there is no model to ask yet; run 'subllm extract python'")
+
     @property
     def api_key(self) -> str | None:
         key = self.settings.api_key

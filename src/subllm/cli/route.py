@@ -46,7 +46,9 @@ def command(
 
     text = read_text(file)
     path = None if str(file) == "-" else file.name
-    models = ModelSet.of_store(open_context().store, _no_engine)
+    context = open_context()
+    context.require_models()
+    models = ModelSet.of_store(context.store, _no_engine)
     route = router_of(models).route(Query(model, language=language, path=path, prompt=text))
     if json_output:
         console.emit_json(

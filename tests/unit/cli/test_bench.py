@@ -162,12 +162,6 @@ def test_errors_are_one_line_and_no_figures(
     assert "Traceback" not in ran.err
 
 
-def test_an_empty_store_says_what_to_run(subllm: Command) -> None:
-    ran = subllm("bench")
-    assert (ran.status, ran.out) == (2, "")
-    assert ran.err == ("error: there is no model to measure yet; run 'subllm extract python'\n")
-
-
 def test_what_fails_midway_leaves_no_half_document(
     tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
