@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from subllm.errors import SettingsError
+from subllm.served_context import DEFAULT_CONTEXT
 
 ENV_PREFIX = "SUBLLM_"
 CONFIG_VARIABLE = "SUBLLM_CONFIG"
@@ -64,7 +65,9 @@ class Settings(BaseSettings):
         description="Type of keys and values in memory; int8 takes half the room (native only).",
     )
     context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
-        None, description="Longest prompt plus completion, in tokens. Default: the model's."
+        None,
+        description="Longest prompt plus completion in tokens, where the model's maximum is not "
+        f"less. Default: {DEFAULT_CONTEXT}.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address that the server listens on.")
     port: int = Field(11435, ge=1, le=65535, description="Port that the server listens on.")

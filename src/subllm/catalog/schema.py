@@ -123,9 +123,14 @@ class BaseEntry(_Entry):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @property
-    def approximate_bytes(self) -> int:
-        """Download size of the first source: exact where known, else 2 bytes a weight."""
-        return self.sources[0].size or 2 * self.params
+    def downloads(self) -> dict[str, int | None]:
+        """Bytes of the files that each source delivers, by its label, in the order in which they
+        are tried: exact where known, a checkpoint else 2 bytes a weight, None for no idea."""
+        return {source.label: self._bytes_of(source) for source in self.sources}
+
+    def _bytes_of(self, source: HubSource | PypiSource) -> int | None:
+        checkpoint = isinstance(source, HubSource) and source.file is None
+        return source.size or (2 * self.params if checkpoint else None)
 
 
 # The roles that each kind of row needs; "?" marks an optional one.

@@ -18,7 +18,7 @@ INTERRUPTED = 130  # as shells report a process ended by SIGINT
 BROKEN_PIPE = 141  # ... and by SIGPIPE
 
 FIRST_STEPS = """
-subllm pull qwen2.5-coder:0.5b       fetch a base model (0.5 GB)
+subllm pull qwen2.5-coder:0.5b       fetch a base model (0.5 or 1 GB)
 subllm extract python                make its Python sub-model
 subllm complete "def fib(n):"        try it here
 subllm serve                         serve it to your editor

@@ -47,14 +47,18 @@ class Client(Protocol):
 def open_client(context: Context, *, local: bool = False) -> Iterator[Client]:
     """A running server of this store, the configured port's first; where there is none,
     or `local` is asked for, the models in this process. Raises NoModelError without any."""
-    context.require_models()
     client: Client | None = None if local else _server(context)
     if client is None:
+        context.require_models()
         from subllm.cli.local_client import LocalClient
 
         client = LocalClient(context)
     with closing(client):
-        yield client
+        try:
+            yield client
+        except UsageError:
+            context.require_models()  # a server without any calls it an unknown name
+            raise
 
 
 def _server(context: Context) -> ServerClient | None:

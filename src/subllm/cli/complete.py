@@ -25,7 +25,9 @@ MARK = "<FILL_ME>"
 def command(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="What to continue. Without it, or for '-', a pipe is read."),
+        typer.Argument(
+            metavar="PROMPT", help="What to continue. Without it, or for '-', a pipe is read."
+        ),
     ] = None,
     file: Annotated[
         Path | None,

@@ -10,6 +10,8 @@ from subllm.cli import console
 from subllm.cli.context import Context, open_context
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from subllm.store.manifest import Manifest
     from subllm.store.sizes import Sizes
 
@@ -31,7 +33,9 @@ def command(
     """List bases and models in the store.
 
     OWN is what only this name needs on disk, SHARED what other names need too. LOSS compares
-    perplexity on held-out code of the language before and after pruning.
+    perplexity on held-out code of the language before and after pruning. In the catalog PULL
+    is the size of what the sources deliver, in the order in which they are tried, and CONTEXT
+    what is served of the longest prompt and completion that the model can take.
     """
     context = open_context()
     if catalog:
@@ -113,18 +117,23 @@ def _document(name: str, manifest: Manifest | None, sizes: Sizes) -> dict[str, A
 
 
 def _list_catalog(context: Context, json_output: bool) -> None:
+    from subllm.served_context import served_context
+
     bases = context.catalog.bases
     stored = context.store.names()
+    limit = context.settings.context_length
     if json_output:
         console.emit_json(
             [
                 {
                     "name": name,
                     "parameters": base.params,
-                    "download_bytes": base.approximate_bytes,
+                    "download_bytes": next(iter(base.downloads.values())),
+                    "downloads": base.downloads,
                     "licence": base.licence.id,
                     "gated": base.gated,
-                    "context_length": base.prompt.context_length,
+                    "context_length": served_context(base.prompt.context_length, limit),
+                    "max_context_length": base.prompt.context_length,
                     "fill_in_the_middle": base.prompt.fim is not None,
                     "sources": [source.type for source in base.sources],
                     "stored": name in stored,
@@ -138,8 +147,8 @@ def _list_catalog(context: Context, json_output: bool) -> None:
         [
             [
                 name,
-                console.size(base.approximate_bytes),
-                f"{base.prompt.context_length:,}",
+                _sizes(base.downloads.values()),
+                _context(base.prompt.context_length, limit),
                 "yes" if base.prompt.fim else "no",
                 base.licence.id.removeprefix("LicenseRef-") + (" (gated)" if base.gated else ""),
                 "stored" if name in stored else "",
@@ -147,3 +156,21 @@ def _list_catalog(context: Context, json_output: bool) -> None:
             for name, base in bases.items()
         ],
     )
+
+
+def _sizes(downloads: Iterable[int | None]) -> str:
+    """One below the other; sources of the same size deliver the same file."""
+    known = dict.fromkeys(size for size in downloads if size is not None)
+    return "\nor ".join(map(console.size, known)) or "not known"
+
+
+def _context(longest: int, limit: int | None) -> str:
+    """`8k of 32k`, or only one of them where all is served."""
+    from subllm.served_context import served_context
+
+    served = served_context(longest, limit)
+    return _count(served) + (f" of {_count(longest)}" if served < longest else "")
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens:,}" if tokens % 1024 else f"{tokens // 1024}k"

@@ -51,7 +51,8 @@ class LocalClient:
     def __init__(self, context: Context) -> None:
         self._context = context
         models = ModelSet.of_store(context.store, self._load)
-        self._planner = Planner(models, router_of(models), ServerConfig())
+        config = ServerConfig(context_length=context.settings.context_length)
+        self._planner = Planner(models, router_of(models), config)
         self._worker = EngineWorker(
             self._load, max_engines=context.settings.max_loaded_models, estimate=models.size_of
         )

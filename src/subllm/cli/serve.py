@@ -81,6 +81,7 @@ def _config(context: Context) -> ServerConfig:
         api_key=context.api_key,
         max_engines=settings.max_loaded_models,
         max_queue=settings.max_queue,
+        context_length=settings.context_length,
     )
 
 

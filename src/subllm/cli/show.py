@@ -8,6 +8,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
+from subllm.served_context import served_context
 
 if TYPE_CHECKING:
     from subllm.store.manifest import BaseManifest, ModelManifest, RunRecord
@@ -38,7 +39,8 @@ def command(
     """Show how a model was made, how big it is and what it lost."""
     from subllm.store.sizes import sizes_of
 
-    store = open_context().store
+    context = open_context()
+    store, limit = context.store, context.settings.context_length
     digest = store.resolve(name)
     manifest = store.manifest(digest)
     sizes = sizes_of(store, name)
@@ -51,6 +53,7 @@ def command(
             {
                 "name": name,
                 "digest": digest,
+                "context_length": served_context(manifest.prompt.context_length, limit),
                 "manifest": manifest.model_dump(mode="json"),
                 "own_bytes": sizes.own,
                 "shared_bytes": sizes.shared,
@@ -60,11 +63,11 @@ def command(
             }
         )
     elif manifest.kind == "base":
-        console.facts([*_base_facts(manifest), *_size_facts(sizes), ("digest", digest)])
+        console.facts([*_base_facts(manifest, limit), *_size_facts(sizes), ("digest", digest)])
     else:
         console.facts(
             [
-                *_model_facts(manifest),
+                *_model_facts(manifest, limit),
                 *_size_facts(sizes),
                 *_run_facts(run),
                 ("digest", digest),
@@ -72,19 +75,19 @@ def command(
         )
 
 
-def _base_facts(manifest: BaseManifest) -> Facts:
+def _base_facts(manifest: BaseManifest, limit: int | None) -> Facts:
     files = len(manifest.files)
     return [
         ("name", manifest.name),
         ("kind", f"base ({manifest.weights}, {files} file{'' if files == 1 else 's'})"),
         ("source", _source(manifest.source, manifest.revision)),
         ("licence", manifest.licence.id),
-        ("context", f"{manifest.prompt.context_length:,} tokens"),
+        ("context", _context(manifest.prompt.context_length, limit)),
         ("fill-in", "yes" if manifest.prompt.fim else "no"),
     ]
 
 
-def _model_facts(manifest: ModelManifest) -> Facts:
+def _model_facts(manifest: ModelManifest, limit: int | None) -> Facts:
     calibration = manifest.calibration
     sparse = sum(entry.pattern != "dense" for entry in manifest.tensors)
     facts: Facts = [
@@ -114,7 +117,7 @@ def _model_facts(manifest: ModelManifest) -> Facts:
                 f"({value.after / value.before - 1:+.1%} on {value.tokens:,} tokens)",
             )
         )
-    facts.append(("context", f"{manifest.prompt.context_length:,} tokens"))
+    facts.append(("context", _context(manifest.prompt.context_length, limit)))
     facts.append(("fill-in", "yes" if manifest.prompt.fim else "no"))
     return facts
 
@@ -141,6 +144,12 @@ def _run_facts(run: RunRecord | None) -> Facts:
             f"peak memory {console.size(run.peak_memory_bytes)}",
         )
     ]
+
+
+def _context(longest: int, limit: int | None) -> str:
+    served = served_context(longest, limit)
+    more = f" (model's maximum {longest:,}; --context-length of 'serve')"
+    return f"{served:,} tokens" + (more if served < longest else "")
 
 
 def _source(source: str, revision: str) -> str:

@@ -11,6 +11,7 @@ from subllm.arch.spec import ArchSpec
 from subllm.errors import BackendError, ContextLengthError
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.weights import FloatArray
+from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 BackendName = Literal["auto", "native", "torch"]
 KvTypeName = Literal["bfloat16", "int8"]
-
-DEFAULT_CONTEXT = 8192
-"""Context where none is asked for: long models are served with this much."""
 
 _CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
 
@@ -75,8 +73,8 @@ def load_engine(
                     unpacks them, for any device that torch has; "auto" takes torch where
                     the device is not the CPU
     device          "auto", "cpu", "cuda", "cuda:N"; auto is CUDA where it is usable
-    context_length  at most what the model was trained for; by default that, or
-                    DEFAULT_CONTEXT where it is longer
+    context_length  at most what the model was trained for; see `served_context` for
+                    the default
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
 
@@ -109,7 +107,7 @@ def load_engine(
 
 def _context(name: str, asked: int | None, longest: int) -> int:
     if asked is None:
-        return min(DEFAULT_CONTEXT, longest)
+        return served_context(longest)
     if not 0 < asked <= longest:
         raise ContextLengthError(
             f"a context of {asked} tokens is not possible; {name} takes 1 to {longest}"

@@ -31,6 +31,7 @@ class ServerConfig:
     `max_engines` and `max_bytes` bound the loaded sub-models (least recently used go
     first); a single one over `max_bytes` still loads, alone. Each runs `max_batch`
     completions at once; `max_queue` more may wait before the answer is 429.
+    `context_length` bounds prompt and completion in tokens; see `served_context`.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class ServerConfig:
     max_bytes: int | None = None
     max_batch: int = 8
     max_queue: int = 64
+    context_length: int | None = None
     completion_max_tokens: int = 256
     chat_max_tokens: int = 1024
     keep_alive_seconds: float = 15.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from subllm.routing.router import Message, Query, Route, Router
 from subllm.runtime.request import SamplingParams
+from subllm.served_context import served_context
 from subllm.server.config import ServerConfig
 from subllm.server.context import fit_to_context
 from subllm.server.errors import bad_request
@@ -90,7 +91,7 @@ class Planner:
             else ""
             for prompt in prompts
         )
-        plan = _plan(route, model, text, encoded, echoes, n, params)
+        plan = self._plan(route, model, text, encoded, echoes, n, params)
         if body.echo and body.logprobs is not None:
             top = body.logprobs
             plan = replace(plan, scores=tuple(ScoreWork(ids, top) for ids in encoded))
@@ -122,7 +123,26 @@ class Planner:
         if body.max_completion_tokens is not None:
             body = body.model_copy(update={"max_tokens": body.max_completion_tokens})
         params = self._params(body, text, self._config.chat_max_tokens, logprobs)
-        return _plan(route, model, text, (ids,), ("",), n, params)
+        return self._plan(route, model, text, (ids,), ("",), n, params)
+
+    def _plan(
+        self,
+        route: Route,
+        model: ServedModel,
+        text: TextSide,
+        prompts: tuple[Ids, ...],
+        echoes: tuple[str, ...],
+        n: int,
+        params: SamplingParams,
+    ) -> Plan:
+        context = served_context(model.prompt.context_length, self._config.context_length)
+        drafts = []
+        for ids in prompts:
+            fit_to_context(len(ids), context)  # told before the model is loaded
+            for choice in range(n if params.max_tokens else 0):
+                seed = None if params.seed is None else (params.seed + choice) % 2**63
+                drafts.append(Draft(ids, replace(params, seed=seed)))
+        return Plan(route, model, text, prompts, echoes, n, tuple(drafts), logprobs=params.logprobs)
 
     def _route(self, query: Query) -> tuple[Route, ServedModel, TextSide]:
         route = self._router.route(query)
@@ -192,25 +212,6 @@ class Planner:
             ignore_eos=bool(body.ignore_eos),
             logprobs=logprobs,
         )
-
-
-def _plan(
-    route: Route,
-    model: ServedModel,
-    text: TextSide,
-    prompts: tuple[Ids, ...],
-    echoes: tuple[str, ...],
-    n: int,
-    params: SamplingParams,
-) -> Plan:
-    drafts = []
-    for ids in prompts:
-        # Told before the model is loaded; the engine may have a smaller context still.
-        fit_to_context(len(ids), model.prompt.context_length)
-        for choice in range(n if params.max_tokens else 0):
-            seed = None if params.seed is None else (params.seed + choice) % 2**63
-            drafts.append(Draft(ids, replace(params, seed=seed)))
-    return Plan(route, model, text, prompts, echoes, n, tuple(drafts), logprobs=params.logprobs)
 
 
 def _prompt_list(body: CompletionBody) -> list[str | list[int]]:

@@ -100,7 +100,7 @@ def test_a_base(name: str) -> None:
     assert isinstance(first, HubSource)
     assert (first.repo, first.file) == (repo, None)
     assert entry.params == pytest.approx(billions * 1e9, rel=0.01)
-    assert entry.approximate_bytes == 2 * entry.params
+    assert next(iter(entry.downloads.values())) == 2 * entry.params
     assert entry.prompt.context_length == context
     assert (entry.prompt.fim is not None, entry.gated) == (fim, gated)
     assert entry.licence.id

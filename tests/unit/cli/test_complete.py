@@ -192,13 +192,6 @@ def test_errors_are_one_line(
     assert len(ran.err.splitlines()) == (2 if "See '" in ran.err else 1)
 
 
-def test_without_a_model_it_says_what_to_run(subllm: Command) -> None:
-    for command in ("complete", "chat"):
-        ran = subllm(command, "x")
-        assert (ran.status, ran.out) == (2, "")
-        assert "run 'subllm extract python'" in ran.err
-
-
 def test_a_damaged_model_is_one_line(tiny: Store, subllm: Command) -> None:
     own = tiny.blobs.path(tiny.model(f"{BASE}-dense").blobs.own)
     own.chmod(0o644)

@@ -9,6 +9,7 @@ import pytest
 
 from subllm.acquire.pull import pull
 from subllm.catalog.loader import Catalog
+from subllm.cli import daemon
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -41,6 +42,18 @@ def test_no_model_yet(
         pull(str(write_checkpoint(tmp_path / "base")), store, Catalog({}, {}), name=BASE)
     ran = subllm(*arguments)
     assert (ran.status, ran.out, ran.err) == (3, "", MISSING)
+
+
+def test_a_server_without_models(
+    tmp_path: Path, free_port: Callable[[], int], subllm: Command
+) -> None:
+    server = daemon.launch(tmp_path / "subllm-home", "127.0.0.1", free_port(), [], None)
+    try:
+        for command in ("complete", "chat"):
+            ran = subllm(command, "x")
+            assert (ran.status, ran.out, ran.err) == (3, "", MISSING)
+    finally:
+        daemon.stop(server)
 
 
 def test_a_name_that_is_not_there_is_a_wrong_name(tiny: Store, subllm: Command) -> None:

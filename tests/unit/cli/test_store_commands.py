@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from subllm.catalog.prompt import PromptSpec
 from subllm.store.store import Store
 
 from .samples import BASE, Ran
@@ -52,11 +55,45 @@ def test_list_shows_damage_and_goes_on(store: Store, subllm: Command) -> None:
 def test_list_catalog(subllm: Command) -> None:
     ran = subllm("list", "--catalog")
     row = next(line for line in ran.out.splitlines() if line.startswith("qwen2.5-coder:0.5b"))
-    assert "32,768" in row
-    assert "Apache-2.0" in row
+    assert row.split()[1:] == ["988.1", "MB", "8k", "of", "32k", "yes", "Apache-2.0"]
+    assert ran.out.splitlines()[2].split() == ["or", "491.4", "MB"]
     assert max(map(len, map(str.rstrip, ran.out.splitlines()))) <= 80
-    names = [entry["name"] for entry in subllm("list", "--catalog", "--json").json]
-    assert "starcoder2:3b" in names
+    entries = {entry["name"]: entry for entry in subllm("list", "--catalog", "--json").json}
+    assert "starcoder2:3b" in entries
+    entry = entries["qwen2.5-coder:0.5b"]
+    assert (entry["context_length"], entry["max_context_length"]) == (8192, 32768)
+    assert list(entry["downloads"].values()) == [988_065_536, 491_400_064, 491_400_064]
+
+
+def test_help_says_of_the_first_pull_what_the_catalog_does(subllm: Command) -> None:
+    (entry,) = (e for e in subllm("list", "--catalog", "--json").json if "coder:0.5b" in e["name"])
+    least, most = min(entry["downloads"].values()) / 1e9, max(entry["downloads"].values()) / 1e9
+    assert f"fetch a base model ({least:.1g} or {most:.1g} GB)" in subllm("--help").out
+
+
+def test_one_length_of_context(
+    store: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served: the model's maximum, the default or the setting, whatever is least."""
+
+    def shown(name: str) -> str:
+        lines = subllm("show", name).out.splitlines()
+        return next(line for line in lines if line.startswith("context")).split(maxsplit=1)[1]
+
+    for name in (BASE, f"{BASE}-python"):
+        assert shown(name) == "4,096 tokens"
+        assert subllm("show", name, "--json").json["context_length"] == 4096
+    longer = store.base(BASE).model_copy(
+        update={"prompt": PromptSpec(context_length=32768), "name": "long:1m"}
+    )
+    store.set_ref("long:1m", store.put_manifest(longer))
+    more = "(model's maximum 32,768; --context-length of 'serve')"
+    assert shown("long:1m") == f"8,192 tokens {more}"
+    assert "Default: 8192." in " ".join(subllm("serve", "--help").out.split())
+    monkeypatch.setenv("SUBLLM_CONTEXT_LENGTH", "20000")
+    assert shown("long:1m") == f"20,000 tokens {more}"
+    assert shown(BASE) == "4,096 tokens"
+    assert "20,000 of 32k" in subllm("list", "--catalog").out
 
 
 def test_show_model(store: Store, subllm: Command) -> None:
