@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ subllm extract python                         of the default base
 subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
 subllm extract python --base ./model.gguf     or a directory, or hf:org/name
+subllm extract python --method ria --method-param a=0.7
 subllm extract python --values int4 --head int4 --tag small
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
@@ -33,8 +35,15 @@ def command(
     base: Annotated[str, typer.Option(help=BASE_HELP)] = DEFAULT_BASE,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     method: Annotated[
-        str, typer.Option(help="How weights are chosen: wanda or magnitude.")
+        str, typer.Option(help="How weights are chosen: wanda, ria or magnitude.")
     ] = "wanda",
+    method_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter of the method, such as a=0.7 for ria; may be given again.",
+        ),
+    ] = None,
     pattern: Annotated[
         str,
         typer.Option(
@@ -88,8 +97,9 @@ def command(
     languages = _languages(language)
     if name and len(languages) > 1:
         raise UsageError("--name is for one language; use --tag with 'all'")
-    if fast and method != "wanda":
-        raise UsageError("--fast is plain wanda; leave --method out")
+    params = _params(method_param or ())
+    if fast and (method != "wanda" or params):
+        raise UsageError("--fast is plain wanda; leave --method and --method-param out")
     context = open_context()
     domains = _domains(evaluate)
     reports = []
@@ -102,6 +112,7 @@ def command(
             options = ExtractOptions(
                 language=one,
                 method=method,
+                method_params=params,
                 pattern=pattern,
                 values=values,
                 head=head,
@@ -136,6 +147,20 @@ def _languages(language: str) -> tuple[str, ...]:
     return (check_language(canonical(language)),)
 
 
+def _params(given: Sequence[str]) -> dict[str, str]:
+    from subllm.errors import UsageError
+
+    params: dict[str, str] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--method-param {one!r} is not understood; use NAME=VALUE")
+        if name.strip() in params:
+            raise UsageError(f"--method-param {name.strip()} is given twice")
+        params[name.strip()] = value.strip()
+    return params
+
+
 def _domains(evaluate: str) -> tuple[str, ...]:
     return tuple(
         language
@@ -153,7 +178,7 @@ def _announce(prepared: Any) -> None:
     if prepared.replaces is not None and prepared.replaces.plan != plan.digest:
         old = prepared.replaces
         console.note(
-            f"{prepared.name} exists ({old.method.name} {old.pattern} {old.values}, "
+            f"{prepared.name} exists ({_method(old.method)} {old.pattern} {old.values}, "
             f"head {old.head}) and will be replaced; --tag keeps both"
         )
     if prepared.cached is not None:
@@ -163,12 +188,17 @@ def _announce(prepared: Any) -> None:
         record = plan.calibration
         data = f"{record.samples} x {record.seq_len} tokens of {record.source}"
     console.note(
-        f"{prepared.name}: {plan.method.name}, {plan.pattern}, {plan.values}, head {plan.head}; "
-        f"{data}\n"
+        f"{prepared.name}: {_method(plan.method)}, {plan.pattern}, {plan.values}, "
+        f"head {plan.head}; {data}\n"
         f"about {console.duration(round(estimate.seconds))} and "
         f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "
         f"({plan.compute}, {estimate.rate / 1e9:.0f} GFLOP/s)"
     )
+
+
+def _method(record: Any) -> str:
+    values = " ".join(f"{name}={value}" for name, value in record.params.items())
+    return f"{record.name} {values}".rstrip()
 
 
 def loss_word(before: float, after: float) -> str:
@@ -220,6 +250,7 @@ def _document(report: Any) -> dict[str, Any]:
         "base": manifest.base.name,
         "language": manifest.language,
         "method": manifest.method.name,
+        "method_params": manifest.method.params,
         "pattern": manifest.pattern,
         "values": manifest.values,
         "head": manifest.head,

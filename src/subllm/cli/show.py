@@ -137,10 +137,11 @@ def _size_facts(sizes: Sizes) -> Facts:
 def _run_facts(run: RunRecord | None) -> Facts:
     if run is None:
         return []
+    blocks = f", blocks in {run.compute}" if run.compute else ""
     return [
         (
             "made",
-            f"{run.created} in {console.duration(run.seconds)} on {run.threads} threads, "
+            f"{run.created} in {console.duration(run.seconds)} on {run.threads} threads{blocks}, "
             f"peak memory {console.size(run.peak_memory_bytes)}",
         )
     ]

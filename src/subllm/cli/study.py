@@ -76,7 +76,7 @@ def command(
         ),
     ] = "humaneval-x",
     methods: Annotated[
-        str, typer.Option(help="How weights are chosen, several as a,b: wanda, magnitude.")
+        str, typer.Option(help="How weights are chosen, several as a,b: wanda, ria, magnitude.")
     ] = "wanda",
     patterns: Annotated[
         str, typer.Option(help="Sparsity patterns, several as a,b: 8:16, 2:4, 50%, ...")

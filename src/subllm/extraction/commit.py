@@ -109,13 +109,16 @@ def block_entries(packed: Path) -> list[TensorEntry]:
         return entries
 
 
-def run_record(seconds: float, peak_memory_bytes: int, threads: int) -> RunRecord:
+def run_record(
+    seconds: float, peak_memory_bytes: int, threads: int, compute: str = ""
+) -> RunRecord:
     return RunRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         peak_memory_bytes=peak_memory_bytes,
         host=platform.node(),
         threads=threads,
+        compute=compute,
         versions={
             package: version(package) for package in ("subllm", "torch", "transformers", "numpy")
         },

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from subllm.extraction.blocks import BlockStack
+from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.commit import Parts, commit_model, run_record
@@ -22,6 +22,7 @@ from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.heldout import HeldoutStream, compare
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
+from subllm.extraction.steps import Choose
 from subllm.progress import Progress
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
@@ -76,7 +77,9 @@ def extract(
         report = _report(store, prepared, digest, manifest, started, resumed_at=resumed_at)
         store.put_run_record(
             digest,
-            run_record(report.seconds, report.peak_memory_bytes, torch.get_num_threads()),
+            run_record(
+                report.seconds, report.peak_memory_bytes, torch.get_num_threads(), plan.compute
+            ),
         )
         return report
 
@@ -95,10 +98,11 @@ class _Run:
     def run(self, on_block: OnBlock | None) -> tuple[int, str, ModelManifest]:
         """Returns the block resumed at, the manifest's digest and the manifest."""
         prepared, options = self._prepared, self._prepared.options
+        plan = prepared.plan
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
         with PackedReader(file) as packed:
-            stack = BlockStack(prepared.reader, prepared.device, prepared.dtype)
+            stack = TorchBlocks(prepared.reader, prepared.device, prepared.dtype)
             calibration = None
             if prepared.tokens is not None:
                 calibration = stack.embed(prepared.tokens, options.batch)
@@ -106,7 +110,7 @@ class _Run:
             prepared.reader.release()
             loop = BlockwiseExtraction(
                 stack,
-                BlockRecipe(prepared.method, prepared.plan.pattern, prepared.plan.values),
+                BlockRecipe([Choose(prepared.method, plan.pattern)], plan.pattern, plan.values),
                 calibration,
                 heldout,
                 options.batch,
@@ -140,7 +144,7 @@ class _Run:
         path = self._workspace / "shared.packed"
         return path, write_shared(reader, plan.head, path, self._progress)
 
-    def _heldout(self, stack: BlockStack, packed: PackedReader) -> list[HeldoutStream]:
+    def _heldout(self, stack: TorchBlocks, packed: PackedReader) -> list[HeldoutStream]:
         """Held-out states before the first block; the packed side has the packed embedding."""
         embedding = packed.tensor(stack.spec.embedding_name)
         batch = self._prepared.options.batch
@@ -155,7 +159,7 @@ class _Run:
         ]
 
     def _perplexity(
-        self, stack: BlockStack, heldout: list[HeldoutStream], packed: PackedReader
+        self, stack: TorchBlocks, heldout: list[HeldoutStream], packed: PackedReader
     ) -> dict[str, Perplexity]:
         """Of every held-out stream; the packed side uses the packed head."""
         spec, reader = stack.spec, self._prepared.reader

@@ -37,7 +37,7 @@ class HeldoutStream:
 
 def advance(hidden: torch.Tensor, batch: int, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Replace hidden states by the block's outputs, `batch` sequences at a time."""
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(hidden), batch):
             part = hidden[start : start + batch]
             part.copy_(run(part))
@@ -58,7 +58,7 @@ def perplexity(
     first two dimensions. The head is multiplied in slices and the log-sum-exp kept
     running, in float32.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         states = norm(hidden[:, :-1].to(device)).reshape(-1, hidden.shape[-1])
         gold = torch.from_numpy(tokens[:, 1:].astype(np.int64)).reshape(-1).to(device)
         log_sum = torch.full((len(states),), -math.inf, device=device)

@@ -15,10 +15,12 @@ from subllm.calibration.load import load_calibration, load_heldout
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
 from subllm.extraction.compute import DTYPES, choose_compute
+from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
 from subllm.pruning.method import Method
+from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
@@ -45,6 +47,7 @@ class ExtractOptions:
 
     language: str
     method: str = "wanda"
+    method_params: Mapping[str, str | Number] = field(default_factory=dict)
     pattern: str = "8:16"
     values: str = "int8"
     head: str = "int8"
@@ -83,16 +86,6 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one. Raises UsageError for an absent device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device on this machine; use --device cpu")
-    return device
-
-
 def open_base(store: Store, name: str) -> tuple[str, BaseManifest, WeightReader, Tokenizer]:
     """The stored base `name`: manifest digest, manifest, weights, tokenizer."""
     digest = store.resolve(name)
@@ -121,7 +114,7 @@ def prepare(
     pattern = Pattern.parse(options.pattern)
     if pattern.kind == "dense":
         raise UsageError("a dense model is not extracted; use 'subllm add'")
-    method = get_method(options.method)
+    method = get_method(options.method, options.method_params)
     device = choose_device(options.device)
     digest, manifest, reader, tokenizer = open_base(store, base)
     for linear in reader.spec.linears:

@@ -6,18 +6,20 @@ The baseline of the field; it needs no calibration and knows no language.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from subllm.pruning.choose import choose
 from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.pruning.parameter import Parameter
 from subllm.sparsity.pattern import Pattern
 
 
 class Magnitude:
     name = "magnitude"
     needs: frozenset[Need] = frozenset()
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
     params: Mapping[str, Any] = {}
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 import torch
 
+from subllm.errors import ExtractionError
+from subllm.pruning.parameter import Parameter
 from subllm.sparsity.pattern import Pattern
 
 
 class Need(Enum):
-    """A statistic of a matrix's input that a method may ask the loop to collect."""
+    """A statistic of a matrix's input X [tokens, in_features] that a method may ask the
+    loop to collect over all calibration tokens.
 
-    SQUARE_SUMS = "square_sums"
+    SQUARE_SUMS  float64 [in_features]: sum over tokens of X[:, j] ** 2
+    """
+
+    SQUARE_SUMS = "square sums"
 
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Of one shared input X [tokens, in_features], over all calibration tokens.
-
-    square_sums  float64 [in_features]: sum over tokens of X[:, j] ** 2
-    """
+    """Of one shared input: the tokens seen, and what was collected of them."""
 
     tokens: int
-    square_sums: torch.Tensor | None = None
+    collected: Mapping[Need, torch.Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, need: Need) -> torch.Tensor:
+        """Raises ExtractionError for what was not collected."""
+        if need not in self.collected:
+            raise ExtractionError(
+                f"the method needs {need.value} of activations; calibrate before pruning"
+            )
+        return self.collected[need]
 
 
 @dataclass(frozen=True)
 class Pruned:
     """mask is bool [out, in], True where a weight is kept; weight is a replacement
-    for the whole matrix where the method updates what it keeps, else None."""
+    for the whole matrix where it was updated, else None."""
 
     mask: torch.Tensor
     weight: torch.Tensor | None = None
@@ -49,8 +60,17 @@ class Method(Protocol):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """JSON-ready parameters; they are part of a plan's identity."""
+        """JSON-ready values of all its parameters; they are part of a plan's identity."""
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:
-        """weight is [out, in], any float dtype. Raises PatternError where the pattern
-        does not fit the shape."""
+        """weight is [out, in], any float dtype, left as it is. Raises PatternError where the
+        pattern does not fit the shape, ExtractionError without the statistics it needs."""
+
+
+class MethodClass(Protocol):
+    """What the registry holds: makes the method from values of its `parameters`."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+    def __call__(self, *args: Any, **values: Any) -> Method: ...

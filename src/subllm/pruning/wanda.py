@@ -8,26 +8,25 @@ calibration tokens; the lowest of each output row go. Weights stay as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from subllm.errors import ExtractionError
 from subllm.pruning.choose import choose
 from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.pruning.parameter import Parameter
 from subllm.sparsity.pattern import Pattern
 
 
 class Wanda:
     name = "wanda"
     needs = frozenset({Need.SQUARE_SUMS})
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
     params: Mapping[str, Any] = {}
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, pattern: Pattern) -> Pruned:
-        """See `Method.prune`. Raises ExtractionError without square sums."""
-        if statistics.square_sums is None:
-            raise ExtractionError("wanda needs activation norms; calibrate before pruning")
-        return Pruned(choose(scores(weight, statistics.square_sums), pattern))
+        """See `Method.prune`."""
+        return Pruned(choose(scores(weight, statistics[Need.SQUARE_SUMS]), pattern))
 
 
 def scores(weight: torch.Tensor, square_sums: torch.Tensor) -> torch.Tensor:

@@ -141,6 +141,7 @@ class RunRecord(_Frozen):
     peak_memory_bytes: int
     host: str
     threads: int
+    compute: str = ""  # what blocks ran in: "bfloat16", "float32"; empty where none ran
     versions: dict[str, str] = {}
 
 

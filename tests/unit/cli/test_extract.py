@@ -105,6 +105,17 @@ def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
     assert tiny.model(f"{BASE}-python").blobs == tiny.model(f"{BASE}-python-small").blobs
 
 
+def test_a_method_has_its_parameters(tiny: Store, extract: Command, subllm: Command) -> None:
+    ran = extract("python", "--method", "ria", "--method-param", "a=0.7", "--json")
+    assert ran.status == 0, ran.err
+    assert (ran.json["method"], ran.json["method_params"]) == ("ria", {"a": 0.7})
+    assert f"{BASE}-python: ria a=0.7, 8:16, " in ran.err
+    shown = subllm("show", f"{BASE}-python").out
+    assert "ria (a 0.7)" in shown
+    assert f"threads, blocks in {ran.json['compute']}, peak memory" in " ".join(shown.split())
+    assert tiny.model(f"{BASE}-python").method.params == {"a": 0.7}
+
+
 def test_json_is_one_document(tiny: Store, extract: Command) -> None:
     ran = extract("Java", "--method", "magnitude", "--values", "int4", "--json")
     assert ran.status == 0, ran.err
@@ -127,7 +138,14 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
     [
         (["all", "--name", "a:1b-python"], "--name is for one language"),
         (["python", "--fast", "--method", "magnitude"], "--fast is plain wanda"),
+        (["python", "--fast", "--method-param", "a=1"], "--fast is plain wanda"),
         (["python", "--method", "wand"], "did you mean wanda?"),
+        (["python", "--method-param", "a=1"], "wanda takes no parameters"),
+        (["python", "--method", "ria", "--method-param", "b=1"], "ria takes a (power of"),
+        (["python", "--method", "ria", "--method-param", "a=x"], "a number from 0.0 to 4.0"),
+        (["python", "--method-param", "a"], "--method-param 'a' is not understood"),
+        (["python", "--method-param", "a=1", "--method-param", "a=2"], "is given twice"),
+        (["python", "--device", "gpu"], "device 'gpu' is unknown; use auto, cpu, cuda"),
         (["python", "--pattern", "9:16x"], "9:16x"),
         (["python", "--values", "int3"], "int3"),
         (["python", "--head", "int3"], "value type 'int3' is unknown"),

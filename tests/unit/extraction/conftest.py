@@ -77,7 +77,7 @@ def prepared_for(
 ) -> Prepared:
     """What `prepare` makes, on random tokens instead of a calibration pack."""
     digest, manifest, reader, tokenizer = open_base(store, BASE)
-    method = get_method(options.method)
+    method = get_method(options.method, options.method_params)
     tokens = tokens_for(samples, length) if method.needs else None
     heldout = dict(options.heldout or {})
     record = None
@@ -89,7 +89,7 @@ def prepared_for(
     plan = ExtractionPlan(
         base=digest,
         language=options.language,
-        method=MethodRecord(name=method.name),
+        method=MethodRecord(name=method.name, params=dict(method.params)),
         pattern=Pattern.parse(options.pattern),
         values=options.values,
         head=options.head,

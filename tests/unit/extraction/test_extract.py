@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import signal
@@ -16,11 +17,19 @@ import torch
 from oracles.plain_wanda import prune_by_whole_forwards
 
 from subllm.errors import ExtractionError, UnknownNameError
+from subllm.extraction.blocks.torch_blocks import TorchBlocks
+from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction
+from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.dense import add_dense
 from subllm.extraction.extract import extract
-from subllm.extraction.prepare import ExtractOptions
+from subllm.extraction.prepare import ExtractOptions, open_base
+from subllm.extraction.steps import BlockWork, Choose
 from subllm.progress import NullProgress
+from subllm.pruning.method import Pruned
+from subllm.pruning.registry import get_method
+from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import pack, unpack, unpack_mask
+from subllm.sparsity.pattern import Pattern
 from subllm.store.collect import remove
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import open_model
@@ -108,6 +117,70 @@ def test_tensor_table_counts(store, add_base) -> None:
     assert {e.name for e in report.manifest.tensors if e.blob == "shared"} >= {
         "model.embed_tokens.weight", "model.norm.bias", "model.layers.0.mlp.c_fc.bias",
     }  # fmt: skip
+
+
+def test_the_run_says_in_which_dtype_blocks_ran(store, add_base) -> None:
+    add_base("llama")
+    options = ExtractOptions("python", method="magnitude", compute="float32")
+    report = extract(store, prepared_for(store, options), NullProgress())
+    run = store.run_record(report.digest)
+    assert run is not None and run.compute == "float32"
+
+
+def test_a_parameter_of_the_method_is_part_of_the_plan(store, add_base) -> None:
+    add_base("qwen2")
+
+    def made(tag: str, **params: float) -> ModelManifest:
+        options = ExtractOptions("python", method="ria", method_params=params, tag=tag)
+        return extract(store, prepared_for(store, options), NullProgress()).manifest
+
+    plain, same, other = made("x"), made("y", a=0.5), made("z", a=1.5)
+    assert plain.method.params == same.method.params == {"a": 0.5}
+    assert plain.plan == same.plan != other.plan
+    assert other.method.params == {"a": 1.5}
+    assert plain.blobs.own != other.blobs.own
+
+
+class Halved:
+    """A step after choosing: every kept weight is half of the source's."""
+
+    def __init__(self) -> None:
+        self.layers: list[int] = []
+
+    def __call__(self, work: BlockWork) -> None:
+        self.layers.append(work.layer)
+        for name, pruned in work.matrices.items():
+            source = torch.from_numpy(work.blocks.source(work.layer, name))
+            work.matrices[name] = Pruned(pruned.mask, source / 2)
+
+
+def test_a_step_between_choosing_and_packing_replaces_weights(store, add_base, tmp_path) -> None:
+    """The states that the next block is chosen by come from the replaced weights."""
+    model = add_base("llama")
+    reader = open_base(store, BASE)[2]
+    pattern = Pattern.parse("2:4")
+    tokens = tokens_for(4, 16)
+    blocks = TorchBlocks(reader, torch.device("cpu"), torch.float64)
+    states = blocks.embed(tokens, 2)
+    step = Halved()
+    recipe = BlockRecipe([Choose(get_method("wanda"), pattern), step], pattern, "bf16")
+    loop = BlockwiseExtraction(blocks, recipe, states, [], 2, Checkpoint(tmp_path / "work"))
+    files = loop.run(NullProgress())
+    assert step.layers == [0, 1, 2]
+
+    model = model.double()
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    for layer, file in enumerate(files):
+        # Pruning the halved blocks before it once more keeps what is kept.
+        masks = prune_by_whole_forwards(copy.deepcopy(model), ids, None, 2, 4)[layer]
+        with PackedReader(file) as packed:
+            for name, mask in masks.items():
+                full = f"model.layers.{layer}.{name}.weight"
+                tensor = packed.tensor(full)
+                assert np.array_equal(unpack_mask(tensor), mask.numpy()), full
+                half = torch.from_numpy(reader.read(full)) / 2 * mask
+                assert np.array_equal(unpack(tensor), half.bfloat16().float().numpy()), full
+                model.get_parameter(full).data.copy_(half)
 
 
 def test_magnitude_needs_no_calibration(store, add_base) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from subllm.extraction.statistics import column_square_sums
+from subllm.arch.spec import ArchSpec
+from subllm.errors import ExtractionError
+from subllm.extraction.blocks.tap import ACCUMULATORS, Tap, column_square_sums
+from subllm.pruning.method import InputStatistics, Need
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -20,3 +23,70 @@ def test_long_sums_keep_small_terms() -> None:
     rows = torch.full((70_000, 1), 0.1, dtype=torch.bfloat16)
     exact = float(rows[0, 0]) ** 2 * len(rows)
     assert float(column_square_sums(rows)) == pytest.approx(exact, rel=1e-6)
+
+
+class Two(torch.nn.Module):
+    """q, k and v read the input, o what comes of them; the MLP is there to be counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attn = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(8, 8) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        )
+        self.mlp = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(8, 8) for name in ("gate_proj", "up_proj", "down_proj")}
+        )
+        self.finished = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attn, mlp = self.self_attn, self.mlp
+        inner = attn["q_proj"](x) + attn["k_proj"](x) + attn["v_proj"](x)
+        x = attn["o_proj"](inner) + 1
+        x = mlp["down_proj"](mlp["gate_proj"](x) * mlp["up_proj"](x))
+        self.finished += 1
+        return x
+
+
+class Sums:
+    """A second statistic, to see that an accumulator is all it takes."""
+
+    def __init__(self) -> None:
+        self.total: torch.Tensor | float = 0.0
+
+    def add(self, rows: torch.Tensor) -> None:
+        self.total = self.total + rows.sum(0)
+
+    def value(self) -> torch.Tensor:
+        return torch.as_tensor(self.total)
+
+
+def test_one_tap_feeds_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ArchSpec("llama", 8, 8, 1, 2, 2, 4, 16, 32)
+    block = Two()
+    batches = torch.randn(2, 3, 5, 8)
+
+    def collected(needs: frozenset[Need]) -> dict[str, InputStatistics]:
+        with torch.no_grad(), Tap(spec, block, needs) as tap:
+            for batch in batches:
+                tap.feed(lambda batch=batch: block(batch))
+            return tap.statistics()
+
+    only = collected(frozenset({Need.SQUARE_SUMS}))
+    assert block.finished == 0, "nothing is computed after the last input"
+    assert list(only) == ["attn_in", "o_in", "mlp_in", "down_in"]
+    assert all(statistics.tokens == 30 for statistics in only.values())
+    expected = batches.double().square().sum((0, 1, 2))
+    assert torch.allclose(only["attn_in"][Need.SQUARE_SUMS], expected)
+
+    monkeypatch.setitem(ACCUMULATORS, "sums", Sums)
+    both = collected(frozenset({Need.SQUARE_SUMS, "sums"}))
+    assert torch.allclose(both["attn_in"]["sums"], batches.sum((0, 1, 2)))
+    for group, statistics in only.items():
+        assert torch.equal(both[group][Need.SQUARE_SUMS], statistics[Need.SQUARE_SUMS]), group
+    block(batches[0])
+    assert block.finished == 1, "the tap has left the block"
+
+
+def test_a_statistic_that_was_not_collected_is_an_error() -> None:
+    with pytest.raises(ExtractionError, match="square sums of activations; calibrate"):
+        InputStatistics(0)[Need.SQUARE_SUMS]

@@ -6,18 +6,24 @@ import pytest
 import torch
 from oracles.plain_wanda import drop_mask
 
-from subllm.errors import ExtractionError, PatternError, UnknownNameError
+from subllm.errors import ExtractionError, PatternError, UnknownNameError, UsageError
 from subllm.pruning.choose import choose, choose_by_sorting
-from subllm.pruning.method import InputStatistics
+from subllm.pruning.method import InputStatistics, Need
+from subllm.pruning.parameter import Parameter
 from subllm.pruning.registry import get_method, method_names
 from subllm.pruning.wanda import scores
 from subllm.sparsity.pattern import Pattern
 
 
+def squares(values: list[float] | torch.Tensor) -> InputStatistics:
+    sums = torch.as_tensor(values, dtype=torch.float64)
+    return InputStatistics(5, {Need.SQUARE_SUMS: sums})
+
+
 def test_wanda_by_hand() -> None:
     # Norms 1, 2, 3, 4: scores of row 0 are 4, 6, 6, 4; the ties drop the lower column.
     weight = torch.tensor([[4.0, -3.0, 2.0, -1.0], [-1.0, 1.0, 1.0, -1.0]])
-    statistics = InputStatistics(1, torch.tensor([1.0, 4.0, 9.0, 16.0], dtype=torch.float64))
+    statistics = squares([1.0, 4.0, 9.0, 16.0])
     pruned = get_method("wanda").prune(weight, statistics, Pattern.parse("50%"))
     assert pruned.weight is None
     assert pruned.mask.tolist() == [[False, True, True, False], [False, False, True, True]]
@@ -29,7 +35,7 @@ def test_wanda_by_hand() -> None:
 
 def test_wanda_differs_from_magnitude_where_activations_say_so() -> None:
     weight = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
-    statistics = InputStatistics(1, torch.tensor([0.0, 0.0, 100.0, 1e6], dtype=torch.float64))
+    statistics = squares([0.0, 0.0, 100.0, 1e6])
     half = Pattern.parse("50%")
     assert get_method("wanda").prune(weight, statistics, half).mask.tolist() == [[0, 0, 1, 1]]
     assert get_method("magnitude").prune(weight, statistics, half).mask.tolist() == [[1, 1, 0, 0]]
@@ -42,7 +48,7 @@ def test_masks_equal_the_plain_implementation_bit_for_bit(pattern: str, dtype: t
     weight = torch.randn(37, 96, generator=generator).to(dtype)  # bfloat16 makes ties
     sums = torch.rand(96, generator=generator, dtype=torch.float64) * 100
     parsed = Pattern.parse(pattern)
-    mask = get_method("wanda").prune(weight, InputStatistics(5, sums), parsed).mask
+    mask = get_method("wanda").prune(weight, squares(sums), parsed).mask
     ratio = parsed.percent / 100 if parsed.kind == "unstructured" else None
     expected = ~drop_mask(scores(weight, sums), ratio, parsed.n or 0, parsed.m or 0)
     assert torch.equal(mask, expected)
@@ -68,4 +74,57 @@ def test_errors_say_what_to_do() -> None:
         choose(torch.ones(2, 6), Pattern.parse("2:4"))
     with pytest.raises(UnknownNameError, match="wanda"):
         get_method("wandas")
-    assert set(method_names()) == {"wanda", "magnitude"}
+    assert set(method_names()) == {"wanda", "ria", "magnitude"}
+
+
+def ria_by_loops(weight: torch.Tensor, sums: torch.Tensor, a: float) -> torch.Tensor:
+    """Zhang et al. 2024, eq. 4, entry by entry in float64."""
+    values = weight.double().abs()
+    scores = torch.zeros_like(values)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            share = values[i, j] / values[:, j].sum() + values[i, j] / values[i].sum()
+            scores[i, j] = share * (sums[j] ** 0.5) ** a
+    return scores
+
+
+@pytest.mark.parametrize("pattern", ["50%", "2:4", "8:16"])
+@pytest.mark.parametrize("a", [0.0, 0.5, 1.3])
+def test_ria_equals_its_formula(pattern: str, a: float) -> None:
+    generator = torch.Generator().manual_seed(11)
+    weight = torch.randn(9, 32, generator=generator)
+    sums = torch.rand(32, generator=generator, dtype=torch.float64) * 100
+    parsed = Pattern.parse(pattern)
+    expected = ria_by_loops(weight, sums, a)
+    mask = get_method("ria", {"a": a}).prune(weight, squares(sums), parsed).mask
+    assert torch.equal(mask, choose_by_sorting(expected, parsed))
+    if a == 0.5:
+        assert torch.equal(mask, get_method("ria").prune(weight, squares(sums), parsed).mask)
+    wanda = get_method("wanda").prune(weight, squares(sums), parsed).mask
+    assert not torch.equal(mask, wanda)
+
+
+def test_ria_keeps_no_weight_of_a_channel_of_zeros() -> None:
+    weight = torch.ones(4, 8)
+    weight[:, 2] = 0
+    weight[1] = 0
+    mask = get_method("ria").prune(weight, squares([1.0] * 8), Pattern.parse("4:8")).mask
+    assert not mask[[0, 2, 3], 2].any()
+    assert (mask.sum(1) == 4).all()
+
+
+def test_parameters_are_checked_and_completed() -> None:
+    assert get_method("ria").params == {"a": 0.5}
+    assert get_method("ria", {"a": "0.25"}).params == {"a": 0.25}
+    assert get_method("wanda").params == {}
+    with pytest.raises(UnknownNameError, match=r"'b'.*ria takes a \(power of the activation norm"):
+        get_method("ria", {"b": 1})
+    with pytest.raises(UnknownNameError, match="wanda takes no parameters"):
+        get_method("wanda", {"a": 1})
+    for value in ("much", "nan", "-1", "5", ""):
+        with pytest.raises(UsageError, match=r"a number from 0\.0 to 4\.0"):
+            get_method("ria", {"a": value})
+    whole = Parameter("slab", 128, 1, 512, "columns at once")
+    assert whole.parse("64") == 64
+    with pytest.raises(UsageError, match="a whole number from 1 to 512"):
+        whole.parse("64.5")

@@ -7,6 +7,8 @@ import pytest
 import torch
 from oracles.tiny_models import CONFIGS, VOCAB, oracle, source
 
+from subllm.errors import BackendError
+from subllm.runtime.backends.torch.backend import pick_device
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.model import TorchModel
 from subllm.runtime.backends.torch.weights import load_weights
@@ -105,3 +107,9 @@ def test_equal_matrices_are_shared_while_in_use() -> None:
         load_weights(shared, torch.bfloat16, CPU).head.float().numpy(),
         one.head.bfloat16().float().numpy(),
     )
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta:x", "mps", "cuda:99", "cuda:x", ""])
+def test_a_device_that_is_not_there_is_said_so(name: str) -> None:
+    with pytest.raises(BackendError, match=r"use (--device cpu|auto, cpu or cuda)"):
+        pick_device(name)

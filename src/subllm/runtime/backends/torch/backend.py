@@ -25,15 +25,19 @@ _SCORE_ROWS = 64  # rows of logits held at once while scoring: 39 MB at 152k tok
 
 
 def pick_device(device: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU. Raises BackendError."""
+    """ "auto" is CUDA where there is one, else the CPU. Raises BackendError for a device
+    that torch does not know or this machine does not have."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"device {device!r} is unknown; use auto, cpu or cuda") from error
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError("no CUDA device is usable here; use --device cpu")
+        torch.empty(1, device=picked).cpu()  # an absent one shows only when it is used
+    except (RuntimeError, AssertionError) as error:
+        if device.partition(":")[0] == "cuda":
+            reason = "no such CUDA device is usable here; use --device cpu"
+        else:
+            reason = f"device {device!r} is unknown here; use auto, cpu or cuda"
+        raise BackendError(reason) from error
     return picked
 
 

@@ -8,9 +8,10 @@ no block signature is written down here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ import torch
 from torch import nn
 
 from subllm.errors import ExtractionError
+from subllm.extraction.blocks.protocol import EmbeddingRows
+from subllm.extraction.blocks.tap import Tap
+from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.sparsity.packing import PackedTensor, unpack
 from subllm.weights.reader import WeightReader
 
 BatchShape = tuple[int, int]  # sequences, tokens
-EmbeddingRows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class _Recorder(nn.Module):
         return hidden
 
 
-class BlockStack:
-    """The blocks of one model, loaded one at a time onto `device` in `dtype`.
+class TorchBlocks:
+    """Implements `Blocks` with transformers' own modules, on `device` in `dtype`.
 
     Memory: one block, plus the embedding rows in use while `embed` runs. Raises
     ExtractionError where transformers does not know the architecture.
@@ -95,10 +99,7 @@ class BlockStack:
     def embed(
         self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
     ) -> torch.Tensor:
-        """The first block's inputs for int32 tokens [samples, length], taken `batch`
-        sequences at a time: [samples, length, hidden] in `dtype`, on the CPU.
-
-        rows: another embedding than the reader's, ids int64 [n] -> float32 [n, hidden]."""
+        """See `Blocks.embed`; the states are of `dtype`."""
         used, inverse = np.unique(tokens, return_inverse=True)
         if used[0] < 0 or used[-1] >= self.spec.vocab_size:
             raise ExtractionError(
@@ -135,7 +136,7 @@ class BlockStack:
             calls: list[_Call] = []
             inputs: list[torch.Tensor] = []
             decoder.layers = nn.ModuleList(_Recorder(b, calls, inputs) for b in self._blocks)
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference mode: a recovery may differentiate
                 decoder(input_ids=ids, use_cache=False)
             return inputs[0], calls
 
@@ -146,9 +147,9 @@ class BlockStack:
             decoder.norm = final_norm
             embedding.weight, embedding.padding_idx = before
 
-    def load(self, layer: int) -> nn.Module:
-        """Block `layer` with its weights on the device; `unload` it before the next."""
-        block: nn.Module = self._blocks[layer]
+    def load(self, layer: int) -> None:
+        """See `Blocks.load`."""
+        block = self._blocks[layer]
         prefix = self.spec.block_prefix(layer)
         state = {
             name: torch.from_numpy(self.reader.read(prefix + name)).to(self.device, self.dtype)
@@ -156,16 +157,47 @@ class BlockStack:
         }
         block.load_state_dict(state, strict=False, assign=True)
         block.requires_grad_(False)
-        return block
 
     def unload(self, layer: int) -> None:
-        """Free the block's weights and the file pages that they were read from."""
+        """See `Blocks.unload`."""
         self._blocks[layer].to("meta")
         self.reader.release()
 
+    def weight(self, layer: int, name: str) -> torch.Tensor:
+        """See `Blocks.weight`."""
+        parameter: nn.Parameter = self._blocks[layer].get_parameter(f"{name}.weight")
+        return parameter.data
+
+    def source(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        """See `Blocks.source`."""
+        return self.reader.read(f"{self.spec.block_prefix(layer)}{name}.weight")
+
+    def collect(
+        self, layer: int, states: torch.Tensor, batch: int, needs: frozenset[Need]
+    ) -> dict[str, InputStatistics]:
+        """See `Blocks.collect`; the block runs no further than its last matrix."""
+        with Tap(self.spec, self._blocks[layer], needs) as tap:
+            for start in range(0, len(states), batch):
+                tap.feed(partial(self.run, layer, states[start : start + batch]))
+            return tap.statistics()
+
+    def prune(
+        self, layer: int, matrices: Mapping[str, Pruned], packed: Mapping[str, PackedTensor]
+    ) -> None:
+        """See `Blocks.prune`: masked, not yet quantised."""
+        for name, pruned in matrices.items():
+            weight = self.weight(layer, name)
+            if pruned.weight is not None:
+                weight.copy_(pruned.weight)
+            weight.mul_(pruned.mask)
+
+    def ship(self, layer: int, packed: Mapping[str, PackedTensor]) -> None:
+        """See `Blocks.ship`."""
+        for name, tensor in packed.items():
+            self.weight(layer, name).copy_(torch.from_numpy(unpack(tensor)))
+
     def run(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """One block on hidden states [batch, length, hidden_size]; the shape must be
-        one that `embed` has seen. Result on the device."""
+        """See `Blocks.run`; the result is on the device."""
         call = self._calls[(hidden.shape[0], hidden.shape[1])][layer]
         out = self._blocks[layer](hidden.to(self.device), *call.args, **call.kwargs)
         result: torch.Tensor = out[0] if isinstance(out, tuple) else out

@@ -1,0 +1,1 @@
+"""The blocks of a model as extraction runs them, one at a time."""

@@ -1,0 +1,123 @@
+"""One tap on a block's matrix inputs; accumulators of what methods need behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from subllm.arch.spec import ArchSpec
+from subllm.pruning.method import InputStatistics, Need
+
+# Rows converted at a time: the float32 copy stays in the second-level cache.
+_CHUNK = 128
+
+
+class Accumulator(Protocol):
+    """One statistic of one input, over all rows that it is shown."""
+
+    def add(self, rows: torch.Tensor) -> None:
+        """rows: [tokens, features], in the block's dtype, on its device; left as it is."""
+
+    def value(self) -> torch.Tensor:
+        """The statistic as `Need` defines it."""
+
+
+class SquareSums:
+    """Need.SQUARE_SUMS."""
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        sums = column_square_sums(rows)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def value(self) -> torch.Tensor:
+        assert self._sums is not None, "no rows were seen"
+        return self._sums
+
+
+ACCUMULATORS: dict[Need, Callable[[], Accumulator]] = {Need.SQUARE_SUMS: SquareSums}
+
+
+class _EnoughError(Exception):
+    """Raised inside a block once its last input has been seen."""
+
+
+class Tap:
+    """Shows every distinct input of a block's matrices to the accumulators of `needs`,
+    while the block runs inside the context.
+
+    The matrices that share an input (q, k, v; gate, up) share its statistics. What
+    comes after the last matrix's input is not computed: nothing needs it.
+    """
+
+    def __init__(self, spec: ArchSpec, block: nn.Module, needs: frozenset[Need]) -> None:
+        self._block = block
+        self._firsts: dict[str, str] = {}
+        for linear in spec.linears:
+            self._firsts.setdefault(linear.group, linear.name)
+        self._last = spec.linears[-1].group
+        self._tokens = dict.fromkeys(self._firsts, 0)
+        self._accumulators = {
+            group: {need: ACCUMULATORS[need]() for need in needs} for group in self._firsts
+        }
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Tap:
+        for group, name in self._firsts.items():
+            module = self._block.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(self._hook(group)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, group: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+            rows = args[0].reshape(-1, args[0].shape[-1])
+            self._tokens[group] += len(rows)
+            for accumulator in self._accumulators[group].values():
+                accumulator.add(rows)
+            if group == self._last:
+                raise _EnoughError
+
+        return see
+
+    def feed(self, forward: Callable[[], object]) -> None:
+        """Run one batch through the block as far as statistics need it."""
+        try:
+            forward()
+        except _EnoughError:
+            return
+
+    def statistics(self) -> dict[str, InputStatistics]:
+        """Of everything fed so far, by input group."""
+        return {
+            group: InputStatistics(
+                self._tokens[group], {need: kept.value() for need, kept in accumulators.items()}
+            )
+            for group, accumulators in self._accumulators.items()
+        }
+
+
+def column_square_sums(rows: torch.Tensor) -> torch.Tensor:
+    """sum_t rows[t, j] ** 2 as float64 [columns]; partial sums in float32 over at most
+    128 rows (float64 for float64 input), so that long sums do not lose small terms."""
+    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    if rows.device.type != "cpu":
+        return rows.to(dtype).square().sum(0, dtype=torch.float64)
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for start in range(0, len(rows), _CHUNK):
+        total += rows[start : start + _CHUNK].to(dtype, copy=True).square_().sum(0)
+    return total
