@@ -70,12 +70,6 @@ def test_errors(store: Store, subllm: Command) -> None:
     assert "did you mean" in ran.err
 
 
-def test_without_models(subllm: Command) -> None:
-    ran = subllm("route", __file__)
-    assert ran.status == 2
-    assert "run 'subllm extract python'" in ran.err
-
-
 def test_nothing_heavy_is_loaded(store: Store) -> None:
     code = (
         "import sys; from subllm.cli import app\n"
