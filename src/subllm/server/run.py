@@ -158,10 +158,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} is taken; 'subllm ps' shows whether a server of yours has it, "
-            "else choose another --port"
-        )
+        from subllm.server.port_owner import owner_of
+
+        return f"port {port} is taken by {owner_of(host, port)}; choose another --port"
     if error.errno == errno.EACCES:
         return f"port {port} needs more rights; choose a --port above 1023"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):

@@ -85,10 +85,37 @@ def test_a_port_taken_by_another(live_server: Live, tiny: Store, subllm: Command
     for more in ([], ["--detach"]):
         ran = subllm("serve", "--port", str(live_server.server.port), *more)
         assert (ran.status, ran.out) == (8, "")
-        assert f"port {live_server.server.port} is taken" in ran.err
         assert ran.err.startswith("error: ")
+        assert ran.err.endswith(
+            f"port {live_server.server.port} is taken by a subllm server of another store "
+            f"(pid {live_server.server.pid}); choose another --port\n"
+        )
         assert ran.err.count("\n") == 1
     assert subllm("ps", "--json").json == []
+    assert subllm("stop", "--port", str(live_server.server.port)).status == 8
+
+
+def test_a_port_taken_by_another_program(tiny: Store, subllm: Command) -> None:
+    """Named as far as the system tells; never shown, asked or stopped as ours."""
+    code = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0));"
+        "print(s.getsockname()[1], flush=True); import sys; sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        for more in ([], ["--detach"]):
+            ran = subllm("serve", "--port", str(port), *more)
+            assert (ran.status, ran.out) == (8, "")
+            assert ran.err.count("\n") == 1
+            assert f"port {port} is taken by python" in ran.err
+            assert ran.err.endswith(f" (pid {process.pid}); choose another --port\n")
+        assert subllm("ps", "--json").json == []
+        assert subllm("stop", "--port", str(port)).status == 8
+        assert process.poll() is None
+        process.communicate("")
 
 
 def test_foreground_until_ctrl_c(

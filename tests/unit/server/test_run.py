@@ -92,7 +92,9 @@ def test_sigint_with_an_idle_connection(tmp_path: Path) -> None:
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ServerError, match=r"subllm ps.*--port") as caught:
+        with pytest.raises(
+            ServerError, match=rf"by py\S+ \(pid {os.getpid()}\); .*--port"
+        ) as caught:
             serve(Store(tmp_path), ServerConfig(port=port))
         assert str(port) in str(caught.value)
     bind("127.0.0.1", port).close()  # free again
