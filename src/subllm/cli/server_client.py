@@ -48,13 +48,19 @@ class ServerClient:
         return True
 
     def get(self, path: str, *, seconds: float = ANSWER_SECONDS) -> Any:
-        """The JSON document at `path`. Raises as `_raise_for` says."""
+        """The JSON document at `path`. Raises ServerError for a server that cannot be reached
+        or ends while it answers, else as `_raise_for` says."""
         connection, response = self._request("GET", path, None, seconds)
         with closing(connection):
-            return self._decode(response.read())
+            try:
+                data = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+        return self._decode(data)
 
     def stream(self, path: str, body: dict[str, Any]) -> Stream:
-        """Server-sent events of a request with `stream: true`."""
+        """Server-sent events of a request with `stream: true`. They end with `[DONE]`: where
+        the connection ends before, ServerError is raised after the events that came."""
         connection, response = self._request("POST", path, body, ANSWER_SECONDS)
         return Stream(response.getheader("x-subllm-route", ""), self._events(connection, response))
 
@@ -89,6 +95,8 @@ class ServerClient:
         with closing(connection):
             try:
                 for line in response:
+                    if not line.endswith(b"\n"):
+                        break  # cut
                     if not line.startswith(b"data:"):
                         continue
                     data = line[5:].strip()
@@ -99,7 +107,9 @@ class ServerClient:
                         raise ServerError(event["error"].get("message", "the server failed"))
                     yield event
             except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from error
+                raise self._lost(_reason(error)) from error
+        # `http.client` ends a reply that was cut without a word, chunked or not.
+        raise self._lost("the connection was closed")
 
     def _decode(self, data: bytes) -> Any:
         try:
@@ -110,10 +120,19 @@ class ServerClient:
             ) from error
 
     def _unreachable(self, error: Exception) -> ServerError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ServerError(
-            f"the server at {self._url} is not reachable ({reason}); see 'subllm ps'"
+            f"the server at {self._url} is not reachable ({_reason(error)}); see 'subllm ps'"
         )
+
+    def _lost(self, reason: str) -> ServerError:
+        return ServerError(
+            f"the server at {self._url} was lost before the answer was complete ({reason}); "
+            "see 'subllm ps' and ask again"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _raise_for(status: int, body: bytes) -> None:

@@ -21,7 +21,7 @@ from subllm.store.store import Store
 
 from .conftest import Live
 from .samples import Ran
-from .tiny_store import BASE, greedy
+from .tiny_store import BASE, build, greedy, write_checkpoint
 
 Command = Callable[..., Ran]
 
@@ -257,3 +257,30 @@ def _ask_and_stop(home: Path, port: int) -> tuple[int, str]:
         assert time.monotonic() - began < daemon.STOP_SECONDS
         err = process.stderr.read().decode()
         return process.wait(10), err
+
+
+def test_a_server_that_is_killed_while_it_answers(
+    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kill -9` is no end of an answer: the text so far stays, the exit code says what it was."""
+    home = tmp_path / "subllm-home"
+    monkeypatch.setenv("SUBLLM_HOME", str(home))
+    # A context so long that the answer is not over before the signal.
+    build(home, write_checkpoint(tmp_path / "checkpoint", context=8192))
+    port = free_port()
+    server = daemon.launch(home, "127.0.0.1", port, ["--threads", "1"], None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "subllm", "complete", "def f(", "-n", "8000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        text = process.stdout.read(3)
+        os.kill(server.pid, signal.SIGKILL)
+        text += process.stdout.read()
+        err = process.stderr.read().decode()
+        assert process.wait(30) == 8
+    assert greedy(Store(home), b"def f(", len(text)).encode() == text
+    assert err.startswith(f"error: the server at http://127.0.0.1:{port} was lost")
+    assert err.count("\n") == 1
