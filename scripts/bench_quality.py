@@ -185,6 +185,8 @@ def greedy(
             judge.add(Request(str(number), prompt, params))
         while judge.has_work():
             for event in judge.step():
+                if event.error is not None:
+                    raise event.error
                 made[event.request_id] = made.get(event.request_id, ()) + event.tokens
     return [made[str(number)] for number in range(len(prompts))]
 

@@ -88,6 +88,8 @@ def _collect(run: Run, engine: LocalEngine, by: str, wanted: int) -> None:
     with path.open("a") as file:
         while engine.has_work():
             for event in engine.step():
+                if event.error is not None:
+                    raise event.error
                 text = texts.pop(event.request_id, "") + event.text
                 if event.finish_reason is None:
                     texts[event.request_id] = text

@@ -30,6 +30,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |-- EngineError                 generation could not be carried out (exit 7)
     |   |-- ContextLengthError      prompt plus max_tokens do not fit
     |   |-- EngineBusyError         the queue is full
+    |   |-- LogitsError             the model gave one request logits without order
     |   `-- BackendError            a backend is missing or does not fit the machine
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
     `-- EvaluationError             a measurement could not be carried out (exit 9)
@@ -179,6 +180,17 @@ class ContextLengthError(EngineError):
 
 class EngineBusyError(EngineError):
     """The queue of waiting requests is full."""
+
+
+class LogitsError(EngineError):
+    """The largest logit of a position is not finite: no token can be told from another.
+    It is the failure of one request; others of the same step go on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model gave logits that are not finite; lower biases and penalties where there "
+            "are any, else 'subllm verify' tells whether the model is damaged"
+        )
 
 
 class BackendError(EngineError):

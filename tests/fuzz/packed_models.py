@@ -28,7 +28,7 @@ from native_build import use_test_build
 
 from fuzz.damages import damage
 from fuzz.fences import FencedSource
-from subllm.errors import BackendError, WeightsError
+from subllm.errors import BackendError, LogitsError, WeightsError
 from subllm.runtime.backend import Chunk, Draw
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.loader import PackedSource, load_engine
@@ -87,7 +87,7 @@ class Attempt:
             else:
                 self._as_users_do()
             self.stage = "ran"
-        except (WeightsError, BackendError) as error:
+        except (WeightsError, BackendError, LogitsError) as error:
             assert str(error) and "\n" not in str(error), repr(error)
 
     def _as_users_do(self) -> None:
@@ -121,6 +121,8 @@ class Attempt:
         kv, draw = backend.kv_open(), Draw(rng.choice(PARAMS), ids, 1, rng.random())
         for start, tokens in ((0, ids), (len(ids), ids[:1])):
             (choice,) = backend.step([Chunk(kv, start, tokens, draw)])
+            if isinstance(choice, LogitsError):
+                raise choice
             assert choice is not None and 0 <= choice.token < backend.vocab_size
         backend.score(kv, 0, ids, ids, 2)
         backend.close()

@@ -56,7 +56,8 @@ class _Running:
 def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Answer]:
     """An answer for each of `asks`, in the order in which they end; `together` run at once.
 
-    Whatever still runs when the iterator is closed is aborted. Raises as `Engine.add`.
+    Whatever still runs when the iterator is closed is aborted. Raises as `Engine.add`, and
+    what a request failed with.
     """
     waiting = deque(asks)
     running: dict[str, _Running] = {}
@@ -70,6 +71,8 @@ def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Ans
                 one = running.get(event.request_id)
                 if one is None:  # the last word of one that was aborted
                     continue
+                if event.error is not None:
+                    raise event.error
                 one.raw += event.text
                 one.ids += event.tokens
                 answer = _answer(one, event.finish_reason)

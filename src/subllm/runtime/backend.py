@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from subllm.errors import LogitsError
 from subllm.runtime.request import SamplingParams, TokenLogprob
 
 TokenArray = npt.NDArray[np.int32]
@@ -62,7 +63,7 @@ class Choice:
 
 
 class Backend(Protocol):
-    """One loaded model. Called from one thread. Raises BackendError only."""
+    """One loaded model. Called from one thread. Raises BackendError only, but for `score`."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -84,14 +85,16 @@ class Backend(Protocol):
     def kv_close(self, handle: int) -> None:
         """Frees a slab."""
 
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
-        """One forward pass over all chunks; a choice for each chunk with a draw."""
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
+        """One forward pass over all chunks; a choice for each chunk with a draw, or the
+        error of that chunk alone where its logits are not finite."""
 
     def score(
         self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
     ) -> list[TokenLogprob]:
         """Runs `tokens` at `start` and returns, for each of the first `len(targets)`
-        positions, the log-probability of its target with `top` alternatives."""
+        positions, the log-probability of its target with `top` alternatives. Raises
+        LogitsError where logits are not finite."""
 
     def close(self) -> None:
         """Drops weights and KV memory; no other call may follow."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Listed
 
 import numpy as np
 
-from subllm.errors import ContextLengthError, EngineBusyError, EngineError
+from subllm.errors import ContextLengthError, EngineBusyError, EngineError, LogitsError
 from subllm.runtime.backend import Backend, Chunk
 from subllm.runtime.kv_cache import KvCache
 from subllm.runtime.output import CompletionText
@@ -113,10 +113,14 @@ class LocalEngine:
             item.sequence.computed += item.count
             if choice is None:
                 continue
-            event = item.sequence.accept(choice.token, choice.logprob)
+            if isinstance(choice, LogitsError):
+                event = item.sequence.fail(choice)
+            else:
+                event = item.sequence.accept(choice.token, choice.logprob)
             events.append(event)
             if event.finish_reason is not None:
-                self._scheduler.finish(item.sequence)
+                # Keys and values that gave no finite logits are of no use to others.
+                self._scheduler.finish(item.sequence, keep=event.error is None)
                 del self._sequences[event.request_id]
         return events
 

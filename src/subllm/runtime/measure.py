@@ -131,6 +131,8 @@ class Probe:
             raise EngineError("a measured request ended early; run it again alone")
         events = self._engine.step()
         for event in events:
+            if event.error is not None:
+                raise event.error
             if event.cached_tokens:
                 raise EngineError("a measured prompt was served from memory; measure again")
         return [event for event in events if event.tokens]

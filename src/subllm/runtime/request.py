@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length", "abort"]
+from subllm.errors import EngineError
+
+FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TokenEvent:
     tokens    ids accepted since the last event, for counting and logprobs
     finish_reason  None until the last event of the request
     matched_stop   the stop string or token text that ended it
+    error          why it ended, with finish_reason "error"
     """
 
     request_id: str
@@ -74,6 +77,7 @@ class TokenEvent:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    error: EngineError | None = None
 
 
 class Engine(Protocol):
@@ -83,12 +87,15 @@ class Engine(Protocol):
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
     step   one scheduling step: prefill a chunk or decode one token of every running
-           request; returns what happened, empty when there is no work
+           request; returns what happened, empty when there is no work. A request that
+           fails ends with an event of finish_reason "error"; the others go on. What is
+           raised is a failure of the whole engine
     abort  frees the request at once; a last event with finish_reason "abort" follows
            on the next step; unknown ids are ignored
     score  log-probability of each token given those before it (None for the first),
            with `top` alternatives per position. Takes many steps; `cancelled` is asked
-           between them, and EngineError raised once it says so
+           between them, and EngineError raised once it says so; LogitsError for logits
+           that are not finite
     score_after  the same of several continuations of one context, which is computed
            once; the context's own tokens are not scored
     """

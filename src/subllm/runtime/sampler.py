@@ -8,6 +8,9 @@ logits, parameters and uniform number give the same token everywhere.
     logit_bias -> repetition, presence, frequency penalty -> temperature
     -> top_k -> top_p (of what top_k left) -> min_p -> draw
 
+A temperature near 0 draws among the largest alone, as greedy does but for equal ones.
+NaN is no candidate. Logits whose largest is not finite have no order and raise LogitsError.
+
 repetition_penalty looks at prompt and completion, as its paper's users expect; the
 presence and frequency penalties look at the completion only, as OpenAI's do.
 """
@@ -19,7 +22,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from subllm.errors import EngineError, UsageError
+from subllm.errors import EngineError, LogitsError, UsageError
 from subllm.runtime.backend import Draw
 from subllm.runtime.request import SamplingParams
 
@@ -84,11 +87,13 @@ def kept(adjusted: FloatArray, params: SamplingParams) -> tuple[npt.NDArray[np.i
 
     Returns (ids int64 [k], unnormalised probabilities float64 [k]).
     """
+    adjusted = np.where(np.isnan(adjusted), np.float32(-np.inf), adjusted)
     order = np.argsort(-adjusted, kind="stable")
     if params.top_k:
         order = order[: params.top_k]
-    scaled = adjusted[order].astype(np.float64) / params.temperature
-    weights = np.exp(scaled - scaled[0])
+    distances = adjusted[order].astype(np.float64) - np.float64(adjusted[order[0]])
+    with np.errstate(over="ignore"):  # a distance of infinity, which weighs nothing
+        weights = np.exp(distances / params.temperature)
     count = len(order)
     if params.top_p < 1.0:
         mass = np.cumsum(weights)
@@ -99,10 +104,13 @@ def kept(adjusted: FloatArray, params: SamplingParams) -> tuple[npt.NDArray[np.i
 
 
 def sample(logits: FloatArray, draw: Draw) -> int:
-    """The token that `draw` chooses from float32 logits [vocab]."""
+    """The token that `draw` chooses from float32 logits [vocab]. Raises LogitsError."""
     adjusted = adjust(logits, draw)
+    best = int(np.argmax(np.where(np.isnan(adjusted), -np.inf, adjusted)))
+    if not np.isfinite(adjusted[best]):
+        raise LogitsError
     if draw.params.temperature == 0.0:
-        return int(np.argmax(adjusted))
+        return best
     ids, weights = kept(adjusted, draw.params)
     mass = np.cumsum(weights)
     index = int(np.searchsorted(mass, draw.uniform * mass[-1], side="right"))

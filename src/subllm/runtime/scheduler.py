@@ -66,13 +66,17 @@ class Scheduler:
             work.append(Work(sequence, count))
         return work
 
-    def finish(self, sequence: Sequence) -> None:
-        """Takes a sequence out, wherever it is; its slab may serve a later request."""
+    def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Takes a sequence out, wherever it is; with `keep` its slab may serve a later
+        request."""
         if sequence.kv is None:
             self.waiting.remove(sequence)
             return
         self.running.remove(sequence)
-        self._kv.keep(sequence.kv, sequence.tokens[: sequence.computed])
+        if keep:
+            self._kv.keep(sequence.kv, sequence.tokens[: sequence.computed])
+        else:
+            self._kv.drop(sequence.kv)
         sequence.kv = None
 
     def slab(self, tokens: int) -> int:

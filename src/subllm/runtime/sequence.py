@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from subllm.errors import EngineError
 from subllm.runtime.backend import Draw, TokenArray
 from subllm.runtime.output import CompletionText
 from subllm.runtime.request import FinishReason, Request, TokenEvent, TokenLogprob
@@ -71,6 +73,10 @@ class Sequence:
     def end(self, reason: FinishReason) -> TokenEvent:
         """The last event of a request that ends without another token."""
         return self._event(self._text.finish()[0], finish=reason)
+
+    def fail(self, error: EngineError) -> TokenEvent:
+        """The last event of a request that cannot go on; text held back is let go."""
+        return replace(self.end("error"), error=error)
 
     def _event(
         self,

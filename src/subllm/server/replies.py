@@ -43,7 +43,9 @@ class Reply(ABC):
 
     def feed(self, index: int, event: TokenEvent) -> list[dict[str, Any]]:
         """Take one event of choice `index`; the chunks that it makes. Raises EngineError
-        when the engine gave the request up."""
+        when the engine gave the request up, or says that it failed."""
+        if event.error is not None:
+            raise event.error
         if event.finish_reason == "abort":
             raise EngineError("the request was aborted by the engine; send it again")
         self._texts[index].append(event.text)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from subllm import native
-from subllm.errors import BackendError
+from subllm.errors import BackendError, LogitsError
 from subllm.runtime import sampler
 from subllm.runtime.backend import Draw
 from subllm.runtime.backends.native.backend import pack_draw
@@ -103,6 +103,20 @@ def test_bias_and_penalties_equal_the_oracle(changes: dict[str, Any]) -> None:
             assert sampler.sample(logits, plain) != sampler.sample(logits, changed)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-307, 1e-308, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_the_smallest_temperatures_draw_among_the_best(
+    filters: dict[str, Any], temperature: float
+) -> None:
+    for seed in range(3):
+        logits = logits_of(seed)
+        best = np.flatnonzero(logits == logits.max())
+        for uniform in UNIFORMS:
+            draw = draw_of(uniform, temperature=temperature, **filters)
+            assert sample(logits, draw) == sampler.sample(logits, draw)
+            assert sample(logits, draw) in best
+
+
 def test_greedy_takes_the_first_of_equals() -> None:
     for size in (1, 3, 17, 64, 65, 1000, 1001):
         logits = np.full(size, -2.0, np.float32)
@@ -132,20 +146,22 @@ def test_logprobs_are_of_the_given_logits(top: int) -> None:
         np.testing.assert_allclose([v for _, v in best], want[[t for t, _ in best]], atol=1e-9)
 
 
-def test_logits_without_order_are_an_error() -> None:
+def test_logits_without_order_choose_nothing() -> None:
     core = native.core()
     nothing = np.full(100, np.nan, np.float32)
     for logits in (nothing, np.full(100, -np.inf, np.float32), np.float32([1, np.inf, 2])):
         for params in (SamplingParams(), SamplingParams(temperature=1.0, top_k=3)):
             draw = Draw(params, np.empty(0, np.int32), 0, 0.5)
-            with pytest.raises(RuntimeError, match="not finite"):
-                sample(logits, draw)
-        with pytest.raises(RuntimeError, match="not finite"):
-            core.logprob(logits, 0, 5)
+            assert core.sample(logits, pack_draw(draw)) is None
+            with pytest.raises(LogitsError, match="not finite"):
+                sampler.sample(logits, draw)
+        assert core.logprob(logits, 0, 5) is None
     some = logits_of(0)
     some[::2] = np.nan
     for params in ({}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5000}):
-        assert sample(some, draw_of(**params)) % 2 == 1
+        draw = draw_of(**params)
+        assert sample(some, draw) == sampler.sample(some, draw)
+        assert sample(some, draw) % 2 == 1
 
 
 @pytest.mark.parametrize(

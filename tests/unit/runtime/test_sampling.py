@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from subllm.errors import EngineError, SubllmError, UsageError
+from subllm.errors import EngineError, LogitsError, SubllmError, UsageError
 from subllm.runtime import sampler
 from subllm.runtime.backend import Draw
 from subllm.runtime.backends.torch import sampling
@@ -62,6 +62,24 @@ def test_filters_and_draws_equal_the_oracle(filters: dict[str, Any], temperature
             assert sampling.sample(torch.from_numpy(logits), draw) == sampler.sample(logits, draw)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-307, 1e-308, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_the_smallest_temperatures_draw_among_the_best(
+    filters: dict[str, Any], temperature: float
+) -> None:
+    logits = logits_of(3)
+    logits[[17, 4000]] = logits.max() + 1  # two that are equally likely
+    for draw_sample in (
+        lambda draw: sampler.sample(logits, draw),
+        lambda draw: sampling.sample(torch.from_numpy(logits), draw),
+    ):
+        drawn = [
+            draw_sample(draw_of(uniform, temperature=temperature, **filters))
+            for uniform in (0.0, 0.3, 0.77, 1 - 2**-53)
+        ]
+        assert drawn == [17, 17, 4000, 4000]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -84,6 +102,26 @@ def test_adjusted_logits_equal_the_oracle(changes: dict[str, Any]) -> None:
     assert (want != logits).any()
     np.testing.assert_array_equal(sampling.adjust(torch.from_numpy(logits), draw).numpy(), want)
     assert sampling.sample(torch.from_numpy(logits), draw) == int(want.argmax())
+
+
+def test_logits_without_order_are_an_error() -> None:
+    nothing = np.full(100, np.nan, np.float32)
+    for logits in (nothing, np.full(100, -np.inf, np.float32), np.float32([1, np.inf, 2])):
+        for params in (SamplingParams(), SamplingParams(temperature=1.0, top_k=3)):
+            draw = Draw(params, np.empty(0, np.int32), 0, 0.5)
+            for draw_sample in (
+                lambda draw, logits=logits: sampler.sample(logits, draw),
+                lambda draw, logits=logits: sampling.sample(torch.from_numpy(logits), draw),
+                lambda _, logits=logits: sampling.logprobs(torch.from_numpy(logits)[None], [0], 2),
+            ):
+                with pytest.raises(LogitsError, match="not finite"):
+                    draw_sample(draw)
+    some = logits_of(0)
+    some[::2] = np.nan
+    for params in ({}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 4000}):
+        draw = draw_of(**params)
+        assert sampling.sample(torch.from_numpy(some), draw) == sampler.sample(some, draw)
+        assert sampler.sample(some, draw) % 2 == 1
 
 
 def test_what_penalties_look_at() -> None:

@@ -1,5 +1,6 @@
 // Bindings of the decoder: Python's structures to the core's, and back.
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -152,10 +153,11 @@ Draw draw_of(const nb::tuple& values, std::vector<Tokens>& alive) {
   return draw;
 }
 
-nb::tuple tuple_of(const TokenLogprob& value) {
+nb::object object_of(const std::optional<TokenLogprob>& value) {
+  if (!value) return nb::none();
   nb::list top;
-  for (const auto& [token, logprob] : value.top) top.append(nb::make_tuple(token, logprob));
-  return nb::make_tuple(value.token, value.logprob, nb::tuple(top));
+  for (const auto& [token, logprob] : value->top) top.append(nb::make_tuple(token, logprob));
+  return nb::make_tuple(value->token, value->logprob, nb::tuple(top));
 }
 
 class DecoderHandle {
@@ -221,9 +223,7 @@ nb::list step(DecoderHandle& handle, const std::vector<nb::tuple>& chunks) {
       result.append(nb::none());
       continue;
     }
-    nb::object logprob = nb::none();
-    if (choice->logprob) logprob = tuple_of(*choice->logprob);
-    result.append(nb::make_tuple(choice->token, logprob));
+    result.append(nb::make_tuple(choice->token, object_of(choice->logprob)));
   }
   return result;
 }
@@ -231,13 +231,13 @@ nb::list step(DecoderHandle& handle, const std::vector<nb::tuple>& chunks) {
 nb::list score(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& tokens,
                const Tokens& targets, int64_t top) {
   const Use decoder(handle);
-  std::vector<TokenLogprob> scores;
+  std::vector<std::optional<TokenLogprob>> scores;
   {
     nb::gil_scoped_release release;
     scores = subllm::score(*decoder, slab, start, span_of(tokens), span_of(targets), top);
   }
   nb::list result;
-  for (const TokenLogprob& value : scores) result.append(tuple_of(value));
+  for (const auto& value : scores) result.append(object_of(value));
   return result;
 }
 
@@ -259,7 +259,7 @@ std::span<const float> logits_of(const Logits& array) {
   return {array.data(), array.size()};
 }
 
-int64_t sample(const Logits& array, const nb::tuple& values) {
+std::optional<int64_t> sample(const Logits& array, const nb::tuple& values) {
   const std::span<const float> given = logits_of(array);
   std::vector<Tokens> alive;
   const Draw draw = draw_of(values, alive);
@@ -270,11 +270,11 @@ int64_t sample(const Logits& array, const nb::tuple& values) {
   return subllm::sample(draw, adjusted);
 }
 
-nb::tuple logprob(const Logits& array, int64_t token, int64_t top) {
+nb::object logprob(const Logits& array, int64_t token, int64_t top) {
   const std::span<const float> given = logits_of(array);
   if (token < 0 || token >= static_cast<int64_t>(given.size()) || top < 0)
     throw std::invalid_argument("token or top is out of range");
-  return tuple_of(logprob_of(token, top, given));
+  return object_of(logprob_of(token, top, given));
 }
 
 }  // namespace
@@ -299,15 +299,19 @@ void bind_decoder(nb::module_& m) {
       .def("kv_close", [](DecoderHandle& self, int64_t slab) { Use(self)->cache().close(slab); },
            "slab"_a)
       .def("step", &step, "chunks"_a,
-           "[(slab, start, int32 tokens, draw or None)] -> [None or (token, logprob or None)].")
+           "[(slab, start, int32 tokens, draw or None)] -> [None or (token, logprob or None)]; "
+           "the token is None where the logits of that chunk are not finite.")
       .def("score", &score, "slab"_a, "start"_a, "tokens"_a.noconvert(), "targets"_a.noconvert(),
-           "top"_a, "[(token, log-probability, ((token, log-probability), ...))] of the targets.")
+           "top"_a,
+           "[(token, log-probability, ((token, log-probability), ...))] of the targets; None where "
+           "the logits are not finite.")
       .def("logits", &logits, "slab"_a, "start"_a, "tokens"_a.noconvert(), "out"_a.noconvert(),
            "Fills float32 [tokens, vocab].")
       .def("close", &DecoderHandle::close);
-  m.def("sample", &sample, "logits"_a.noconvert(), "draw"_a, "The token that a draw chooses.");
+  m.def("sample", &sample, "logits"_a.noconvert(), "draw"_a, "The token that a draw chooses; None where the logits are not finite.");
   m.def("logprob", &logprob, "logits"_a.noconvert(), "token"_a, "top"_a,
-        "(token, log-probability, alternatives) under float32 [vocab].");
+        "(token, log-probability, alternatives) under float32 [vocab]; None where it is not "
+        "finite.");
 }
 
 }  // namespace subllm::python

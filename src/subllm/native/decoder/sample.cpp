@@ -67,10 +67,8 @@ std::vector<int64_t> best(std::span<const float> logits, int64_t count) {
   return tokens;
 }
 
-float peak_of(std::span<const float> logits) {
-  const float peak = logits[ops().argmax(logits.data(), static_cast<int64_t>(logits.size()))];
-  if (!std::isfinite(peak)) throw std::runtime_error("the model produced logits that are not finite");
-  return peak;
+int64_t argmax(std::span<const float> logits) {
+  return ops().argmax(logits.data(), static_cast<int64_t>(logits.size()));
 }
 
 struct Filtered {
@@ -115,9 +113,8 @@ Filtered filter(const Draw& draw, std::span<const float> logits, std::vector<int
   return result;
 }
 
-Filtered kept(const Draw& draw, std::span<const float> logits) {
+Filtered kept(const Draw& draw, std::span<const float> logits, double peak) {
   const SampleParams& p = draw.params;
-  const double peak = peak_of(logits);
   if (p.top_k > 0) return filter(draw, logits, best(logits, p.top_k), peak, 0.0, true);
   const auto size = static_cast<int64_t>(logits.size());
   const double whole = ops().exp_sum(logits.data(), size, peak, p.temperature);
@@ -179,22 +176,20 @@ void adjust(const Draw& draw, std::span<float> logits) {
   }
 }
 
-int64_t sample(const Draw& draw, std::span<const float> adjusted) {
-  if (draw.params.temperature == 0.0) {
-    const int64_t token = ops().argmax(adjusted.data(), static_cast<int64_t>(adjusted.size()));
-    if (!std::isfinite(adjusted[token]))
-      throw std::runtime_error("the model produced logits that are not finite");
-    return token;
-  }
-  const Filtered found = kept(draw, adjusted);
+std::optional<int64_t> sample(const Draw& draw, std::span<const float> adjusted) {
+  const int64_t best = argmax(adjusted);
+  if (!std::isfinite(adjusted[best])) return std::nullopt;
+  if (draw.params.temperature == 0.0) return best;
+  const Filtered found = kept(draw, adjusted, adjusted[best]);
   const auto at = std::upper_bound(found.cumulative.begin(), found.cumulative.end(),
                                    draw.uniform * found.mass);
   const size_t index = static_cast<size_t>(at - found.cumulative.begin());
   return found.tokens[std::min(index, found.tokens.size() - 1)];
 }
 
-TokenLogprob logprob_of(int64_t token, int64_t top, std::span<const float> logits) {
-  const double peak = peak_of(logits);
+std::optional<TokenLogprob> logprob_of(int64_t token, int64_t top, std::span<const float> logits) {
+  const double peak = logits[argmax(logits)];
+  if (!std::isfinite(peak)) return std::nullopt;
   const double norm =
       peak + std::log(ops().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), peak, 1.0));
   TokenLogprob result{token, static_cast<double>(logits[token]) - norm, {}};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -40,11 +41,12 @@ void check_draw(const Draw& draw, int64_t vocab);
 // Applies bias and penalties in place. The draw must have been checked.
 void adjust(const Draw& draw, std::span<float> logits);
 
-// The token chosen from adjusted logits. Throws std::runtime_error when none is finite.
-int64_t sample(const Draw& draw, std::span<const float> adjusted);
+// The token chosen from adjusted logits; none when the largest is not finite (NaN never is
+// the largest): they have no order then.
+std::optional<int64_t> sample(const Draw& draw, std::span<const float> adjusted);
 
-// Natural log of a token's probability under the logits, with the `top` best tokens. Throws
-// std::runtime_error when no logit is finite.
-TokenLogprob logprob_of(int64_t token, int64_t top, std::span<const float> logits);
+// Natural log of a token's probability under the logits, with the `top` best tokens; none
+// when the largest logit is not finite.
+std::optional<TokenLogprob> logprob_of(int64_t token, int64_t top, std::span<const float> logits);
 
 }  // namespace subllm

@@ -50,15 +50,18 @@ std::vector<std::optional<Choice>> step(Decoder& decoder, std::span<const StepCh
     // Log-probabilities are those of the unmodified logits.
     std::vector<float> adjusted(logits.begin(), logits.end());
     adjust(draw, adjusted);
-    const int64_t token = sample(draw, adjusted);
-    choices[index] = Choice{token, logprob_of(token, draw.logprobs, logits)};
+    const std::optional<int64_t> token = sample(draw, adjusted);
+    choices[index] = Choice{token, {}};
+    if (!token) return;
+    choices[index]->logprob = logprob_of(*token, draw.logprobs, logits);
+    if (!choices[index]->logprob) choices[index]->token.reset();
   });
   return choices;
 }
 
-std::vector<TokenLogprob> score(Decoder& decoder, int64_t slab, int64_t start,
-                                std::span<const int32_t> tokens, std::span<const int32_t> targets,
-                                int64_t top) {
+std::vector<std::optional<TokenLogprob>> score(Decoder& decoder, int64_t slab, int64_t start,
+                                               std::span<const int32_t> tokens,
+                                               std::span<const int32_t> targets, int64_t top) {
   const int64_t vocab = decoder.spec().vocab;
   if (targets.size() > tokens.size())
     throw std::invalid_argument("there are more targets than tokens");
@@ -68,7 +71,7 @@ std::vector<TokenLogprob> score(Decoder& decoder, int64_t slab, int64_t start,
       throw std::invalid_argument("a target is outside the vocabulary");
   const Chunk chunk{slab, start, tokens, 0, static_cast<int64_t>(targets.size())};
   decoder.forward({&chunk, 1});
-  std::vector<TokenLogprob> result(targets.size());
+  std::vector<std::optional<TokenLogprob>> result(targets.size());
   each_state(decoder, [&](int64_t i, std::span<float> logits) {
     result[static_cast<size_t>(i)] = logprob_of(targets[static_cast<size_t>(i)], top, logits);
   });

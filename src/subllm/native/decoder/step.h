@@ -18,18 +18,18 @@ struct StepChunk {
 };
 
 struct Choice {
-  int64_t token;
+  std::optional<int64_t> token;  // none: the logits are not finite, of this chunk alone
   std::optional<TokenLogprob> logprob;
 };
 
 // A choice for each chunk with a draw. Throws std::invalid_argument for chunks or draws that
-// do not fit, before anything has changed, and std::runtime_error for logits without order.
+// do not fit, before anything has changed.
 std::vector<std::optional<Choice>> step(Decoder& decoder, std::span<const StepChunk> chunks);
 
 // Log-probabilities of targets[i] after tokens[i], with `top` alternatives each; there may be
-// fewer targets than tokens. Throws as `step` does.
-std::vector<TokenLogprob> score(Decoder& decoder, int64_t slab, int64_t start,
-                                std::span<const int32_t> tokens, std::span<const int32_t> targets,
-                                int64_t top);
+// fewer targets than tokens. None where the logits are not finite. Throws as `step` does.
+std::vector<std::optional<TokenLogprob>> score(Decoder& decoder, int64_t slab, int64_t start,
+                                               std::span<const int32_t> tokens,
+                                               std::span<const int32_t> targets, int64_t top);
 
 }  // namespace subllm

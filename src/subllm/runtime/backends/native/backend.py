@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm import native
-from subllm.errors import BackendError
+from subllm.errors import BackendError, LogitsError
 from subllm.machine import usable_cores
 from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw, TokenArray
 from subllm.runtime.backends.native.weights import DecoderWeights
@@ -134,7 +134,7 @@ class NativeBackend:
         with _refusals():
             self._decoder.kv_close(handle)
 
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
         with _refusals():
             work = [
                 (
@@ -145,17 +145,16 @@ class NativeBackend:
                 )
                 for chunk in chunks
             ]
-            return [
-                None if choice is None else Choice(choice[0], _logprob(choice[1]))
-                for choice in self._decoder.step(work)
-            ]
+            return [_choice(found) for found in self._decoder.step(work)]
 
     def score(
         self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
     ) -> list[TokenLogprob]:
         with _refusals():
             found = self._decoder.score(kv, start, as_tokens(tokens), as_tokens(targets), top)
-            return [TokenLogprob(*entry) for entry in found]
+        if None in found:
+            raise LogitsError
+        return [TokenLogprob(*entry) for entry in found]
 
     def logits(self, kv: int, start: int, tokens: TokenArray) -> npt.NDArray[np.float32]:
         """float32 [tokens, vocab] of a chunk, for tests; memory grows with both."""
@@ -170,5 +169,11 @@ class NativeBackend:
             self._decoder.close()
 
 
-def _logprob(entry: tuple[int, float, tuple[tuple[int, float], ...]] | None) -> TokenLogprob | None:
-    return None if entry is None else TokenLogprob(*entry)
+def _choice(found: tuple[int | None, Any] | None) -> Choice | LogitsError | None:
+    """What the core says of one chunk."""
+    if found is None:
+        return None
+    token, logprob = found
+    if token is None:
+        return LogitsError()
+    return Choice(token, None if logprob is None else TokenLogprob(*logprob))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Literal
 
 import numpy as np
 import torch
 
-from subllm.errors import BackendError
+from subllm.errors import BackendError, LogitsError
 from subllm.machine import usable_cores
 from subllm.runtime.backend import Choice, Chunk, TokenArray
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.model import TorchModel
-from subllm.runtime.backends.torch.sampling import logprobs, sample
+from subllm.runtime.backends.torch.sampling import logprobs, sample, without_nan
 from subllm.runtime.backends.torch.weights import load_weights
 from subllm.runtime.request import TokenLogprob
 from subllm.runtime.sampler import needs_adjustment
@@ -100,11 +101,11 @@ class TorchBackend:
         del self._slabs[handle]
 
     @torch.inference_mode()
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
         hidden = self._forward(chunks)
         ends = np.cumsum([len(chunk.tokens) for chunk in chunks]) - 1
         drawing = [i for i, chunk in enumerate(chunks) if chunk.draw is not None]
-        choices: list[Choice | None] = [None] * len(chunks)
+        choices: list[Choice | LogitsError | None] = [None] * len(chunks)
         if drawing:
             logits = self._model.logits(hidden[torch.from_numpy(ends[drawing])])
             for index, choice in zip(
@@ -145,18 +146,25 @@ class TorchBackend:
             ) from error
 
 
-def _choose(logits: torch.Tensor, chunks: Sequence[Chunk]) -> list[Choice]:
-    """One choice for each row of float32 [rows, vocab]."""
-    best = logits.argmax(-1).tolist()
-    choices = []
-    for row, chunk in enumerate(chunks):
-        draw = chunk.draw
-        assert draw is not None
-        plain = draw.params.temperature == 0.0 and not needs_adjustment(draw.params)
-        token = best[row] if plain else sample(logits[row], draw)
-        wanted = draw.params.logprobs
-        logprob = None
-        if wanted is not None:
-            logprob = logprobs(logits[row : row + 1], [token], wanted)[0]
-        choices.append(Choice(token, logprob))
-    return choices
+def _choose(logits: torch.Tensor, chunks: Sequence[Chunk]) -> list[Choice | LogitsError]:
+    """One choice for each row of float32 [rows, vocab], or why there is none."""
+    peaks, best = (found.tolist() for found in without_nan(logits).max(-1))
+    return [
+        _choose_one(logits[row : row + 1], chunk, best[row] if isfinite(peaks[row]) else None)
+        for row, chunk in enumerate(chunks)
+    ]
+
+
+def _choose_one(logits: torch.Tensor, chunk: Chunk, best: int | None) -> Choice | LogitsError:
+    """From float32 [1, vocab]. `best`: the largest, None where that is not finite."""
+    draw = chunk.draw
+    assert draw is not None
+    if best is None:
+        return LogitsError()
+    wanted = draw.params.logprobs
+    plain = draw.params.temperature == 0.0 and not needs_adjustment(draw.params)
+    try:
+        token = best if plain else sample(logits[0], draw)
+    except LogitsError as error:  # bias and penalties can do that, too
+        return error
+    return Choice(token, None if wanted is None else logprobs(logits, [token], wanted)[0])

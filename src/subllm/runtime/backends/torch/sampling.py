@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from subllm.errors import LogitsError
 from subllm.runtime.backend import Draw
 from subllm.runtime.request import SamplingParams, TokenLogprob
 from subllm.runtime.sampler import needs_adjustment
@@ -37,6 +38,11 @@ def adjust(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
         out[index] -= params.presence_penalty
         out[index] -= params.frequency_penalty * torch.from_numpy(counts).to(device).float()
     return out
+
+
+def without_nan(logits: torch.Tensor) -> torch.Tensor:
+    """The same with NaN, which is never chosen, as the lowest."""
+    return logits.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def _ordered(adjusted: torch.Tensor, count: int) -> torch.Tensor:
@@ -66,13 +72,13 @@ class _Kept:
 def _filter(adjusted: torch.Tensor, params: SamplingParams, size: int) -> _Kept:
     """Applies the filters, looking at the `size` best tokens only (or those of top_k)."""
     ids = _ordered(adjusted, params.top_k or size)
-    scaled = adjusted[ids].double() / params.temperature
-    weights = (scaled - scaled[0]).exp()
+    peak = adjusted[ids[0]].double()  # subtracted first: a quotient may be infinite
+    weights = ((adjusted[ids].double() - peak) / params.temperature).exp()
     complete = len(ids) == len(adjusted) or params.top_k > 0
     cumulative = weights.cumsum(0)
     mass = cumulative[-1]
     if not complete:
-        mass = (adjusted.double() / params.temperature - scaled[0]).exp().sum()
+        mass = ((adjusted.double() - peak) / params.temperature).exp().sum()
     count = len(ids)
     if params.top_p < 1.0:
         count = int(torch.searchsorted(cumulative, params.top_p * mass, side="left")) + 1
@@ -94,11 +100,15 @@ def kept(adjusted: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, 
 
 
 def sample(logits: torch.Tensor, draw: Draw) -> int:
-    """The token that `draw` chooses from float32 logits [vocab]."""
+    """The token that `draw` chooses from float32 logits [vocab]. Raises LogitsError."""
     params = draw.params
     adjusted = adjust(logits, draw) if needs_adjustment(params) else logits
+    adjusted = without_nan(adjusted)
+    best = adjusted.argmax()
+    if not adjusted[best].isfinite():
+        raise LogitsError
     if params.temperature == 0.0:
-        return int(adjusted.argmax())
+        return int(best)
     found = _filter(adjusted, params, _HEAD)
     if not found.complete:
         reached = found.mass is not None and draw.uniform * found.mass < found.weights.sum()
@@ -112,7 +122,10 @@ def sample(logits: torch.Tensor, draw: Draw) -> int:
 
 def logprobs(logits: torch.Tensor, targets: list[int], top: int) -> list[TokenLogprob]:
     """For each row of float32 logits [rows, vocab]: its target's log-probability and
-    the `top` best tokens."""
+    the `top` best tokens. Raises LogitsError where the largest of a row is not finite."""
+    logits = without_nan(logits)
+    if not logits.amax(-1).isfinite().all():
+        raise LogitsError
     norms = logits.logsumexp(-1)
     picked = logits.gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0] - norms
     result = []
