@@ -21,11 +21,12 @@ from subllm.cli.server_client import Stream
 from subllm.errors import UsageError
 from subllm.routing.router import Router
 from subllm.routing.sessions import Sessions
-from subllm.runtime.request import Engine, Request
+from subllm.runtime.request import Request
 from subllm.server.config import ServerConfig
 from subllm.server.convert import Caller, Planner
 from subllm.server.errors import ApiError
 from subllm.server.jobs import Failed, Generated, Job, JobEvent
+from subllm.server.loading import engine_loader
 from subllm.server.models import ModelSet
 from subllm.server.replies import ChatReply, CompletionReply, Reply
 from subllm.server.wire import ChatBody, CompletionBody
@@ -49,12 +50,20 @@ class LocalClient:
     An engine stays loaded for the next request."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        models = ModelSet.of_store(context.store, self._load)
-        config = ServerConfig(context_length=context.settings.context_length)
+        settings = context.settings
+        load = engine_loader(
+            context.store,
+            backend=settings.backend,
+            device=settings.device,
+            threads=settings.threads,
+            context_length=settings.context_length,
+            kv_type=settings.kv_type,
+        )
+        models = ModelSet.of_store(context.store, load)
+        config = ServerConfig(context_length=settings.context_length)
         self._planner = Planner(models, router_of(models), config)
         self._worker = EngineWorker(
-            self._load, max_engines=context.settings.max_loaded_models, estimate=models.size_of
+            load, max_engines=settings.max_loaded_models, estimate=models.size_of
         )
         self._log = _OneLine(logging.WARNING)
         logging.getLogger("subllm").addHandler(self._log)
@@ -104,23 +113,6 @@ class LocalClient:
             yield from reply.closing()
         finally:
             self._worker.cancel(job)
-
-    def _load(self, name: str) -> Engine:
-        from subllm.runtime.loader import load_engine
-
-        settings, store = self._context.settings, self._context.store
-        length = settings.context_length
-        if length is not None:
-            length = min(length, store.model(name).prompt.context_length)
-        return load_engine(
-            store,
-            name,
-            backend=settings.backend,
-            device=settings.device,
-            threads=settings.threads,
-            context_length=length,
-            kv_type=settings.kv_type,
-        )
 
 
 class _Waiting:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_model, open_context
+
+if TYPE_CHECKING:
+    from subllm.server.jobs import ModelRef
 
 EXAMPLES = """
 subllm route src/app.ts
@@ -69,5 +72,5 @@ def command(
     )
 
 
-def _no_engine(name: str) -> NoReturn:
-    raise AssertionError(f"routing loaded {name}")
+def _no_engine(ref: ModelRef) -> NoReturn:
+    raise AssertionError(f"routing loaded {ref.name}")

@@ -67,7 +67,7 @@ def load_engine(
     kv_type: KvTypeName = "bfloat16",
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
 ) -> LocalEngine:
-    """An engine on the model `name`; see `LocalEngine` for the limits.
+    """An engine on the model of that name or digest; see `LocalEngine` for the limits.
 
     backend         "native" computes on the CPU, on the packed weights themselves; "torch"
                     unpacks them, for any device that torch has; "auto" takes torch where
@@ -85,7 +85,7 @@ def load_engine(
     chosen = choose_backend(backend, device)
     with open_model(store, name) as files:
         manifest = files.manifest
-        context = _context(name, context_length, manifest.prompt.context_length)
+        context = _context(manifest.name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
         source = PackedSource(files)
         loaded: Backend

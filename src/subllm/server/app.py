@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from subllm import __version__
 from subllm.routing.router import Router
@@ -23,6 +23,8 @@ from subllm.server.models import ModelSet
 from subllm.server.replies import ChatReply, CompletionReply
 from subllm.server.wire import ChatBody, CompletionBody
 from subllm.server.worker import EngineWorker
+
+OK = {"status": "ok"}
 
 
 def create_app(
@@ -87,9 +89,11 @@ def create_app(
     started = clock()
 
     @app.get("/health")
-    def health() -> dict[str, Any]:
-        return {
-            "status": "ok",
+    def health() -> Response:
+        """503 with a reason once no request can be served any more."""
+        state = {"status": "failed", "reason": worker.failure} if worker.failure else OK
+        facts = {
+            **state,
             "version": __version__,
             "uptime_seconds": round(clock() - started, 3),
             "open": worker.open,
@@ -99,6 +103,7 @@ def create_app(
                 for m in worker.loaded
             ],
         }
+        return JSONResponse(facts, 200 if state is OK else 503)
 
     return app
 

@@ -80,10 +80,10 @@ class ModelSet:
     def __init__(
         self,
         source: ManifestSource,
-        load: Callable[[str], Engine],
+        load: Callable[[ModelRef], Engine],
         tokenizer: Callable[[ModelManifest], Tokenizer],
         *,
-        size_of: Callable[[str], int] = lambda name: 0,
+        size_of: Callable[[ModelRef], int] = lambda ref: 0,
     ) -> None:
         self._source = source
         self.load = load
@@ -97,16 +97,13 @@ class ModelSet:
         self._texts: dict[str, TextSide] = {}
 
     @classmethod
-    def of_store(cls, store: Store, load: Callable[[str], Engine]) -> ModelSet:
+    def of_store(cls, store: Store, load: Callable[[ModelRef], Engine]) -> ModelSet:
         """All models of `store`, with their tokenizers read from its blobs."""
         from subllm.store.tokenizers import open_tokenizer
 
-        def size_of(name: str) -> int:
-            manifest = store.manifest(name)
-            if not isinstance(manifest, ModelManifest):
-                return 0
-            blobs = (manifest.blobs.own, manifest.blobs.shared)
-            return sum(store.blobs.path(digest).stat().st_size for digest in blobs)
+        def size_of(ref: ModelRef) -> int:
+            blobs = store.model(ref.version).blobs
+            return sum(store.blobs.size(digest) for digest in (blobs.own, blobs.shared))
 
         return cls(store, load, partial(open_tokenizer, store), size_of=size_of)
 

@@ -37,7 +37,7 @@ class EnginePool:
     """
 
     def __init__(
-        self, max_engines: int, max_bytes: int | None, estimate: Callable[[str], int]
+        self, max_engines: int, max_bytes: int | None, estimate: Callable[[ModelRef], int]
     ) -> None:
         self._max_engines = max_engines
         self._max_bytes = max_bytes
@@ -74,7 +74,7 @@ class EnginePool:
         if self._max_bytes is not None:
             # A model that cannot be measured cannot be loaded: the load says why.
             with contextlib.suppress(SubllmError, OSError):
-                needed = self._estimate(ref.name)
+                needed = self._estimate(ref)
         while self._over(1, needed):
             victim = self._first_idle()
             if victim is None:

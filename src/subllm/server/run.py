@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from subllm.errors import ServerError
-from subllm.runtime.loader import BackendName, KvTypeName, load_engine
+from subllm.runtime.loader import BackendName, KvTypeName
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
+from subllm.server.loading import engine_loader
 from subllm.server.models import ModelSet
 from subllm.server.worker import EngineWorker
 
 if TYPE_CHECKING:
-    from subllm.runtime.request import Engine
     from subllm.store.store import Store
 
 GRACE_SECONDS = 3  # for replies to end after the signal
@@ -55,28 +55,23 @@ def serve(
 ) -> None:
     """Serve every model of `store`; call it on the main thread, where signals arrive.
 
-    context_length  upper bound in tokens for every model; a model with a shorter
-                    context keeps its own
+    context_length  as for `engine_loader`, like what is named before it
     on_ready        called once, with host and port (the real one for port 0), when
                     requests are accepted
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
 
-    def load(name: str) -> Engine:
-        longest = store.model(name).prompt.context_length
-        return load_engine(
-            store,
-            name,
-            backend=backend,
-            device=device,
-            threads=threads,
-            kv_type=kv_type,
-            context_length=None if context_length is None else min(context_length, longest),
-            max_batch=config.max_batch,
-            queue_limit=config.max_queue,
-        )
-
+    load = engine_loader(
+        store,
+        backend=backend,
+        device=device,
+        threads=threads,
+        context_length=context_length,
+        kv_type=kv_type,
+        max_batch=config.max_batch,
+        queue_limit=config.max_queue,
+    )
     with contextlib.closing(bind(config.host, config.port)) as listener:
         app = create_app(ModelSet.of_store(store, load), config)
         server = Server(uvicorn_config(app), app.state.worker, on_ready)

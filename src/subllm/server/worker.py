@@ -9,6 +9,7 @@ even when every client has left.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -27,6 +28,10 @@ log = logging.getLogger("subllm.server")
 _STOP = object()
 _WAKE = object()
 _SHUTTING_DOWN = "the server is shutting down; start it again with 'subllm serve'"
+_FAILED = (
+    "the server's engine thread has failed, its log says why; "
+    "stop the server with 'subllm stop' and start it again"
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,16 @@ class LoadedModel:
 
 
 class EngineWorker:
-    """Runs jobs on engines that `load(name)` makes; see the module's docstring."""
+    """Runs jobs on engines that `load(ref)` makes; see the module's docstring."""
 
     def __init__(
         self,
-        load: Callable[[str], Engine],
+        load: Callable[[ModelRef], Engine],
         *,
         max_engines: int = 4,
         max_bytes: int | None = None,
         max_open: int = 256,
-        estimate: Callable[[str], int] = lambda name: 0,
+        estimate: Callable[[ModelRef], int] = lambda ref: 0,
     ) -> None:
         self._load = load
         self._max_open = max_open
@@ -59,6 +64,8 @@ class EngineWorker:
         self._loading: str | None = None
         self._unfinished: dict[str, Job] = {}  # submitted, not ended; any thread
         self._stopping = False
+        self._failure: str | None = None
+        self._ending = threading.Lock()  # between submitting a job and the end of the thread
         self._thread = threading.Thread(target=self._run, name="subllm-engines", daemon=True)
 
     def start(self) -> None:
@@ -69,9 +76,7 @@ class EngineWorker:
         to stop. Never blocks."""
         self._stopping = True
         self._inbox.put(_STOP)
-        for job in list(self._unfinished.values()):
-            self._deliver(job, Failed(ServerError(_SHUTTING_DOWN)))
-            job.cancelled = True
+        self._fail_all(_SHUTTING_DOWN)
 
     def stop(self, timeout: float = 5.0) -> None:
         """`interrupt`, then wait up to `timeout` seconds for the engines to be closed and
@@ -81,18 +86,19 @@ class EngineWorker:
             self._thread.join(timeout)
 
     def submit(self, *jobs: Job) -> None:
-        """All of `jobs` or none. Raises ServerError once the worker is stopping,
-        EngineBusyError when that many more may not wait."""
-        if self._stopping:
-            raise ServerError(_SHUTTING_DOWN)
-        if len(self._unfinished) + len(jobs) > self._max_open:
-            raise EngineBusyError(
-                f"{len(self._unfinished)} completions are running and waiting; "
-                "try again in a moment"
-            )
-        for job in jobs:
-            self._unfinished[job.id] = job
-            self._inbox.put(job)
+        """All of `jobs` or none. Raises ServerError once the worker is stopping or has
+        failed, EngineBusyError when that many more may not wait."""
+        with self._ending:
+            if self._stopping:
+                raise ServerError(self._failure or _SHUTTING_DOWN)
+            if len(self._unfinished) + len(jobs) > self._max_open:
+                raise EngineBusyError(
+                    f"{len(self._unfinished)} completions are running and waiting; "
+                    "try again in a moment"
+                )
+            for job in jobs:
+                self._unfinished[job.id] = job
+                self._inbox.put(job)
 
     def cancel(self, job: Job) -> None:
         """Drop the job wherever it is. Never blocks, harmless when it has ended."""
@@ -110,8 +116,19 @@ class EngineWorker:
         return len(self._unfinished)
 
     @property
+    def failure(self) -> str | None:
+        """Why no request will ever be served again; None while all is well."""
+        return self._failure
+
+    @property
     def loading(self) -> str | None:
         return self._loading
+
+    def _fail_all(self, reason: str) -> None:
+        for job in list(self._unfinished.values()):
+            with contextlib.suppress(Exception):  # nobody is left out because of another
+                self._deliver(job, Failed(ServerError(reason)))
+            job.cancelled = True
 
     # Everything below runs on the engine thread.
 
@@ -123,8 +140,10 @@ class EngineWorker:
                 for slot in self._pool.slots():
                     self._advance(slot)
                 self._snapshot()
+        except BaseException:
+            log.exception("the engine thread failed")
+            self._failure = _FAILED
         finally:
-            self._stopping = True
             self._shut_down()
 
     def _take_messages(self) -> bool:
@@ -147,7 +166,11 @@ class EngineWorker:
         for slot in self._pool.slots():
             for job in [job for job in slot.jobs.values() if job.cancelled]:
                 del slot.jobs[job.id]
-                slot.engine.abort(job.id)
+                try:
+                    slot.engine.abort(job.id)
+                except Exception:
+                    self._crashed(slot)
+                    break
         for ref, jobs in list(self._waiting.items()):
             kept = deque(job for job in jobs if not job.cancelled)
             if kept:
@@ -181,7 +204,7 @@ class EngineWorker:
         """Load an engine; a failure goes to every job that waits for it."""
         self._loading = ref.name
         try:
-            return self._pool.put(ref, self._load(ref.name))
+            return self._pool.put(ref, self._load(ref))
         except SubllmError as error:
             failure = error
         except Exception:
@@ -255,25 +278,23 @@ class EngineWorker:
         slot.scores.clear()
 
     def _snapshot(self) -> None:
-        self._loaded = tuple(
-            LoadedModel(s.ref.name, s.engine.resident_bytes, len(s.jobs) + len(s.scores))
-            for s in self._pool.slots()
-        )
+        loaded = []
+        for slot in self._pool.slots():
+            try:
+                size = slot.engine.resident_bytes
+            except Exception:
+                self._crashed(slot)
+            else:
+                loaded.append(LoadedModel(slot.ref.name, size, len(slot.jobs) + len(slot.scores)))
+        self._loaded = tuple(loaded)
 
     def _shut_down(self) -> None:
-        error = Failed(ServerError(_SHUTTING_DOWN))
-        while not self._inbox.empty():
-            message = self._inbox.get()
-            if isinstance(message, Job):
-                self._waiting.setdefault(message.model, deque()).append(message)
-        for jobs in self._waiting.values():
-            for job in jobs:
-                self._deliver(job, error)
+        with self._ending:  # whoever submits from here on hears it at once
+            self._stopping = True
+        self._fail_all(self._failure or _SHUTTING_DOWN)
         for slot in self._pool.slots():
-            for job in [*slot.jobs.values(), *slot.scores]:
-                self._deliver(job, error)
             self._pool.close(slot)
-        self._loaded = ()
+        self._loaded, self._loading = (), None
 
     def _deliver(self, job: Job, event: JobEvent) -> None:
         if not job.cancelled:

@@ -80,7 +80,7 @@ class ModelFiles:
 
 
 def open_model(store: Store, name: str) -> ModelFiles:
-    """Open the model `name`.
+    """Open the model of that name, or of that digest.
 
     Raises UnknownNameError, UsageError (a base), StoreError (a blob is missing),
     StoreVersionError or LayoutError (made by another version).

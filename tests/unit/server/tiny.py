@@ -24,8 +24,10 @@ from subllm.runtime.engine import LocalEngine
 from subllm.runtime.request import Request, TokenEvent, TokenLogprob
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
+from subllm.server.jobs import ModelRef
 from subllm.server.models import ModelSet
 from subllm.server.run import Server, bind, uvicorn_config
+from subllm.server.worker import EngineWorker
 from subllm.store.manifest import (
     BaseManifest,
     BaseRef,
@@ -101,7 +103,7 @@ def weights(seed: int) -> tiny_models.MemorySource:
 
 class Engine:
     """The real engine, watched. `delay` slows every step, `gate` holds it, `fail` breaks
-    the next one."""
+    the next one, `broken` names another method that raises."""
 
     def __init__(self, name: str, **options: Any) -> None:
         seed = sum(name.encode()) % 1000
@@ -113,6 +115,7 @@ class Engine:
         self.gate = threading.Event()
         self.gate.set()
         self.fail: Exception | None = None
+        self.broken = ""
         self.requests: list[Request] = []
         self.aborted: list[str] = []
         self.steps = 0
@@ -120,7 +123,12 @@ class Engine:
         self.closed = False
 
     context_length = property(lambda self: self._engine.context_length)
-    resident_bytes = property(lambda self: self._engine.resident_bytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        if self.broken == "resident_bytes":
+            raise RuntimeError("broken")
+        return self._engine.resident_bytes
 
     def add(self, request: Request) -> None:
         self.requests.append(request)
@@ -141,6 +149,8 @@ class Engine:
         return self._engine.step()
 
     def abort(self, request_id: str) -> None:
+        if self.broken == "abort":
+            raise RuntimeError("broken")
         self.aborted.append(request_id)
         self._engine.abort(request_id)
 
@@ -205,9 +215,9 @@ class Shelf:
             raise found
         return found
 
-    def load(self, name: str) -> Engine:
-        self.loading(name)
-        engine = Engine(name, **self.options)
+    def load(self, ref: ModelRef) -> Engine:
+        self.loading(ref.name)
+        engine = Engine(ref.name, **self.options)
         self.engines.append(engine)
         return engine
 
@@ -229,6 +239,7 @@ def shelf(**options: Any) -> Shelf:
 class Live:
     shelf: Shelf
     server: Server
+    worker: EngineWorker
     host: str
     port: int
 
@@ -270,7 +281,7 @@ def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
     thread.start()
     try:
         assert up.wait(10)
-        yield Live(shelf, server, *ready[0])
+        yield Live(shelf, server, app.state.worker, *ready[0])
     finally:
         for engine in shelf.engines:
             engine.gate.set()
