@@ -44,6 +44,15 @@ import difflib
 from collections.abc import Iterable
 
 
+def excerpt(text: str, longest: int = 120) -> str:
+    """What a message repeats of a text that somebody else chose: all of it, or beginning
+    and end."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail - 3]}...{text[-tail:]}"
+
+
 class SubllmError(Exception):
     """Base of all errors raised on purpose; `str(error)` is one line for a person."""
 
@@ -65,8 +74,9 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind = kind
         self.name = name
-        self.nearest = tuple(difflib.get_close_matches(name, list(known), n=3, cutoff=0.5))
-        message = f"unknown {kind} {name!r}"
+        shown = excerpt(name)
+        self.nearest = tuple(difflib.get_close_matches(shown, list(known), n=3, cutoff=0.5))
+        message = f"unknown {kind} {shown!r}"
         if self.nearest:
             message += "; did you mean " + " or ".join(self.nearest) + "?"
         if hint:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from subllm.errors import excerpt
 from subllm.routing.router import Message, Query, Route, Router
 from subllm.runtime.request import SamplingParams
 from subllm.served_context import served_context
@@ -264,7 +265,7 @@ def _logit_bias(biases: dict[str, float], vocab: int) -> tuple[tuple[int, float]
     pairs = []
     for key, value in biases.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < vocab):
-            message = f"logit_bias: {key[:40]!r} is no token id of this model"
+            message = f"logit_bias: {excerpt(key)!r} is no token id of this model"
             raise bad_request(message, "logit_bias")
         pairs.append((int(key), float(value)))
     return tuple(pairs)

@@ -19,6 +19,7 @@ from subllm.errors import (
     SubllmError,
     UnknownNameError,
     UsageError,
+    excerpt,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def validation_error(error: RequestValidationError) -> ApiError:
     elif len(place) > 1:
         message = f"{message} (at {'.'.join(place)})"
     text = f"{param}: {message}".encode("utf-8", "replace").decode()
-    return bad_request(text[:500], param=param, code="invalid_value")
+    return bad_request(excerpt(text, 500), param=excerpt(param), code="invalid_value")
 
 
 def _http_error(path: str, error: HTTPException) -> ApiError:
@@ -135,7 +136,7 @@ def _http_error(path: str, error: HTTPException) -> ApiError:
     if error.status_code == 404:
         return ApiError(
             404,
-            f"there is no {path[:200]}; this server has /v1/models, /v1/completions, "
+            f"there is no {excerpt(path)}; this server has /v1/models, /v1/completions, "
             "/v1/chat/completions and /health",
             code="unknown_url",
         )

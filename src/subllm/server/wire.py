@@ -50,7 +50,7 @@ class Sampling(_Wire):
     model: Text | None = None
     language: Text | None = Field(default=None, max_length=64)
     path: Text | None = Field(default=None, max_length=1024)
-    n: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     stop: Text | Texts | None = None
     stop_token_ids: TokenIds | None = None
     max_tokens: MaxTokens | None = None

@@ -217,6 +217,30 @@ def test_unknown_models(shared: Live) -> None:
     assert caught.value.code == "model_not_found"
 
 
+def test_what_a_client_wrote_is_echoed_in_short(shared: Live) -> None:
+    huge = "m" * 2**20
+    for path, body in ((COMPLETIONS, {"prompt": "x"}), (CHAT, {"messages": HI})):
+        message = check(shared.post(path, model=huge, **body), 404, "model", "model_not_found")
+        assert "mmm...mmm" in message
+        assert message.endswith("'subllm list' shows what is served")
+        for change in (
+            {"logit_bias": {huge: 1}},
+            {"logit_bias": {huge: "x"}},
+            {"n": 10**4000},
+            {"stop": [huge]},
+            {"language": huge},
+            {"stream_options": {huge: 1}},
+        ):
+            reply = shared.post(path, model=PYTHON, **body, **change)
+            assert reply.status_code == 400
+            assert len(reply.content) < 1000
+        for reply in (shared.post(path, model=huge, **body), shared.http.get(f"/{huge[:9999]}")):
+            assert reply.status_code == 404
+            assert len(reply.content) < 1000
+    named = shared.http.get(f"/v1/models/{huge[:9999]}")
+    assert len(check(named, 404, "model", "model_not_found")) < 300
+
+
 def test_context_overflow(shared: Live) -> None:
     code = "context_length_exceeded"
     for body in ({"prompt": "x" * CONTEXT}, {"prompt": ["x", [1] * 0 or "y" * 300]}):
