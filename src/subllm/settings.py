@@ -10,6 +10,7 @@ Importing this module costs about 0.2 s (pydantic-settings), so commands import 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -71,6 +73,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address that the server listens on.")
     port: int = Field(11435, ge=1, le=65535, description="Port that the server listens on.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names under which clients may reach the server besides localhost, as in "
+        "box.lan,box.example; several are separated by commas.",
+    )
     api_key: SecretStr | None = Field(
         None, min_length=1, description="Key that clients of the server must send."
     )
@@ -89,6 +96,19 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         """`~` expanded, and absolute, so that a later change of directory changes nothing."""
         return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _host_names(cls, value: object) -> object:
+        """From a comma-separated text too; what the Host header of a request says then."""
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",")]
+        if isinstance(value, (list, tuple)):
+            for name in value:
+                if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)):
+                    raise ValueError("give a name such as box.lan, without scheme and port")
+            return tuple(name.lower() for name in value)
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -127,7 +147,9 @@ def help_for(field: str) -> str:
     """One line of help for a command-line option that sets `field`."""
     info = Settings.model_fields[field]
     text = info.description or ""
-    shown = "" if info.default is None or info.default_factory else f", default {info.default}"
+    shown = (
+        "" if info.default in (None, ()) or info.default_factory else f", default {info.default}"
+    )
     return f"{text} [{ENV_PREFIX}{field.upper()}{shown}]"
 
 

@@ -38,6 +38,9 @@ def command(
         int | None, typer.Option(help=help_for("max_loaded_models"))
     ] = None,
     max_queue: Annotated[int | None, typer.Option(help=help_for("max_queue"))] = None,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help=help_for("allowed_hosts"))
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help=help_for("log_level"))] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print where it listens as one JSON document.")
@@ -59,6 +62,7 @@ def command(
         "context_length": context_length,
         "max_loaded_models": max_loaded_models,
         "max_queue": max_queue,
+        "allowed_hosts": allowed_hosts,
         "log_level": log_level,
     }
     context = open_context(**given)
@@ -79,6 +83,7 @@ def _config(context: Context) -> ServerConfig:
         host=settings.host,
         port=settings.port,
         api_key=context.api_key,
+        allowed_hosts=settings.allowed_hosts,
         max_engines=settings.max_loaded_models,
         max_queue=settings.max_queue,
         context_length=settings.context_length,

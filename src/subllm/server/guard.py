@@ -74,8 +74,8 @@ class Guard:
         ):
             raise ApiError(
                 403,
-                "this Host header is not answered; use localhost, or allow the name in the "
-                "server's settings",
+                "this Host header is not answered; use localhost, or start the server with "
+                "--allowed-hosts NAME (or set SUBLLM_ALLOWED_HOSTS)",
                 kind="permission_error",
                 code="host_not_allowed",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -284,3 +286,17 @@ def test_a_server_that_is_killed_while_it_answers(
     assert greedy(Store(home), b"def f(", len(text)).encode() == text
     assert err.startswith(f"error: the server at http://127.0.0.1:{port} was lost")
     assert err.count("\n") == 1
+
+
+def test_a_name_in_the_network_is_answered_where_it_is_allowed(
+    tiny: Store, free_port: Callable[[], int], subllm: Command
+) -> None:
+    port = free_port()
+    options = ["--port", str(port), "--detach", "--allowed-hosts", "box.lan,other.lan"]
+    assert subllm("serve", *options).status == 0
+    for host, status in (("box.lan", 200), (f"OTHER.lan:{port}", 200), ("evil.example", 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        with closing(connection):
+            connection.request("GET", "/v1/models", headers={"Host": host})
+            assert connection.getresponse().status == status
+    assert subllm("stop").status == 0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from server.test_errors import COMPLETIONS, check
 from server.tiny import PYTHON, Live, live, shelf
+from subllm.cli.serve import command as serve_command
 from subllm.server.guard import host_name
+from subllm.settings import Settings
 
 HOSTS = [
     ("localhost", True),
@@ -39,6 +43,17 @@ def test_host_header(shared: Live, host: str, answered: bool) -> None:
     else:
         check(reply, 403, None, "host_not_allowed")
     assert shared.http.get("/health", headers={"host": host}).status_code == reply.status_code
+
+
+def test_what_a_refused_host_is_told_exists(shared: Live) -> None:
+    reply = shared.http.get("/v1/models", headers={"host": "box.lan"})
+    message = check(reply, 403, None, "host_not_allowed")
+    variables = re.findall(r"SUBLLM_([A-Z_]+)", message)
+    options = re.findall(r"--([a-z-]+)", message)
+    assert variables and options
+    assert {name.lower() for name in variables} <= set(Settings.model_fields)
+    serve = inspect.signature(serve_command).parameters
+    assert {name.replace("-", "_") for name in options} <= set(serve) & set(Settings.model_fields)
 
 
 def test_host_name() -> None:

@@ -50,6 +50,21 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     assert load_settings().offline is False
 
 
+def test_allowed_hosts_in_every_form(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().allowed_hosts == ()
+    config.write_text('allowed_hosts = ["box.lan", "other"]\n')
+    assert load_settings().allowed_hosts == ("box.lan", "other")
+    monkeypatch.setenv("SUBLLM_ALLOWED_HOSTS", "a.example, B.example")
+    assert load_settings().allowed_hosts == ("a.example", "b.example")
+    assert load_settings(allowed_hosts="c").allowed_hosts == ("c",)
+
+
+@pytest.mark.parametrize("value", ["*", "http://box.lan", "box.lan:80", "a,,b", "a b", ","])
+def test_hosts_that_are_no_names(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"^--allowed-hosts: .*a name such as box\.lan"):
+        load_settings(allowed_hosts=value)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("PORT", "none"), ("PORT", "70000"), ("DEVICE", "gpu0"), ("OFFLINE", "perhaps")],
