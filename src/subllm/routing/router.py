@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from subllm.errors import UnknownNameError
+from subllm.errors import NoModelError, UnknownNameError
 from subllm.routing.content import of_content
 from subllm.routing.detect import of_fences, of_names, of_prompt_path
 from subllm.routing.languages import DENSE, GENERAL, UNSTATED, canonical, of_path
@@ -102,8 +102,8 @@ class Router:
         return name
 
     def route(self, query: Query) -> Route:
-        """Raises UnknownNameError for a model name that is not served, and for any when
-        nothing is."""
+        """Raises UnknownNameError for a model name that is not served, NoModelError for
+        any when nothing is."""
         models = self._models()
         asked = (query.model or AUTO).strip()
         exact = next((m for m in models if m.name == asked), None)
@@ -111,15 +111,11 @@ class Router:
             route = Route(exact.name, exact.language, "model")
         else:
             candidates = [m for m in models if asked in (AUTO, m.base)]
+            if not models:
+                raise NoModelError("there is no model to ask yet; run 'subllm extract python'")
             if not candidates:
-                raise UnknownNameError(
-                    "model",
-                    asked,
-                    self.ids() if models else (),
-                    "'subllm list' shows what is served"
-                    if models
-                    else "there is no sub-model yet: run 'subllm extract python'",
-                )
+                hint = "'subllm list' shows what is served"
+                raise UnknownNameError("model", asked, self.ids(), hint)
             candidates.sort(key=self._preference)
             route = self._choose(query, candidates)
         self._remember(query, route)

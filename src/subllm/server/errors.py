@@ -15,6 +15,7 @@ from subllm.errors import (
     ContextLengthError,
     EngineBusyError,
     LockedError,
+    NoModelError,
     ServerError,
     SubllmError,
     UnknownNameError,
@@ -87,6 +88,8 @@ def api_error(error: BaseException) -> ApiError:
             return error
         case UnknownNameError():
             return ApiError(404, str(error), param="model", code=f"{error.kind}_not_found")
+        case NoModelError():
+            return ApiError(404, str(error), param="model", code="model_not_found")
         case ContextLengthError():
             return bad_request(str(error), code="context_length_exceeded")
         case UsageError():

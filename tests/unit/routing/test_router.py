@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subllm.errors import UnknownNameError
+from subllm.errors import NoModelError, UnknownNameError
 from subllm.routing.router import Message, Query, Route, Router, SubModel
 from subllm.routing.sessions import Sessions, session_key
 
@@ -183,7 +183,7 @@ def test_unknown_names() -> None:
     with pytest.raises(UnknownNameError) as caught:
         route(Query(f"{BASE}-pyton"))
     assert PYTHON in caught.value.nearest and "subllm list" in str(caught.value)
-    with pytest.raises(UnknownNameError, match="subllm extract python"):
+    with pytest.raises(NoModelError, match="subllm extract python"):
         route(Query("auto"), [])
     with pytest.raises(UnknownNameError):
         make().check("gpt-4")
