@@ -34,10 +34,19 @@ def encode(
     spec: FimSpec, tokenizer: Tokenizer, prefix: str, suffix: str, *, path: str | None = None
 ) -> tuple[int, ...]:
     """The prompt's token ids, bos first where the model starts its texts with one. Only the
-    markers are special tokens: a file may spell one in its text."""
+    markers are special tokens: a file may spell one in its text.
+
+    Where SentencePiece puts a space before a text, it does so before the one that begins the
+    file, and no other: models were trained so (Code Llama, section 2.3).
+    """
     ids: list[int] = []
+    begins = False
     for text, marker in pieces(spec, prefix, suffix, path):
-        ids += tokenizer.encode(text, bos=False) if marker else tokenizer.encode_plain(text)
+        if marker:
+            ids += tokenizer.encode(text, bos=False)
+            begins = text == spec.prefix
+        else:
+            ids += tokenizer.encode_plain(text, goes_on=not begins)
     bos = tokenizer.bos_id
     return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
 

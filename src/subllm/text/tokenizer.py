@@ -76,12 +76,16 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._with_bos(ids, bos)
 
-    def encode_plain(self, text: str, *, bos: bool | None = False) -> list[int]:
+    def encode_plain(
+        self, text: str, *, bos: bool | None = False, goes_on: bool = False
+    ) -> list[int]:
         """As `encode`, but special tokens written in the text are ordinary text.
 
         A text that spells one is cut inside it, so that neither part is recognised.
+        goes_on  it continues another text: without the space that SentencePiece puts before
+                 one
         """
-        return self._with_bos(self._encode_pieces(self._cut_markers(text)), bos)
+        return self._with_bos(self._encode_pieces(self._cut_markers(text), goes_on), bos)
 
     def cut(self, text: str, mark: str) -> str:
         """The text with `mark` put inside every special token that it spells."""
@@ -161,10 +165,10 @@ class Tokenizer:
             return ids
         return [bos_id, *ids]
 
-    def _encode_pieces(self, pieces: Iterable[str]) -> list[int]:
+    def _encode_pieces(self, pieces: Iterable[str], goes_on: bool = False) -> list[int]:
         ids: list[int] = []
         for number, piece in enumerate(pieces):
-            encoder = self._continuing if number else self._tokenizer
+            encoder = self._continuing if number or goes_on else self._tokenizer
             ids += encoder.encode(piece, add_special_tokens=False).ids
         return ids
 

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import tokenizers
@@ -14,7 +14,9 @@ from tokenizer_samples import BYTE, CONTROL, SPECIALS, TEXTS, UNUSED, USER, from
 from tokenizers import normalizers, pre_tokenizers
 from transformers import Qwen2Tokenizer
 
+from subllm.catalog.prompt import FimSpec
 from subllm.errors import WeightsError
+from subllm.text import fim
 from subllm.text.token_bytes import byte_alphabet
 from subllm.text.tokenizer import Tokenizer
 
@@ -165,6 +167,25 @@ def test_sentencepiece_special_tokens_in_plain_text(tmp_path: Path, prefix: bool
         assert not set(ids) & ours.special_ids
         # No space is put where the text was cut.
         assert ours.decode(ids) == text
+
+
+@pytest.mark.parametrize("order", ["psm", "spm"])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_sentencepiece_fills_in_the_middle(
+    tmp_path: Path, prefix: bool, order: Literal["psm", "spm"]
+) -> None:
+    """Only the text that begins the file gets the space before a text: no other part does."""
+    vocab, scores, ours = pieces(tmp_path / "t.gguf", prefix)
+    spec = FimSpec(prefix="<|fim|>", suffix="<|end|>", middle="</s>", order=order)
+    before, after, middle = (ours.id_of(text) for text in ("<|fim|>", "<|end|>", "</s>"))
+    for text, rest in (("def f(x):", "return x y"), (" a", " b"), ("", "b"), ("a<|end|>c", "d")):
+        ids = fim.encode(spec, ours, text, rest)
+        assert ids[0] == ours.bos_id
+        head = [before, *ours.encode_plain(text)]
+        spelled = greedy_merges(rest.replace(" ", "\u2581"), vocab, scores)
+        tail = [after, *spelled]
+        assert ids[1:] == (*(head + tail if order == "psm" else tail + head), middle)
+        assert ours.decode(spelled) == rest or rest.startswith(" ")
 
 
 def test_user_defined_tokens_are_matched_whole(tmp_path: Path) -> None:
