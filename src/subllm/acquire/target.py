@@ -40,6 +40,8 @@ def target_of(base: str, catalog: Catalog, source: str | None, name: str | None)
     """Raises UsageError, UnknownNameError."""
     if name is not None and kind_of(name) != "base":
         raise UsageError(f"{name!r} names a model, not a base; write family:size")
+    if not base.strip():
+        raise UsageError("the base is empty; give a name, hf:org/name, a directory or a .gguf file")
     if base.startswith("hf:"):
         repository = _repository(base)
         entry = _entry_of(repository, catalog) if name is None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from subllm.cli.commands import LazyGroup, verbatim
 
 INTERRUPTED = 130  # as shells report a process ended by SIGINT
 BROKEN_PIPE = 141  # ... and by SIGPIPE
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of stdout, where no file is named
 
 FIRST_STEPS = """
 subllm pull qwen2.5-coder:0.5b       fetch a base model (0.5 or 1 GB)
@@ -76,10 +78,12 @@ def run(arguments: list[str]) -> int:
         status = _invoke(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone (`subllm list | head -1`). Keep the interpreter from
-        # complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader has gone (`subllm list | head -1`)
         return BROKEN_PIPE
+    except OSError as error:
+        _discard_output()
+        console.error(f"the output cannot be written ({error.strerror}); write it elsewhere")
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
@@ -105,6 +109,8 @@ def _invoke(arguments: list[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            raise
         if not _show_traceback():
             reason = " ".join(str(error).split()) or "no message"
             console.error(
@@ -123,8 +129,23 @@ def _show_traceback() -> bool:
     return False
 
 
+def _discard_output() -> None:
+    """Keep the interpreter from complaining when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Stand-ins for streams that the caller closed (`<&-`): Python has None for them, and a file
+    opened later would get their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
 def main() -> NoReturn:
     """Console script."""
+    _open_streams()
     if "_SUBLLM_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 

@@ -72,7 +72,7 @@ def command(
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
         question = read_text("-").strip()
     elif prompt is not None:
-        question = argument_text(prompt)
+        question = argument_text(prompt).strip()
     if question == "" or (question is None and (json_output or not terminal)):
         raise UsageError("nothing to answer; give a question, as an argument or through a pipe")
     options = sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)

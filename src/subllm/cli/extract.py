@@ -67,7 +67,7 @@ def command(
             "pack:python=0.7,PATH=0.3. Default: the language's own pack."
         ),
     ] = "",
-    samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Calibration sequences.")] = 128,
     seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each sequence.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the calibration sample.")] = 0,
     evaluate: Annotated[
@@ -93,10 +93,13 @@ def command(
     from subllm.cli.context import open_context
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
+    from subllm.store.names import check_model_name
 
     languages = _languages(language)
     if name and len(languages) > 1:
         raise UsageError("--name is for one language; use --tag with 'all'")
+    if name:
+        check_model_name(name, languages[0])
     params = _params(method_param or ())
     if fast and (method != "wanda" or params):
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")

@@ -76,6 +76,13 @@ def model_name(base: str, language: str, tag: str = "") -> str:
     return name
 
 
+def check_model_name(name: str, language: str) -> str:
+    """`name` when a model for `language` may have it; UsageError otherwise."""
+    if split_model_name(name).language != language:
+        raise UsageError(f"{name} cannot name a model for {language}; put the language in the name")
+    return name
+
+
 def check_language(language: str) -> str:
     """`language` when one may extract it: well-formed and not the reserved `dense`."""
     if language == DENSE:

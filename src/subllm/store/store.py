@@ -29,7 +29,7 @@ from subllm.store.manifest import (
     encode,
     sha256_of,
 )
-from subllm.store.names import MAX_LENGTH, check_name, kind_of, split_model_name
+from subllm.store.names import MAX_LENGTH, check_model_name, check_name, kind_of
 from subllm.store.refs import read_refs, write_refs
 from subllm.store.workspace import Workspace
 
@@ -209,8 +209,4 @@ def _check_fits(name: str, manifest: Manifest) -> None:
             "models family:size-language[-tag]"
         )
     if isinstance(manifest, ModelManifest):
-        language = split_model_name(name).language
-        if language != manifest.language:
-            raise UsageError(
-                f"{name} cannot name a model for {manifest.language}; put the language in the name"
-            )
+        check_model_name(name, manifest.language)

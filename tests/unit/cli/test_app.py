@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +135,41 @@ def test_broken_pipe_is_quiet() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() in (1, app.BROKEN_PIPE)
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """`subllm command`, with the redirections in it."""
+    line = f"exec {shlex.quote(sys.executable)} -m subllm {command}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, input="")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("list <&-", 0, "The store is empty"),
+        ("list >&-", 0, "The store is empty"),
+        ("list <&- >&- 2>&-", 0, ""),
+        ("completion bash >&-", 0, ""),
+        ("complete <&-", 2, "error: nothing to complete"),
+        ("chat <&-", 2, "error: nothing to answer"),
+        ("route - <&- 2>&-", 3, ""),
+    ],
+)
+def test_closed_streams(command: str, status: int, message: str) -> None:
+    done = shell(command)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+@pytest.mark.parametrize("command", ["--help", "completion bash", "list --json"])
+def test_output_that_does_not_fit(command: str) -> None:
+    done = shell(f"{command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the output cannot be written (No space left on device); write it elsewhere\n"
+    )
 
 
 @pytest.mark.parametrize("info", commands.COMMANDS, ids=lambda info: info.name)

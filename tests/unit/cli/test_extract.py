@@ -137,6 +137,10 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
     ("arguments", "message"),
     [
         (["all", "--name", "a:1b-python"], "--name is for one language"),
+        (["python", "--name", "x"], "'x' is not a well-formed name"),
+        (["python", "--name", "a:1b"], "'a:1b' names a base, not a model"),
+        (["python", "--name", "a:1b-java"], "a:1b-java cannot name a model for python"),
+        (["python", "--base", ""], "the base is empty; give a name, hf:org/name"),
         (["python", "--fast", "--method", "magnitude"], "--fast is plain wanda"),
         (["python", "--fast", "--method-param", "a=1"], "--fast is plain wanda"),
         (["python", "--method", "wand"], "did you mean wanda?"),
