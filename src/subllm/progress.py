@@ -5,6 +5,8 @@ The CLI draws bars, tests collect calls, a server ignores them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 Unit = Literal["bytes", "blocks", "tokens", "items"]
@@ -37,3 +39,15 @@ class NullProgress:
 
     def note(self, message: str) -> None:
         pass
+
+
+@contextmanager
+def bar(
+    progress: Progress, key: str, title: str, total: float | None, unit: Unit
+) -> Iterator[None]:
+    """A task that ends with the block, however that ends."""
+    progress.start(key, title, total, unit)
+    try:
+        yield
+    finally:
+        progress.finish(key)

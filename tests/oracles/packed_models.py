@@ -24,6 +24,7 @@ from subllm.store.manifest import (
     TensorEntry,
     sha256_of,
 )
+from subllm.store.names import split_model_name
 from subllm.store.store import Store
 
 NAME = "tiny:1m-python"
@@ -122,7 +123,7 @@ def _manifest(
     return ModelManifest(
         layout=LAYOUT_VERSION,
         name=name,
-        language="python",
+        language=split_model_name(name).language,
         base=BaseRef(
             name="tiny:1m",
             manifest=sha256_of(b"base"),

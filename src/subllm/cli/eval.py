@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from subllm.cli import console, eval_tables
-from subllm.cli.context import Context, complete_name, open_context
-from subllm.cli.eval_options import (
-    DIRECTORY,
-    Batch,
-    Format,
-    K,
-    MaxTokens,
-    Samples,
-    Seed,
-    Temperature,
-    TopP,
-    Unsafe,
-    drawn,
-    parse_format,
-)
+from subllm.cli import eval_tables
+from subllm.cli.context import complete_name, open_context
+from subllm.cli.eval_options import Json, TaskChoices
+from subllm.cli.option_groups import grouped
 
 if TYPE_CHECKING:
-    from subllm.evaluation.engines import Engines
-    from subllm.evaluation.records import Result
-    from subllm.progress import Progress
+    from subllm.evaluation.options import TaskOptions
     from subllm.store.store import Store
-    from subllm.text.tokenizer import Tokenizer
 
 EXAMPLES = """
 subllm eval qwen2.5-coder:0.5b-python --task humaneval
@@ -48,7 +33,9 @@ subllm eval qwen2.5-coder:0.5b-general --task csr --limit 200
 """
 
 
+@grouped
 def command(
+    *,
     model: Annotated[
         str,
         typer.Argument(
@@ -70,30 +57,16 @@ def command(
             "own, else python."
         ),
     ] = "",
-    k: K = "1",
-    samples: Samples = None,
-    temperature: Temperature = None,
-    top_p: TopP = 1.0,
-    max_tokens: MaxTokens = 512,
-    seed: Seed = 0,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only the first problems, sequences or prompts."),
-    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="File with the task's data; once for each language if need be."),
     ] = None,
-    prompt: Format = "raw",
+    choices: TaskChoices,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory of the records. Default: evaluations/ in the store."),
     ] = None,
-    batch: Batch = 24,
-    unsafe: Unsafe = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the results as one JSON document.")
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Measure a model: pass@k on code benchmarks, perplexity, agreement with its base.
 
@@ -114,224 +87,38 @@ def command(
     halfway, the same command goes on where it was; done before, it answers from the file.
     """
     from subllm.cli.progress_bars import RichProgress
-    from subllm.evaluation.domains import tasks_of
-    from subllm.evaluation.engines import Engines
+    from subllm.evaluation.bench import open_bench
+    from subllm.evaluation.measures.table import load_measures
 
     context = open_context()
-    settings = context.settings
-    work = _Work(
-        context=context,
-        model=model,
-        languages=_languages(context, model, language),
-        files=tuple(data or ()),
-        limit=limit,
-        directory=(out or settings.home / DIRECTORY).expanduser(),
-    )
+    store = context.store
+    options = _options(choices, task, _languages(store, model, language), data or [])
     with (
         RichProgress() as progress,
-        Engines(
-            context.store,
-            backend=settings.backend,
-            device=settings.device,
-            threads=settings.threads,
-            kv_type=settings.kv_type,
-        ) as engines,
+        open_bench(store, context.settings, progress, records=out, unsafe=choices.unsafe) as bench,
     ):
-        if task == "perplexity":
-            results = [_perplexity(work, one, engines, progress) for one in work.languages]
-        elif task == "agreement":
-            results = [_agreement(work, one, engines, progress) for one in work.languages]
-        elif names := tasks_of(task):
-            results = [
-                _domain(
-                    work,
-                    name,
-                    {"seed": seed, "together": batch, "data": _rows(work, name, task)},
-                    engines,
-                    progress,
-                )
-                for name in names
-            ]
-        else:
-            sampling = drawn(k, samples, temperature)
-            options = {
-                "samples": sampling.samples,
-                "ks": sampling.ks,
-                "temperature": sampling.temperature,
-                "top_p": top_p,
-                "max_tokens": max_tokens,
-                "seed": seed,
-                "form": parse_format(prompt),
-                "together": batch,
-                "tools": engines.tools(),
-                "threads": settings.threads,
-            }
-            results = _problems(work, task, options, unsafe, engines, progress)
-    if json_output:
-        console.emit_json({"results": [eval_tables.document(result) for result in results]})
-    else:
-        eval_tables.show(results)
+        measures = load_measures(task, options, bench, [bench.text(model)])
+        results = [measure.run(bench, model) for measure in measures]
+    eval_tables.show(results, json_output)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What all measurements of one call share."""
-
-    context: Context
-    model: str
-    languages: tuple[str, ...]
-    files: tuple[Path, ...]
-    limit: int | None
-    directory: Path
-
-    @property
-    def only_file(self) -> Path | None:
-        """Raises UsageError for several."""
-        from subllm.errors import UsageError
-
-        if len(self.files) > 1:
-            raise UsageError("this task reads one --data; run it once for each")
-        return self.files[0].expanduser() if self.files else None
-
-
-def _problems(
-    work: _Work,
-    task: str,
-    options: dict[str, Any],
-    unsafe: bool,
-    engines: Engines,
-    progress: Progress,
-) -> list[Result]:
-    from subllm.evaluation.data import load_benchmark
-    from subllm.evaluation.run import Plan, evaluate
-    from subllm.evaluation.study.bench import Bench
-
-    offline = work.context.settings.offline
-    plans = {}
-    for language in work.languages:  # all data first: a wrong file shows at once
-        label, benchmark = load_benchmark(
-            task, language, work.files, offline=offline, progress=progress
-        )
-        plans[language] = Plan(task=label, benchmark=benchmark.first(work.limit), **options)
-    store = work.context.store
-    with Bench(store, engines, work.directory, progress, unsafe=unsafe) as bench:
-        return [
-            evaluate(
-                store,
-                work.model,
-                plan,
-                bench.toolchain(language),
-                engines,
-                work.directory,
-                progress,
-            )
-            for language, plan in plans.items()
-        ]
-
-
-def _perplexity(work: _Work, language: str, engines: Engines, progress: Progress) -> Result:
-    from subllm.evaluation.held_out import SEQUENCES, held_out
-    from subllm.evaluation.perplexity import measure_perplexity
-
-    store = work.context.store
-    tokens, source = held_out(
-        language,
-        _tokenizer(store, work.model),
-        store.model(work.model).prompt,
-        sequences=work.limit or SEQUENCES,
-        path=work.only_file,
-    )
-    return measure_perplexity(
-        store,
-        work.model,
-        language,
-        tokens,
-        source,
-        engines,
-        work.directory,
-        progress,
-        tools=engines.tools(),
-        threads=work.context.settings.threads,
-    )
-
-
-def _agreement(work: _Work, language: str, engines: Engines, progress: Progress) -> Result:
-    from subllm.evaluation.agreement import PROMPT_TOKENS, PROMPTS, measure_agreement
-    from subllm.evaluation.held_out import held_out
-
-    store = work.context.store
-    tokens, source = held_out(
-        language,
-        _tokenizer(store, work.model),
-        store.model(work.model).prompt,
-        sequences=work.limit or PROMPTS,
-        length=PROMPT_TOKENS,
-        path=work.only_file,
-    )
-    return measure_agreement(
-        store,
-        work.model,
-        _dense(store, work.model),
-        language,
-        tokens,
-        source,
-        engines,
-        work.directory,
-        progress,
-        tools=engines.tools(),
-        threads=work.context.settings.threads,
-    )
-
-
-def _domain(
-    work: _Work, task: str, options: dict[str, Any], engines: Engines, progress: Progress
-) -> Result:
-    from subllm.evaluation.domain_records import measure_domain
-
-    settings = work.context.settings
-    return measure_domain(
-        work.context.store,
-        work.model,
-        task,
-        engines,
-        work.directory,
-        progress,
-        limit=work.limit,
-        offline=settings.offline,
-        tools=engines.tools(),
-        threads=settings.threads,
-        **options,
-    )
-
-
-def _rows(work: _Work, task: str, asked: str) -> Path | None:
-    """Where the rows of `task` are, None for the hub: in --data, or when a whole domain was
-    `asked` for, in a directory of the task's name there."""
-    given = work.only_file
-    return given if given is None or task == asked else given / task
-
-
-def _tokenizer(store: Store, model: str) -> Tokenizer:
-    from subllm.store.tokenizers import open_tokenizer
-
-    return open_tokenizer(store, store.model(model))
-
-
-def _dense(store: Store, model: str) -> str:
-    """The dense model of the same base. Raises UsageError when it is not there."""
+def _options(
+    choices: TaskChoices, task: str, languages: tuple[str, ...], files: Sequence[Path]
+) -> TaskOptions:
+    """Raises UsageError for several files where the task reads one."""
     from subllm.errors import UsageError
-    from subllm.store.names import model_name
+    from subllm.evaluation.measures.table import reads_problems
 
-    base = store.model(model).base.name
-    name = model_name(base, "dense")
-    if name not in store.names():
-        raise UsageError(f"there is no dense base to agree with; run 'subllm add {base}'")
-    return name
+    if reads_problems(task):
+        return choices.task_options(languages, files, {})
+    if len(files) > 1:
+        raise UsageError("this task reads one --data; run it once for each")
+    return choices.task_options(languages, [], {task: files[0]} if files else {})
 
 
-def _languages(context: Context, model: str, language: str) -> tuple[str, ...]:
+def _languages(store: Store, model: str, language: str) -> tuple[str, ...]:
     """Raises UnknownNameError for a model or a language that is not there."""
     from subllm.routing.languages import LANGUAGES, parse_languages
 
-    own = context.store.model(model).language
+    own = store.model(model).language
     return parse_languages(language) or (own if own in LANGUAGES else "python",)

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
 Column = str | tuple[str, console.Align]
 
 
-def show(results: Sequence[Result]) -> None:
+def show(results: Sequence[Result], json_output: bool) -> None:
     """Facts, then a table with a row for each language, or for each task of a domain."""
+    if json_output:
+        console.emit_json({"results": [_document(result) for result in results]})
+        return
     _facts(results)
-    tables = {"perplexity": _perplexity, "agreement": _agreement}
-    usual = _domain if "questions" in results[0].figures else _problems
-    tables.get(results[0].header.task, usual)(results)
+    tables = {"pass": _problems, "questions": _domain, "perplexity": _perplexity,
+              "agreement": _agreement}  # fmt: skip
+    own = (table for figure, table in tables.items() if figure in results[0].figures)
+    next(own, _scores)(results)
 
 
-def document(result: Result) -> dict[str, Any]:
+def _document(result: Result) -> dict[str, Any]:
     return {
         **result.header.model_dump(mode="json"),
         "figures": result.figures,
@@ -148,3 +152,14 @@ def _domain(results: Sequence[Result]) -> None:
     console.table([*columns, ("QUESTIONS", "right"), ("TIME", "right")], rows)
     for note in dict.fromkeys(note for result in results for note in result.figures["notes"]):
         console.note(note)
+
+
+def _scores(results: Sequence[Result]) -> None:
+    """Of a measure that has no columns of its own."""
+    names = [score.name for score in results[0].scores]
+    columns: list[Column] = ["LANGUAGE", *((name.upper(), "right") for name in names)]
+    rows = [
+        [result.header.language, *(f"{score.value:.3f}" for score in result.scores)]
+        for result in results
+    ]
+    console.table(columns, rows)

@@ -21,8 +21,11 @@ def announce(plan: StudyPlan) -> None:
     console.note(f"{told}: about {_about(plan.seconds)}" if plan.seconds else told)
 
 
-def show_plan(plan: StudyPlan) -> None:
+def show_plan(plan: StudyPlan, json_output: bool) -> None:
     """A table of the models, one of the tasks, and what it comes to."""
+    if json_output:
+        console.emit_json(_plan_document(plan))
+        return
     rows = []
     for model in plan.models:
         own = [cell for cell in plan.cells if cell.model is model]
@@ -38,13 +41,13 @@ def show_plan(plan: StudyPlan) -> None:
     console.table(["MODEL", "WEIGHTS", ("DONE", "right"), ("ABOUT", "right")], rows)
     console.result("")
     rows = []
-    for task in dict.fromkeys((c.task.name, c.task.language) for c in plan.cells):
-        own = [c for c in plan.cells if (c.task.name, c.task.language) == task]
+    for task in dict.fromkeys((c.measure.task, c.measure.language) for c in plan.cells):
+        own = [c for c in plan.cells if (c.measure.task, c.measure.language) == task]
         rows.append(
             [
                 *task,
-                f"{own[0].task.asked:,}",
-                str(own[0].task.samples),
+                f"{own[0].measure.asked:,}",
+                str(own[0].measure.samples),
                 f"{sum(cell.done for cell in own)}/{len(own)}",
                 _about(sum(cell.seconds for cell in own)),
             ]
@@ -56,7 +59,7 @@ def show_plan(plan: StudyPlan) -> None:
     console.result(f"{len(plan.pending)} cells to measure, about {_about(plan.seconds)} in all")
 
 
-def plan_document(plan: StudyPlan) -> dict[str, Any]:
+def _plan_document(plan: StudyPlan) -> dict[str, Any]:
     return {
         "seconds": round(plan.seconds, 1),
         "models": [
@@ -73,10 +76,10 @@ def plan_document(plan: StudyPlan) -> dict[str, Any]:
         "cells": [
             {
                 "model": cell.model.name,
-                "task": cell.task.name,
-                "language": cell.task.language,
-                "problems": cell.task.asked,
-                "samples": cell.task.samples,
+                "task": cell.measure.task,
+                "language": cell.measure.language,
+                "problems": cell.measure.asked,
+                "samples": cell.measure.samples,
                 "identity": cell.identity,
                 "done": cell.done,
                 "seconds": round(cell.seconds, 1),
@@ -86,8 +89,12 @@ def plan_document(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def show(study: Study) -> None:
-    """Every table of scores with what each language's own sub-model is worth."""
+def show(study: Study, files: Sequence[Path], json_output: bool) -> None:
+    """Every table of scores with what each language's own sub-model is worth, and the files
+    that were written."""
+    if json_output:
+        console.emit_json(_document(study, files))
+        return
     from subllm.report.study.boards import boards
     from subllm.report.study.tables import own_language_table, scores_table
 
@@ -97,9 +104,11 @@ def show(study: Study) -> None:
             own = own_language_table(study, board)
             tables += [scores_table(board), *([own] if own else [])]
     console.result("\n".join(table.plain() for table in tables), newline=False)
+    for file in files:
+        console.note(f"wrote {file}")
 
 
-def document(study: Study, files: Sequence[Path]) -> dict[str, Any]:
+def _document(study: Study, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "commands": [command.model_dump(mode="json") for command in study.commands],
         "cells": [cell.model_dump(mode="json") for cell in study.cells],

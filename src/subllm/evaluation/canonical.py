@@ -17,7 +17,7 @@ from subllm.errors import EvaluationError
 from subllm.evaluation.problems import Problem
 from subllm.evaluation.records import Canonical
 from subllm.evaluation.toolchains import Verdict
-from subllm.progress import Progress
+from subllm.progress import Progress, bar
 from subllm.store.files import disk_errors
 from subllm.store.manifest import canonical_json, sha256_of
 
@@ -63,16 +63,13 @@ def check_canonical(
     verdicts = {identity: cache.get(program) for identity, program in programs.items()}
     missing = [identity for identity, verdict in verdicts.items() if verdict is None]
     if missing:
-        progress.start("canonical", "canonical solutions", len(missing), "items")
-        try:
+        with bar(progress, "canonical", "canonical solutions", len(missing), "items"):
             futures = {pool.submit(check, programs[one]): one for one in missing}
             for future in as_completed(futures):
                 one = futures[future]
                 verdicts[one] = future.result()
                 cache.put(programs[one], future.result())
                 progress.advance("canonical")
-        finally:
-            progress.finish("canonical")
     lines = tuple(
         Canonical(problem=one, status=v.status, detail=v.detail, seconds=round(v.seconds, 3))
         for one, v in verdicts.items()

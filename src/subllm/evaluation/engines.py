@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
 from subllm.runtime.loader import BackendName, KvTypeName, choose_backend, load_engine
 from subllm.runtime.request import Engine
 from subllm.store.store import Store
 
-OpenEngine = Callable[[str, int, int], Engine]
-"""(model, requests at once, longest sequence in tokens) -> an idle engine, closed by whoever
-made this."""
+
+class EngineSource(Protocol):
+    """Whoever opens engines for a bench."""
+
+    def __call__(self, model: str, together: int, longest: int) -> Engine:
+        """An idle engine for so many requests at once, of so many tokens at most, closed by
+        whoever made this. Raises as `load_engine`."""
+
+    def tools(self) -> dict[str, str]:
+        """What decides, beside the model, what an engine writes."""
+
+    def close(self) -> None: ...
+
 
 _ROOM = 64  # tokens; memory is given out in blocks
 
 
 class Engines:
-    """Implements `OpenEngine`; a context manager that closes what it opened.
+    """One engine at a time.
 
-    An engine is kept until another model, or more room, is asked for.
+    It is kept until another model, or more room, is asked for.
     """
 
     def __init__(
@@ -40,13 +48,11 @@ class Engines:
         self._engine: Engine | None = None
         self._for: tuple[str, int, int] | None = None
 
-    def tools(self) -> tuple[tuple[str, str], ...]:
-        """What decides, beside the model, what an engine writes."""
+    def tools(self) -> dict[str, str]:
         backend = choose_backend(self._backend, self._device)
-        return ("backend", backend), ("keys and values", self._kv_type)
+        return {"backend": backend, "keys and values": self._kv_type}
 
     def __call__(self, model: str, together: int, longest: int) -> Engine:
-        """Raises as `load_engine`."""
         digest = self._store.resolve(model)
         if self._engine is not None and self._for is not None:
             name, had_together, had_longest = self._for
@@ -71,14 +77,3 @@ class Engines:
         if self._engine is not None:
             self._engine.close()
         self._engine = self._for = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

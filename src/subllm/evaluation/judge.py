@@ -12,7 +12,7 @@ from subllm.evaluation.programs import program_of, stop_rule
 from subllm.evaluation.prompts import Form, Prompter
 from subllm.evaluation.records import RecordFile, Sample, Sampling
 from subllm.evaluation.toolchains import Verdict
-from subllm.progress import Progress
+from subllm.progress import Progress, bar
 from subllm.runtime.request import SamplingParams
 from subllm.tables.seeded import key
 
@@ -73,23 +73,17 @@ class Judge:
 
     def run(self, answers: Iterator[Answer], total: int, progress: Progress) -> None:
         """Every answer to its verdict, in the records when this returns."""
-        progress.start("samples", "completions", total, "items")
-        try:
+        with bar(progress, "samples", "completions", total, "items"):
             for answer in answers:
                 self._submit(answer)
                 self._record()
                 progress.advance("samples")
-        finally:
-            progress.finish("samples")
         if not self._open:
             return
-        progress.start("checks", "programs left to run", len(self._open), "items")
-        try:
+        with bar(progress, "checks", "programs left to run", len(self._open), "items"):
             while self._open:
                 wait([one.verdict for one in self._open], return_when=FIRST_COMPLETED)
                 progress.advance("checks", self._record())
-        finally:
-            progress.finish("checks")
 
     def _submit(self, answer: Answer) -> None:
         index, _, identity = answer.id.partition(":")

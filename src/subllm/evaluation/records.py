@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Annotated, Any, Literal, Self, TypeVar
@@ -19,6 +19,7 @@ from typing import IO, Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from subllm.errors import LockedError, StoreError
+from subllm.report.study.records import Score
 from subllm.store.files import disk_errors
 from subllm.store.manifest import Digest, canonical_json, sha256_of
 
@@ -57,7 +58,7 @@ class DataFacts(_Line):
 
 
 class Sampling(_Line):
-    """How completions were drawn. temperature 0: greedy, and the seed has no meaning."""
+    """How completions were sampled. temperature 0: greedy, and the seed has no meaning."""
 
     temperature: float
     top_p: float
@@ -180,12 +181,18 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind
 
 @dataclass(frozen=True)
 class Result:
-    """header and figures as in the records file at `path`; `new`: lines added just now."""
+    """header, figures  as in the records file at `path`
+    new              lines added just now
+    scores           of the figures, what tables show
+    passed           problem -> how many of its samples pass, where any does (pass@k only)
+    """
 
     header: RunHeader
     figures: dict[str, Any]
     path: Path
     new: int
+    scores: tuple[Score, ...]
+    passed: dict[str, int] = field(default_factory=dict)
 
 
 def read_records(path: Path) -> tuple[RunHeader, list[Line]]:
@@ -228,6 +235,17 @@ class RecordFile:
     def of(self, kind: type[_Kind]) -> Iterator[_Kind]:
         """The lines of one kind."""
         return (line for line in self.lines if isinstance(line, kind))
+
+    def conclude(self, figures: dict[str, Any], new: int, effort: dict[str, Any]) -> dict[str, Any]:
+        """`figures` as the summary of a run, with the `effort` that its `new` lines took;
+        where there are none, the summary of the earlier run that gave these figures."""
+        if not new:
+            for summary in reversed(list(self.of(Summary))):
+                if figures.items() <= summary.figures.items():
+                    return summary.figures
+        figures = {**figures, **effort}
+        self.append(Summary(run=self.key, figures=figures))
+        return figures
 
     def __enter__(self) -> Self:
         return self

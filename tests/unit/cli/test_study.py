@@ -241,7 +241,7 @@ def test_methods_and_patterns_make_recipes_of_their_own(
     assert not (tmp_path / "study" / "masks").exists()  # nothing to compare with
 
 
-def test_perplexity_and_a_domain(tiny: Store, study: Command, tmp_path: Path) -> None:
+def test_perplexity_agreement_and_a_domain(tiny: Store, study: Command, tmp_path: Path) -> None:
     rows = tmp_path / "math" / "gsm8k"
     rows.mkdir(parents=True)
     for split, count in (("train", 8), ("test", 3)):
@@ -249,13 +249,16 @@ def test_perplexity_and_a_domain(tiny: Store, study: Command, tmp_path: Path) ->
     text = tmp_path / "own.jsonl"
     text.write_text(json.dumps({"text": "some text to measure on, " * 120}) + "\n")
     ran = study(
-        *("--calibration", "general,python", "--tasks", "humaneval-x,perplexity,math"),
-        *("--language", "python", "--data", f"perplexity={text}"),
+        *("--calibration", "general,python", "--tasks", "humaneval-x,perplexity,agreement,math"),
+        *("--language", "python", "--data", f"perplexity={text}", "--data", f"agreement={text}"),
         *("--data", f"math={tmp_path / 'math'}", "--json"),
     )
     scores = place(ran)
     assert {key[0] for key in scores} == {"dense", "general", "python"}
     assert scores["python", "python", "perplexity"] > 1
+    assert (
+        0 < scores["python", "python", "agreement"] <= scores["dense", "python", "agreement"] == 1
+    )
     (metric,) = {name for _, language, name in scores if language == "math"}
     assert metric.startswith("exact_match")
     out = tmp_path / "study"
@@ -265,7 +268,8 @@ def test_perplexity_and_a_domain(tiny: Store, study: Command, tmp_path: Path) ->
     assert [row["DOMAIN"] for row in ours] == ["code", "math"]
     page = (out / "study.md").read_text()
     assert str(tmp_path) not in page
-    assert "--data perplexity=own.jsonl --data math=math" in page
+    assert "--data perplexity=own.jsonl --data agreement=own.jsonl --data math=math" in page
+    assert "prompts a column" in page
 
 
 def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> None:

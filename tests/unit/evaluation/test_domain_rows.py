@@ -71,10 +71,10 @@ def test_rows_come_from_the_hub_once(hub: FromHub, engine: Any) -> None:
     hub.add("arc_easy", "ARC-Easy/test-00000-of-00001.parquet")
     hub.add("arc_easy", "ARC-Easy/train-00000-of-00001.parquet", 9)
     found = run(engine, "arc_easy", None)
-    assert found.source == "hub:allenai/ai2_arc/ARC-Easy/test@main"
-    assert found.rows == 3
+    assert found.rows.source == "hub:allenai/ai2_arc/ARC-Easy/test@main"
+    assert found.rows.total == 3
     count = len(hub.hub.requests)
-    assert run(engine, "arc_easy", None, offline=True).digest == found.digest
+    assert run(engine, "arc_easy", None, offline=True).rows.digest == found.rows.digest
     assert len(hub.hub.requests) == count
     with pytest.raises(OfflineError, match="openai/gsm8k is not in the Hugging Face cache"):
         run(engine, "gsm8k", None, offline=True)
@@ -89,7 +89,7 @@ def test_rows_in_the_places_where_sets_have_them(task: str, hub: FromHub, engine
     hub.add(task, f"{folder}/{name}", 4)
     if entry.shots:
         hub.add(task, f"{folder}/{entry.shots_split}-00000-of-00001.parquet", 8)
-    assert run(engine, task, None).rows == 4
+    assert run(engine, task, None).rows.total == 4
 
 
 def test_rows_that_the_hub_has_converted(hub: FromHub, engine: Any) -> None:
@@ -99,7 +99,7 @@ def test_rows_that_the_hub_has_converted(hub: FromHub, engine: Any) -> None:
             run(engine, "hellaswag", None)
         hub.add("hellaswag", "default/train/0000.parquet", branch=CONVERTED)
     hub.add("hellaswag", "default/validation/0000.parquet", branch=CONVERTED)
-    assert run(engine, "hellaswag", None).rows == 3
+    assert run(engine, "hellaswag", None).rows.total == 3
 
 
 def test_no_row_both_calibrates_and_is_asked(hub: FromHub, engine: Any) -> None:
@@ -113,7 +113,7 @@ def test_no_row_both_calibrates_and_is_asked(hub: FromHub, engine: Any) -> None:
     assert shared == 4  # openbookqa, hellaswag, wmt14, opus_books
 
     hub.add("opus_books", "en-fr/train-00000-of-00001.parquet", 21)
-    asked = {one.row for one in run(engine, "opus_books", None).scored}
+    asked = {one.row for one in run(engine, "opus_books", None).questions}
     opened = functools.partial(
         acquire_datasets.open_dataset, progress=NullProgress(), client=HubClient(hub.hub.url)
     )
@@ -130,11 +130,11 @@ def test_of_a_large_set_the_same_rows_are_asked(
     monkeypatch.setitem(DOMAIN_TASKS, "opus_books", small)  # type: ignore[arg-type]
     path = write(tmp_path / "t.jsonl", rows_of("opus_books", 40))
     first, other = (run(engine, "opus_books", path, seed=seed) for seed in (0, 1))
-    rows = [one.row for one in first.scored]
-    assert rows == [one.row for one in other.scored]
+    rows = [one.row for one in first.questions]
+    assert rows == [one.row for one in other.questions]
     assert len(rows) == 4 and all(row % 2 for row in rows) and rows != [1, 3, 5, 7]
     part = run(engine, "opus_books", path, limit=2)
-    assert {one.row for one in part.scored} < set(rows)
+    assert {one.row for one in part.questions} < set(rows)
 
 
 @pytest.mark.parametrize(

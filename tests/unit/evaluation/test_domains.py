@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gzip
 import json
@@ -22,8 +21,8 @@ from subllm.errors import (
     MissingExtraError,
     UnknownNameError,
 )
-from subllm.evaluation.domain_scores import interval
 from subllm.evaluation.domains import DOMAIN_TASKS
+from subllm.evaluation.intervals import mean_interval
 from subllm.evaluation.lm_eval.answers import AnswerCache
 from subllm.evaluation.meteor import load_meteor
 
@@ -83,37 +82,38 @@ def test_a_task_is_the_harness_own(task: str, engine: Any, tmp_path: Path) -> No
     found = run(engine, task, directory(tmp_path, task))
     theirs = harness_numbers(task, tmp_path)
     metric = DOMAIN_TASKS[task].metric
-    assert found.score == theirs[metric if "," in metric else f"{metric},none"]
-    for name, value in found.metrics.items():
+    assert found.figures["score"] == theirs[metric if "," in metric else f"{metric},none"]
+    for name, value in found.figures["metrics"].items():
         assert value == theirs[name if "," in name else f"{name},none"]
-    assert len(found.scored) == found.rows == 6
-    assert (found.truncated, found.notes) == (0, ())
+    assert len(found.questions) == found.rows.total == 6
+    assert found.effort.truncated == 0
 
 
 def test_the_score_is_the_mean_of_what_single_questions_got(engine: Any, tmp_path: Path) -> None:
     found = run(engine, "arc_easy", write(tmp_path / "a.jsonl", rows_of("arc_easy", 20)))
-    assert [one.row for one in found.scored] == list(range(20))
-    assert {one.score for one in found.scored} == {0.0, 1.0}
-    assert found.score == sum(one.score for one in found.scored) / 20
-    assert 0 <= found.low < found.score < found.high <= 1
-    assert set(found.metrics) == {"acc", "acc_norm"}
-    assert (found.metric, found.domain, found.model) == ("acc", "csr", "tiny")
-    assert found.harness.startswith("lm_eval 0.4")
-    json.dumps(dataclasses.asdict(found))  # a record that stands alone
+    assert [one.row for one in found.questions] == list(range(20))
+    assert {one.score for one in found.questions} == {0.0, 1.0}
+    figures = found.figures
+    assert figures["score"] == sum(one.score for one in found.questions) / 20
+    assert 0 <= figures["low"] < figures["score"] < figures["high"] <= 1
+    assert set(figures["metrics"]) == {"acc", "acc_norm"}
 
 
 def test_worked_examples_are_the_first_of_the_training_split(engine: Any, tmp_path: Path) -> None:
     found = run(engine, "gsm8k", directory(tmp_path, "gsm8k"))
-    assert (found.shots, found.samples, found.metric) == (8, 1, "exact_match,strict-match")
-    assert set(found.metrics) == {"exact_match,strict-match", "exact_match,flexible-extract"}
-    assert all(len(one.answers) == 1 for one in found.scored)
+    assert len(found.rows.shots) == 8
+    assert set(found.figures["metrics"]) == {
+        "exact_match,strict-match",
+        "exact_match,flexible-extract",
+    }
+    assert all(len(one.answers) == 1 for one in found.questions)
     rows = rows_of("gsm8k", 26)
     shown = "\n\n".join(f"Question: {r['question']}\nAnswer: {r['answer']}" for r in rows[6:14])
     first = f"{shown}\n\nQuestion: {rows[0]['question']}\nAnswer:"
     model = harness_model(REFERENCE, CONTEXT)
     until = ["Question:", "</s>", "<|im_end|>"]
     (answer,) = model.generate_until([_asked(first, until)])
-    assert found.scored[0].answers == (answer,)
+    assert found.questions[0].answers == (answer,)
 
 
 def _asked(prompt: str, until: list[str]) -> Any:
@@ -128,29 +128,28 @@ def test_of_five_translations_the_best_counts(task: str, engine: Any, tmp_path: 
     path = write(tmp_path / "t.jsonl", rows_of(task, 8))
     found = run(engine, task, path, seed=3)
     meteor = load_meteor()
-    assert found.metric == meteor.label
-    for one in found.scored:
+    for one in found.questions:
         assert len(set(one.answers)) == 5
         assert not any("\n" in answer for answer in one.answers)
         reference = rows_of(task, 8)[one.row]["translation"]["en"]
         assert one.score == max(meteor.score(reference, answer) for answer in one.answers)
-    assert [one.row for one in found.scored] == (
+    assert [one.row for one in found.questions] == (
         [1, 3, 5, 7] if task == "opus_books" else list(range(8))
     )
-    assert run(engine, task, path, seed=3).scored == found.scored
-    assert run(engine, task, path, seed=4).scored != found.scored
+    assert run(engine, task, path, seed=3).questions == found.questions
+    assert run(engine, task, path, seed=4).questions != found.questions
 
 
 def test_the_seed_chooses_which_questions_a_limit_leaves(engine: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", rows_of("boolq", 40))
-    whole = {one.row: one for one in run(engine, "boolq", path).scored}
+    whole = {one.row: one for one in run(engine, "boolq", path).questions}
     first, again, other = (run(engine, "boolq", path, limit=5, seed=s) for s in (0, 0, 1))
-    assert first.scored == again.scored
-    rows = [one.row for one in first.scored]
-    assert len(rows) == 5 and rows == sorted(rows) and rows != [one.row for one in other.scored]
-    assert all(whole[one.row] == one for one in first.scored)
-    assert first.digest == other.digest
-    assert first.rows == 40
+    assert first.questions == again.questions
+    rows = [one.row for one in first.questions]
+    assert len(rows) == 5 and rows == sorted(rows) and rows != [one.row for one in other.questions]
+    assert all(whole[one.row] == one for one in first.questions)
+    assert first.rows.digest == other.rows.digest
+    assert first.rows.total == 40
 
 
 def test_data_has_one_digest_in_every_kind_of_file(engine: Any, tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def test_data_has_one_digest_in_every_kind_of_file(engine: Any, tmp_path: Path) 
     packed = tmp_path / "b.json.gz"
     packed.write_bytes(gzip.compress(json.dumps(rows_of("boolq")).encode()))
     other = write(tmp_path / "c.jsonl", rows_of("boolq", 7))
-    digests = [run(engine, "boolq", data).digest for data in (path, packed, other)]
+    digests = [run(engine, "boolq", data).rows.digest for data in (path, packed, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -167,9 +166,9 @@ def test_a_second_run_asks_the_cache(engine: Any, tmp_path: Path) -> None:
     with AnswerCache(tmp_path / "answers.sqlite", "this very model") as cache:
         first = run(engine, "gsm8k", data, cache=cache)
         again = run(engine, "gsm8k", data, cache=cache)
-    assert (first.cached, again.cached) == (0, 2)
-    assert first.generated_tokens > 0 == again.generated_tokens
-    assert first.scored == again.scored
+    assert (first.effort.cached, again.effort.cached) == (0, 2)
+    assert first.effort.generated > 0 == again.effort.generated
+    assert first.questions == again.questions
 
 
 def test_prompts_that_are_cut_are_counted(tmp_path: Path) -> None:
@@ -177,8 +176,7 @@ def test_prompts_that_are_cut_are_counted(tmp_path: Path) -> None:
     rows = rows_of("boolq", 2)
     rows[1]["passage"] *= 4
     found = run(engine, "boolq", write(tmp_path / "a.jsonl", rows))
-    assert found.truncated == 2
-    assert found.notes[0].startswith("2 prompts lost their beginning")
+    assert found.effort.truncated == 2
     engine.close()
 
 
@@ -204,8 +202,8 @@ def test_the_harness_is_not_heard(
 
 def test_the_interval_of_a_mean() -> None:
     """For a share p of n, about 1.96 sqrt(p (1 - p) / n) on both sides."""
-    low, high = interval([1.0] * 60 + [0.0] * 140, seed=0)
+    low, high = mean_interval([1.0] * 60 + [0.0] * 140, seed=0)
     width = 1.96 * (0.3 * 0.7 / 200) ** 0.5
     assert low == pytest.approx(0.3 - width, abs=0.006)
     assert high == pytest.approx(0.3 + width, abs=0.006)
-    assert interval([0.5] * 9, seed=0) == (0.5, 0.5)
+    assert mean_interval([0.5] * 9, seed=0) == (0.5, 0.5)

@@ -10,10 +10,11 @@ import pytest
 
 from subllm.catalog.loader import load_catalog
 from subllm.errors import UsageError
-from subllm.evaluation.pass_at_k import estimator
+from subllm.evaluation.intervals import estimator
+from subllm.evaluation.measures.measure import Load
+from subllm.evaluation.measures.table import with_parts
 from subllm.evaluation.study.contrasts import contrasts_of
-from subllm.evaluation.study.estimate import Clock, Load
-from subllm.evaluation.study.loading import task_names
+from subllm.evaluation.study.estimate import Clock
 from subllm.evaluation.study.masks import folder
 from subllm.evaluation.study.options import (
     Calibration,
@@ -187,8 +188,8 @@ def test_sources_are_shown_without_directories(source: str, shown: str) -> None:
 
 
 def test_data_is_of_all_tasks_or_of_one() -> None:
-    names = task_names(["humaneval-x", "csr"])
-    assert names[:3] == ("humaneval-x", "csr", "openbookqa")
+    assert with_parts(["humaneval-x", "csr"])[:3] == ("humaneval-x", "csr", "openbookqa")
+    names = ["humaneval-x", "csr"]
     files, own = parse_data(["a.jsonl", "boolq=x/b=c.jsonl", "d=e.jsonl", "csr=dir"], names)
     assert files == [Path("a.jsonl"), Path("d=e.jsonl")]
     assert own == {"boolq": Path("x/b=c.jsonl"), "csr": Path("dir")}

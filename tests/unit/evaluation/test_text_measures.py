@@ -15,19 +15,31 @@ from oracles.tiny_models import tokenizer
 
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import BenchmarkError, UsageError
-from subllm.evaluation.agreement import measure_agreement
+from subllm.evaluation.bench import Bench, TextSide
 from subllm.evaluation.held_out import held_out
-from subllm.evaluation.perplexity import measure_perplexity
-from subllm.evaluation.records import Compared, ScoredText, Summary, read_records
+from subllm.evaluation.measures.agreement import Agreement
+from subllm.evaluation.measures.perplexity import Perplexity
+from subllm.evaluation.measures.text import HeldOutText, TextMeasure
+from subllm.evaluation.records import Compared, Result, ScoredText, Summary, read_records
 from subllm.progress import NullProgress
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Engine
 from subllm.store.manifest import sha256_of
 from subllm.store.store import Store
 
-MODEL, DENSE = "tiny:1m-python", "tiny:1m-python-whole"
+MODEL, DENSE = "tiny:1m-python", "tiny:1m-dense"
 TOKENS = np.random.default_rng(0).integers(0, 256, (4, 20)).astype(np.int32)
 NEW = 9
+
+
+class Given(HeldOutText):
+    """TOKENS, whatever the tokenizer."""
+
+    def __init__(self) -> None:
+        super().__init__("python", 4, 20, None)
+
+    def tokens(self, text: TextSide) -> Any:
+        return TOKENS, "random"
 
 
 class Exact:
@@ -52,6 +64,13 @@ class Exact:
         self.engines.append(engine)
         return engine
 
+    def tools(self) -> dict[str, str]:
+        return {"backend": "native in float32"}
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.close()
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -67,8 +86,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def open_engine(models: dict[str, Any]) -> Iterator[Exact]:
     opener = Exact(models["store"])
     yield opener
-    for engine in opener.engines:
-        engine.close()
+    opener.close()
 
 
 def logits(model: Any, tokens: list[int]) -> torch.Tensor:
@@ -76,25 +94,22 @@ def logits(model: Any, tokens: list[int]) -> torch.Tensor:
         return model(torch.tensor([tokens])).logits[0].double()
 
 
-def perplexity(
-    models: dict[str, Any], open_engine: Exact, directory: Path, tokens: Any = TOKENS
-) -> Any:
-    return measure_perplexity(
-        models["store"],
-        MODEL,
-        "python",
-        tokens,
-        "random",
-        open_engine,
-        directory,
-        NullProgress(),
-    )
+def measured(measure: TextMeasure[Any], engines: Exact, directory: Path, model: str) -> Result:
+    return measure.run(Bench(engines.store, engines, directory, NullProgress()), model)
+
+
+def perplexity(engines: Exact, directory: Path) -> Result:
+    return measured(Perplexity(Given()), engines, directory, MODEL)
+
+
+def agreement(engines: Exact, directory: Path, model: str = MODEL) -> Result:
+    return measured(Agreement(Given(), NEW), engines, directory, model)
 
 
 def test_perplexity_is_that_of_transformers(
     models: dict[str, Any], open_engine: Exact, tmp_path: Path
 ) -> None:
-    result = perplexity(models, open_engine, tmp_path)
+    result = perplexity(open_engine, tmp_path)
     losses = []
     for row in TOKENS.tolist():
         chances = logits(models[MODEL], row).log_softmax(-1)
@@ -111,42 +126,26 @@ def test_perplexity_is_that_of_transformers(
 def test_perplexity_goes_on_where_it_was(
     models: dict[str, Any], open_engine: Exact, tmp_path: Path
 ) -> None:
-    whole = perplexity(models, open_engine, tmp_path)
+    whole = perplexity(open_engine, tmp_path)
     text = whole.path.read_text()
     kept = text.splitlines(keepends=True)[:3]  # the header and two sequences
     whole.path.write_text("".join(kept) + '{"kind":"sco')
-    again = perplexity(models, open_engine, tmp_path)
+    again = perplexity(open_engine, tmp_path)
     assert again.figures["perplexity"] == whole.figures["perplexity"]
     assert again.new == 2
     opened = len(open_engine.opened)
-    assert perplexity(models, open_engine, tmp_path).new == 0
+    third = perplexity(open_engine, tmp_path)
+    assert (third.new, third.figures) == (0, again.figures)
     assert len(open_engine.opened) == opened  # nothing to score, nothing opened
     _, lines = read_records(again.path)
     assert [line.index for line in lines if isinstance(line, ScoredText)] == [0, 1, 2, 3]
     assert sum(isinstance(line, Summary) for line in lines) == 1
 
 
-def agreement(
-    models: dict[str, Any], open_engine: Exact, directory: Path, model: str, dense: str
-) -> Any:
-    return measure_agreement(
-        models["store"],
-        model,
-        dense,
-        "python",
-        TOKENS,
-        "random",
-        open_engine,
-        directory,
-        NullProgress(),
-        new_tokens=NEW,
-    )
-
-
 def test_agreement_is_that_of_transformers(
     models: dict[str, Any], open_engine: Exact, tmp_path: Path
 ) -> None:
-    result = agreement(models, open_engine, tmp_path, MODEL, DENSE)
+    result = agreement(open_engine, tmp_path)
     agreed, common = [], []
     for row in TOKENS.tolist():
         text = list(row)
@@ -169,7 +168,7 @@ def test_agreement_is_that_of_transformers(
 def test_a_model_agrees_with_itself(
     models: dict[str, Any], open_engine: Exact, tmp_path: Path
 ) -> None:
-    figures = agreement(models, open_engine, tmp_path, DENSE, DENSE).figures
+    figures = agreement(open_engine, tmp_path, DENSE).figures
     assert (figures["agreement"], figures["common_tokens"]) == (1.0, NEW)
 
 
@@ -177,12 +176,19 @@ def test_agreement_of_models_of_other_bases(
     models: dict[str, Any], open_engine: Exact, tmp_path: Path
 ) -> None:
     store = models["store"]
-    manifest = store.model(DENSE)
+    manifest = store.model(MODEL)
     base = manifest.base.model_copy(update={"manifest": sha256_of(b"other")})
     name = "tiny:1m-python-foreign"
     store.set_ref(name, store.put_manifest(manifest.model_copy(update={"base": base})))
-    with pytest.raises(UsageError, match="another base"):
-        agreement(models, open_engine, tmp_path, MODEL, name)
+    with pytest.raises(UsageError, match="tiny:1m-dense was made from another base"):
+        agreement(open_engine, tmp_path, name)
+
+
+def test_what_decides_an_agreement(models: dict[str, Any], tmp_path: Path) -> None:
+    store, side = models["store"], TextSide("tiny:1m", tokenizer(), PromptSpec(context_length=64))
+    facts = Agreement(Given()).facts(store, side)
+    assert facts["dense"] == store.resolve(DENSE)
+    assert Agreement(Given(), NEW).facts(store, side) != facts
 
 
 def test_held_out_text_of_a_pack() -> None:

@@ -1,4 +1,5 @@
-"""What a model answered before: a file of answers by the digest of their question.
+"""What answering took, and what a model answered before: a file of answers by the digest of
+their question.
 
 A question names the tokens, the parameters and the model, by a text that says all that
 decides its numbers: the digest of its manifest, the backend, the types that it computes in.
@@ -11,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +23,20 @@ from subllm.store.manifest import canonical_json
 
 FORMAT = 1
 """Part of every digest: raised when answers come to mean something else."""
+
+
+@dataclass
+class Effort:
+    """scored     tokens run to score continuations
+    generated  tokens generated
+    cached     answers that were there before
+    truncated  prompts cut on their left, because the context is too short for them
+    """
+
+    scored: int = 0
+    generated: int = 0
+    cached: int = 0
+    truncated: int = 0
 
 
 class AnswerCache:

@@ -18,9 +18,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from subllm.errors import ContextLengthError, EngineError
 from subllm.evaluation.generate import Ask, generate
-from subllm.evaluation.lm_eval.answers import AnswerCache
+from subllm.evaluation.lm_eval.answers import AnswerCache, Effort
 from subllm.evaluation.lm_eval.options import sampling
-from subllm.progress import NullProgress, Progress, Unit
+from subllm.progress import NullProgress, Progress, Unit, bar
 from subllm.runtime.request import Engine, SamplingParams
 from subllm.store.manifest import canonical_json
 from subllm.tables.seeded import key
@@ -35,20 +35,6 @@ class Continuation:
 
     context: tuple[int, ...]
     rest: tuple[int, ...]
-
-
-@dataclass
-class Effort:
-    """scored     tokens run to score continuations
-    generated  tokens generated
-    cached     answers that were there before
-    truncated  prompts cut on their left, because the context is too short for them
-    """
-
-    scored: int = 0
-    generated: int = 0
-    cached: int = 0
-    truncated: int = 0
 
 
 class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
@@ -131,7 +117,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """Greedy answers to the same prompt are one answer; sampled ones are drawn anew."""
+        """Greedy answers to the same prompt are one answer; each sampled one is new."""
         before: Counter[bytes] = Counter()
         asked: list[tuple[tuple[int, ...], SamplingParams]] = []
         for request in requests:
@@ -240,12 +226,9 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
     @contextmanager
     def _bar(self, doing: str, total: float, unit: Unit) -> Iterator[Any]:
-        bar = f"harness:{doing}"
-        self._progress.start(bar, f"{self._title}: {doing}", total, unit)
-        try:
-            yield lambda amount: self._progress.advance(bar, amount)
-        finally:
-            self._progress.finish(bar)
+        key = f"harness:{doing}"
+        with bar(self._progress, key, f"{self._title}: {doing}", total, unit):
+            yield lambda amount: self._progress.advance(key, amount)
 
 
 def _question(prompt: tuple[int, ...], params: SamplingParams) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from subllm.tables.seeded import key
 
 @dataclass(frozen=True)
 class TaskRows:
-    """source, digest, total  as in `DomainResult` (source, digest, rows)
+    """source  file or directory, or "hub:REPOSITORY/CONFIG/SPLIT@REVISION"
+    digest  sha256-<hex> over all rows of the split, worked examples first if there are any
+    total   how many the split has
     chosen  rows to ask, in the split's order, by their place in it
     shots   worked examples
     """
@@ -110,8 +112,8 @@ def _choose(rows: dict[int, Row], count: int | None, seed: int) -> dict[int, Row
     """`count` of the rows, in their order: the same ones for the same seed."""
     if count is None or count >= len(rows):
         return rows
-    drawn = sorted(rows, key=lambda index: key("asked", seed, index))[:count]
-    return {index: rows[index] for index in sorted(drawn)}
+    chosen = sorted(rows, key=lambda index: key("asked", seed, index))[:count]
+    return {index: rows[index] for index in sorted(chosen)}
 
 
 def _local(task: DomainTask, path: Path) -> _Origin:

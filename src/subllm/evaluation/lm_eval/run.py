@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from lm_eval.evaluator import evaluate
 
-from subllm.evaluation.domain_scores import interval, means, notes_of
-from subllm.evaluation.domains import DomainResult, DomainTask, Scored
-from subllm.evaluation.lm_eval import harness_version
-from subllm.evaluation.lm_eval.answers import AnswerCache
+from subllm.evaluation.domains import DomainTask
+from subllm.evaluation.lm_eval.answers import AnswerCache, Effort
 from subllm.evaluation.lm_eval.configs import build
 from subllm.evaluation.lm_eval.model import EngineLM
 from subllm.evaluation.lm_eval.rows import TaskRows
-from subllm.evaluation.meteor import load_meteor
+from subllm.evaluation.meteor import Meteor
+from subllm.evaluation.records import Question
 from subllm.progress import Progress
 from subllm.runtime.request import Engine
 from subllm.text.tokenizer import Tokenizer
@@ -32,15 +29,25 @@ def run_task(
     tokenizer: Tokenizer,
     task: DomainTask,
     rows: TaskRows,
+    meteor: Meteor | None,
     *,
+    run: str,
     seed: int,
     together: int,
     cache: AnswerCache | None,
     progress: Progress | None,
-) -> DomainResult:
-    """The chosen ones of `rows`; else as `evaluation.domains.run_domain`."""
-    meteor = load_meteor() if task.metric == "meteor" else None
-    began = time.monotonic()
+) -> tuple[list[Question], Effort]:
+    """The chosen ones of `rows`, asked in their order on an engine that is otherwise idle.
+
+    meteor    scores translations
+    run       of the records, in which each question is a line
+    seed      decides what is sampled
+    together  answers that are generated at once
+    cache     of answers given before; must be of this very model and backend
+
+    Raises BenchmarkError for rows that the task cannot read, EngineError, StoreError for a
+    cache that cannot be used.
+    """
     model = EngineLM(
         engine,
         tokenizer,
@@ -54,36 +61,12 @@ def run_task(
         built = build(task, list(rows.chosen.values()), rows.shots, meteor)
         built.build_all_requests = _unseen(built.build_all_requests)
         found = evaluate(lm=model, task_dict={"tasks": {task.name: built}}, bootstrap_iters=0)
-    scored = _scored(task, rows, found["samples"][task.name])
-    low, high = interval([one.score for one in scored], seed)
-    return DomainResult(
-        task=task.name,
-        domain=task.domain,
-        model=engine.name,
-        metric=task.metric if meteor is None else meteor.label,
-        score=float(np.mean([one.score for one in scored])),
-        low=low,
-        high=high,
-        metrics=means([one.metrics for one in scored]),
-        source=rows.source,
-        digest=rows.digest,
-        rows=rows.total,
-        shots=task.shots,
-        samples=task.samples,
-        temperature=task.temperature,
-        seed=seed,
-        scored=scored,
-        scored_tokens=model.effort.scored,
-        generated_tokens=model.effort.generated,
-        cached=model.effort.cached,
-        truncated=model.effort.truncated,
-        seconds=time.monotonic() - began,
-        harness=harness_version(),
-        notes=notes_of(meteor, model.effort.truncated, engine.context_length),
-    )
+    return _questions(task, rows, found["samples"][task.name], run), model.effort
 
 
-def _scored(task: DomainTask, rows: TaskRows, samples: list[dict[str, Any]]) -> tuple[Scored, ...]:
+def _questions(
+    task: DomainTask, rows: TaskRows, samples: list[dict[str, Any]], run: str
+) -> list[Question]:
     """The harness's samples as ours. It numbers the rows that it was given, and has a sample
     for each way of reading the answers ("filter")."""
     metrics: dict[int, dict[str, float]] = {}
@@ -95,10 +78,16 @@ def _scored(task: DomainTask, rows: TaskRows, samples: list[dict[str, Any]]) -> 
         metrics.setdefault(number, {}).update(counted)
         generated = (text for texts in sample["resps"] for text in texts)
         answers[number] = tuple(text for text in generated if isinstance(text, str))
-    return tuple(
-        Scored(place, metrics[number][task.metric], metrics[number], answers[number])
+    return [
+        Question(
+            run=run,
+            row=place,
+            score=metrics[number][task.metric],
+            metrics=metrics[number],
+            answers=answers[number],
+        )
         for number, place in enumerate(rows.chosen)
-    )
+    ]
 
 
 def _unseen(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 options    what is asked for
 ground     a base as a study needs it
 models     which models take part, found in the store or to be made
-tasks      what they are measured on
 estimate   how long it will take
 plan       the grid: every model on every task, and what of it is there already
 run        the grid, cell by cell, into records; then the masks, compared

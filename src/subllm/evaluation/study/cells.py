@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
-from subllm.evaluation.records import Result, RunHeader, Sample, read_records
+from subllm.evaluation.measures.measure import Measure
+from subllm.evaluation.records import Result, RunHeader
 from subllm.evaluation.study.models import Candidate
 from subllm.evaluation.study.sources import public
-from subllm.evaluation.study.tasks import PassTask, StudyTask
-from subllm.report.study.records import Cell, CellSampling, Data, Model, Score, Solutions
+from subllm.report.study.records import Cell, CellSampling, Data, Model, Solutions
 from subllm.store.manifest import CalibrationRecord
 
 
 def cell_of(
     result: Result,
     candidate: Candidate,
-    task: StudyTask,
+    measure: Measure,
     calibration: CalibrationRecord | None,
     identity: str,
     seconds: float,
 ) -> Cell:
     """calibration: of the model's manifest; seconds: that the measurement took."""
     header, figures = result.header, result.figures
-    passed: dict[str, int] = {}
-    if isinstance(task, PassTask):
-        passed = _passed(result, task)
     solved = figures.get("canonical", {})
     solutions = None
     if solved.get("run"):
@@ -37,15 +31,15 @@ def cell_of(
         model=_model(header, candidate, calibration),
         task=header.task,
         language=header.language,
-        domain=task.domain,
+        domain=measure.domain,
         data=Data(
             source=public(header.data.source), digest=header.data.digest, rows=header.data.rows
         ),
         drawing=_sampling(header),
-        asked=task.asked,
-        samples=task.samples,
-        scores=_scores(figures),
-        passed=passed,
+        asked=measure.asked,
+        samples=measure.samples,
+        scores=result.scores,
+        passed=result.passed,
         solutions=solutions,
         notes=tuple(figures.get("notes", ())),
         harness=header.harness,
@@ -87,39 +81,4 @@ def _sampling(header: RunHeader) -> CellSampling | None:
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         seed=sampling.seed if sampling.temperature else 0,
-    )
-
-
-def _scores(figures: dict[str, Any]) -> tuple[Score, ...]:
-    if "pass" in figures:
-        return tuple(
-            Score(
-                name=f"pass@{one['k']}", value=one["value"], low=one["low"], high=one["high"],
-                k=one["k"],
-            )
-            for one in figures["pass"]
-        )  # fmt: skip
-    if "perplexity" in figures:
-        return (Score(name="perplexity", value=figures["perplexity"]),)
-    score = Score(
-        name=figures["metric"], value=figures["score"], low=figures["low"], high=figures["high"]
-    )
-    return (score,)
-
-
-def _passed(result: Result, task: PassTask) -> dict[str, int]:
-    """Problem -> passing samples, of the problems and samples that were asked for."""
-    asked = {problem.id for problem in task.plan.benchmark.problems}
-    _, lines = read_records(result.path)
-    return dict(
-        sorted(
-            Counter(
-                line.problem
-                for line in lines
-                if isinstance(line, Sample)
-                and line.problem in asked
-                and line.index < task.samples
-                and line.status == "passed"
-            ).items()
-        )
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from subllm.evaluation.pass_at_k import CONFIDENCE, RESAMPLES, estimator
+from subllm.evaluation.intervals import QUANTILES, RESAMPLES, estimator
 from subllm.report.study.boards import Board, boards
 from subllm.report.study.records import DENSE, Cell, Contrast, Study
 
@@ -57,13 +57,12 @@ def _contrast(kind: str, a: Cell, b: Cell, score: str) -> Contrast | None:
     if kind == "retention" and not right.any():
         return None
     random = np.random.default_rng(_SEED)
-    drawn = random.integers(0, a.asked, size=(RESAMPLES, a.asked))
-    means_a, means_b = left[drawn].mean(axis=1), right[drawn].mean(axis=1)
+    again = random.integers(0, a.asked, size=(RESAMPLES, a.asked))
+    means_a, means_b = left[again].mean(axis=1), right[again].mean(axis=1)
     if kind == "retention":
-        solved = means_b > 0  # a draw of problems that the dense model never solves says nothing
+        solved = means_b > 0  # problems of which the dense model solves none say nothing
         means_a, means_b = means_a[solved], means_b[solved]
-    quantiles = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.quantile(combine(means_a, means_b), quantiles)
+    low, high = np.quantile(combine(means_a, means_b), QUANTILES)
     value = combine(np.array([left.mean()]), np.array([right.mean()]))[0]
     return Contrast(
         kind="retention" if kind == "retention" else "margin",

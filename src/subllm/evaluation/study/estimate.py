@@ -9,23 +9,15 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+
+from subllm.evaluation.measures.measure import Load
 
 # Measured on two cores with int8 weights: a batch decodes so many tokens while the weights are
 # read once, and a prompt's tokens come so many at a time.
 _BATCH_GAIN = 3.0
 _PROMPT_GAIN = 10.0
 _OPENING_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Load:
-    """Work of one cell: tokens read and written, and seconds of one core to check."""
-
-    prompt_tokens: float = 0.0
-    new_tokens: float = 0.0
-    core_seconds: float = 0.0
 
 
 class Clock:

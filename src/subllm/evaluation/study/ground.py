@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from subllm.arch.spec import ArchSpec
-from subllm.catalog.prompt import PromptSpec
+from subllm.evaluation.bench import TextSide
 from subllm.sparsity.layout import BITS, Values
 from subllm.sparsity.pattern import Pattern
 from subllm.store.store import Store
-from subllm.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,7 @@ class Ground:
 
     name: str
     digest: str
-    prompt: PromptSpec
-    tokenizer: Tokenizer
+    text: TextSide
     spec: ArchSpec
 
     def bytes_per_token(self, pattern: Pattern, values: Values, head: Values) -> float:
@@ -38,4 +36,4 @@ def open_ground(store: Store, base: str) -> Ground:
     from subllm.extraction.prepare import open_base
 
     digest, manifest, reader, tokenizer = open_base(store, base)
-    return Ground(base, digest, manifest.prompt, tokenizer, reader.spec)
+    return Ground(base, digest, TextSide(base, tokenizer, manifest.prompt), reader.spec)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from subllm.catalog.loader import Catalog
 from subllm.errors import StoreError
+from subllm.evaluation.bench import Bench
 from subllm.evaluation.study.ground import Ground
 from subllm.evaluation.study.options import Calibration, StudyOptions
-from subllm.progress import Progress
+from subllm.progress import bar
 from subllm.routing.languages import DENSE, GENERAL
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.pattern import Pattern
@@ -56,15 +57,7 @@ class Candidate:
 
 
 def find_models(
-    store: Store,
-    catalog: Catalog,
-    options: StudyOptions,
-    grounds: Sequence[Ground],
-    progress: Progress,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    offline: bool = False,
+    bench: Bench, catalog: Catalog, options: StudyOptions, grounds: Sequence[Ground]
 ) -> list[Candidate]:
     """Of each base the dense model, then every method, pattern and calibration. A method that
     needs no calibration has one sub-model, `general`.
@@ -72,34 +65,18 @@ def find_models(
     Reads and tokenizes all calibration data, writes nothing. Raises what
     `extraction.prepare.prepare` raises.
     """
-    progress.start("models", "looking up models", _count(options), "items")
     found: list[Candidate] = []
     taken: set[str] = set()
-    try:
+    with bar(bench.progress, "models", "looking up models", _count(options), "items"):
         for ground in grounds:
-            found.append(_dense(store, ground, options, progress))
-            progress.advance("models")
-            for method, pattern, calibration in _recipes(options):
-                settings = _Settings(store, catalog, options, device, threads, offline)
-                one = _sub_model(settings, ground, method, pattern, calibration, taken, progress)
+            found.append(_dense(bench, ground, options))
+            bench.progress.advance("models")
+            for recipe in _recipes(options):
+                one = _sub_model(bench, catalog, options, ground, *recipe, taken)
                 taken.add(one.name)
                 found.append(one)
-                progress.advance("models")
-    finally:
-        progress.finish("models")
+                bench.progress.advance("models")
     return found
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What all look-ups share; fields as in `find_models`."""
-
-    store: Store
-    catalog: Catalog
-    options: StudyOptions
-    device: str
-    threads: int | None
-    offline: bool
 
 
 def _recipes(options: StudyOptions) -> Iterator[tuple[str, str, Calibration]]:
@@ -119,19 +96,20 @@ def _count(options: StudyOptions) -> int:
 
 
 def _sub_model(
-    settings: _Settings,
+    bench: Bench,
+    catalog: Catalog,
+    options: StudyOptions,
     ground: Ground,
     method: str,
     pattern: str,
     calibration: Calibration,
     taken: set[str],
-    progress: Progress,
 ) -> Candidate:
     from subllm.extraction.extract import extract
     from subllm.extraction.plan import value_type
     from subllm.extraction.prepare import ExtractOptions, prepare
 
-    store, options = settings.store, settings.options
+    store, progress = bench.store, bench.progress
     asked = ExtractOptions(
         language=calibration.language,
         method=method,
@@ -141,10 +119,10 @@ def _sub_model(
         calibration=calibration.source,
         samples=options.sequences,
         seq_len=options.length,
-        device=settings.device,
-        offline=settings.offline,
+        device=bench.device,
+        offline=bench.offline,
     )
-    prepared = prepare(store, ground.name, asked, settings.catalog, progress)
+    prepared = prepare(store, ground.name, asked, catalog, progress)
     plan = prepared.plan
     stored = _stored(store, plan, prepared.name)
     name, tag = stored or "", ""
@@ -153,13 +131,13 @@ def _sub_model(
 
     def make() -> None:
         _rename(prepared, name, tag)
-        extract(store, prepared, progress, threads=settings.threads)
+        extract(store, prepared, progress, threads=bench.threads)
 
     return Candidate(
         ground=ground,
         name=name,
         language=calibration.language,
-        domain=calibration.domain(settings.catalog) if plan.calibration else "",
+        domain=calibration.domain(catalog) if plan.calibration else "",
         source=plan.calibration.source if plan.calibration else "",
         method=method,
         pattern=plan.pattern,
@@ -177,11 +155,11 @@ def _rename(prepared: Prepared, name: str, tag: str) -> None:
     prepared.options = replace(prepared.options, tag=tag)
 
 
-def _dense(store: Store, ground: Ground, options: StudyOptions, progress: Progress) -> Candidate:
+def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
     from subllm.extraction.dense import add_dense
     from subllm.extraction.plan import value_type
 
-    pattern = Pattern.parse(DENSE)
+    store, pattern = bench.store, Pattern.parse(DENSE)
     wanted = {
         "language": DENSE, "base": ground.digest, "pattern": DENSE, "values": options.values,
         "head": options.head, "layout": LAYOUT_VERSION,
@@ -197,7 +175,7 @@ def _dense(store: Store, ground: Ground, options: StudyOptions, progress: Progre
     size = ground.bytes_per_token(pattern, values, head)
 
     def make() -> None:
-        add_dense(store, ground.name, progress, values=values, head=head, tag=tag)
+        add_dense(store, ground.name, bench.progress, values=values, head=head, tag=tag)
 
     return Candidate(
         ground=ground,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
-from subllm.evaluation.prompts import Asked
+from subllm.evaluation.measures.table import reads_problems, with_parts
+from subllm.evaluation.options import TaskOptions
 from subllm.evaluation.study.sources import public
 from subllm.routing.languages import GENERAL, LANGUAGES, canonical
 from subllm.store.names import check_language
@@ -48,40 +49,29 @@ class Calibration:
 @dataclass(frozen=True)
 class StudyOptions:
     """methods, patterns, values, head, sequences (of calibration), length (of them, tokens)
-    as in extraction; samples, ks, temperature, top_p, max_tokens, seed, form, together as
-    in `evaluation.run.Plan`.
-
-    languages  that benchmarks are asked in; () for all that the data has
-    files      with benchmarks; own: task -> file or directory of that task
-    limit      first problems, or questions drawn by the seed
-    """
+    as in extraction; how: tasks are asked."""
 
     bases: tuple[str, ...]
     calibrations: tuple[Calibration, ...]
     tasks: tuple[str, ...]
+    how: TaskOptions = field(default_factory=TaskOptions)
     methods: tuple[str, ...] = ("wanda",)
     patterns: tuple[str, ...] = ("8:16",)
     values: str = "int8"
     head: str = "int8"
     sequences: int = 128
     length: int = 512
-    languages: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-    own: Mapping[str, Path] = field(default_factory=dict)
-    samples: int = 1
-    ks: tuple[int, ...] = (1,)
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_tokens: int = 512
-    seed: int = 0
-    limit: int | None = None
-    form: Asked = "raw"
-    together: int = 24
 
     def __post_init__(self) -> None:
         for what in ("bases", "calibrations", "tasks", "methods", "patterns"):
             if not getattr(self, what):
                 raise UsageError(f"a study without {what} measures nothing; name at least one")
+        files = self.how.files
+        if files and not any(map(reads_problems, self.tasks)):
+            raise UsageError(
+                f"{files[0].name} is of no task here; write TASK=PATH, as in "
+                f"--data {self.tasks[0]}=PATH"
+            )
 
 
 def parse_calibrations(texts: Sequence[str]) -> tuple[Calibration, ...]:
@@ -107,7 +97,9 @@ def parse_calibrations(texts: Sequence[str]) -> tuple[Calibration, ...]:
 
 
 def parse_data(texts: Sequence[str], tasks: Sequence[str]) -> tuple[list[Path], dict[str, Path]]:
-    """Files, and those of one task (`TASK=PATH`, where TASK is one of `tasks`)."""
+    """Files, and those of one task (`TASK=PATH`, where TASK is one of `tasks` or of a domain
+    among them)."""
+    tasks = with_parts(tasks)
     files: list[Path] = []
     own: dict[str, Path] = {}
     for text in texts:

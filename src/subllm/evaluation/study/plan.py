@@ -6,26 +6,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from subllm.evaluation.bench import Bench
+from subllm.evaluation.measures.measure import Load, Measure
 from subllm.evaluation.records import HARNESS
-from subllm.evaluation.study.estimate import Clock, Load
+from subllm.evaluation.study.estimate import Clock
 from subllm.evaluation.study.models import Candidate
-from subllm.evaluation.study.tasks import StudyTask
 from subllm.report.study.records import Study
 from subllm.store.manifest import canonical_json, sha256_of
-from subllm.store.store import Store
-
-Tools = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """identity  as in `report.study_records.Cell`; None while the model is not made
+    """identity  as in `report.study.records.Cell`; None while the model is not made
     done      whether the records have it
     seconds   that it will take, 0 when done
     """
 
     model: Candidate
-    task: StudyTask
+    measure: Measure
     identity: str | None
     done: bool
     seconds: float
@@ -49,45 +47,42 @@ class StudyPlan:
 
 
 def make_plan(
-    store: Store,
+    bench: Bench,
     models: Sequence[Candidate],
-    tasks: Sequence[StudyTask],
+    measures: Sequence[Measure],
     study: Study,
     clock: Clock,
-    tools: Tools,
 ) -> StudyPlan:
-    """study: what there is already; tools: what decides results beside model and task."""
+    """study: what there is already."""
     cells = []
     for model in models:
-        for task in tasks:
-            identity = None
-            if model.stored:
-                identity = identity_of(store.resolve(model.name), task, model, tools)
+        for measure in measures:
+            identity = identity_of(bench, model, measure) if model.stored else None
             done = identity in study.by_identity
-            seconds = 0.0 if done else clock.seconds(kind_of(task), *load_of(task, model))
-            cells.append(PlannedCell(model, task, identity, done, seconds))
+            seconds = 0.0 if done else clock.seconds(kind_of(measure), *load_of(measure, model))
+            cells.append(PlannedCell(model, measure, identity, done, seconds))
     return StudyPlan(tuple(models), tuple(cells))
 
 
-def identity_of(digest: str, task: StudyTask, model: Candidate, tools: Tools) -> str:
-    """16 hex digits over all that decides a cell's scores. digest: of the model's manifest.
+def identity_of(bench: Bench, model: Candidate, measure: Measure) -> str:
+    """16 hex digits over all that decides a cell's scores, of a model that is stored.
 
     The tool chain is not part of it: a new compiler alone measures nothing again.
     """
     facts = {
-        "model": digest,
+        "model": bench.store.resolve(model.name),
         "harness": HARNESS,
-        "tools": dict(tools),
-        **task.facts(model.ground),
+        "tools": bench.engines.tools(),
+        **measure.facts(bench.store, model.ground.text),
     }
     return sha256_of(canonical_json(facts)).removeprefix("sha256-")[:16]
 
 
-def kind_of(task: StudyTask) -> str:
+def kind_of(measure: Measure) -> str:
     """Cells that take as long as each other for the same load."""
-    return f"{task.name}/{task.language}/{task.samples > 1}"
+    return f"{measure.task}/{measure.language}/{measure.samples > 1}"
 
 
-def load_of(task: StudyTask, model: Candidate) -> tuple[Load, float]:
+def load_of(measure: Measure, model: Candidate) -> tuple[Load, float]:
     """Arguments of the clock."""
-    return task.load(model.ground), model.bytes_per_token
+    return measure.load(model.ground.text), model.bytes_per_token

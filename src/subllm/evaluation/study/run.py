@@ -13,34 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.catalog.loader import Catalog
+from subllm.evaluation.bench import Bench
 from subllm.evaluation.facts import machine_facts, now
-from subllm.evaluation.study.bench import Bench
+from subllm.evaluation.measures.table import load_measures
 from subllm.evaluation.study.cells import cell_of
 from subllm.evaluation.study.contrasts import contrasts_of
 from subllm.evaluation.study.estimate import Clock
 from subllm.evaluation.study.ground import open_ground
-from subllm.evaluation.study.loading import check_files, load_tasks
 from subllm.evaluation.study.masks import compare_masks
 from subllm.evaluation.study.models import find_models
 from subllm.evaluation.study.options import StudyOptions
 from subllm.evaluation.study.plan import (
     PlannedCell,
     StudyPlan,
-    Tools,
     identity_of,
     kind_of,
     load_of,
     make_plan,
 )
-from subllm.evaluation.study.tasks import PassTask
 from subllm.machine import usable_cores
-from subllm.progress import Progress
+from subllm.progress import Progress, bar
 from subllm.report.files import write_file
 from subllm.report.study.records import Cell, Command, Study
 from subllm.report.study.report import RECORDS, load_study, rewrite_masks, write_study
 from subllm.runtime.bandwidth import read_bandwidth
 from subllm.store.manifest import sha256_of
-from subllm.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -50,43 +47,31 @@ class Planned:
     plan: StudyPlan
     study: Study
     clock: Clock
-    tools: Tools
 
 
-def plan_study(
-    store: Store,
-    catalog: Catalog,
-    options: StudyOptions,
-    out: Path,
-    tools: Tools,
-    progress: Progress,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    offline: bool = False,
-) -> Planned:
+def plan_study(bench: Bench, catalog: Catalog, options: StudyOptions, out: Path) -> Planned:
     """Reads all data and finds all models, which takes seconds; writes nothing.
 
-    tools: what decides results beside the model, e.g. the engine's backend. Raises
-    UsageError and its kin for what cannot be done, before any time is spent on it.
+    Raises UsageError and its kin for what cannot be done, before any time is spent on it.
     """
-    check_files(options)
     study = load_study(out)
-    grounds = [open_ground(store, base) for base in options.bases]
-    tasks = load_tasks(options, grounds, tools, progress, threads=threads, offline=offline)
-    models = find_models(
-        store, catalog, options, grounds, progress, device=device, threads=threads,
-        offline=offline,
-    )  # fmt: skip
-    cores = threads or usable_cores()
+    grounds = [open_ground(bench.store, base) for base in options.bases]
+    texts = [ground.text for ground in grounds]
+    measures = [
+        measure
+        for task in options.tasks
+        for measure in load_measures(task, options.how, bench, texts)
+    ]
+    models = find_models(bench, catalog, options, grounds)
+    cores = bench.threads or usable_cores()
     clock = Clock(lambda: read_bandwidth(cores), cores)
-    plan = make_plan(store, models, tasks, study, clock, tools)
-    if plan.pending and _same_machine(study, threads):
+    plan = make_plan(bench, models, measures, study, clock)
+    if plan.pending and _same_machine(study, bench.threads):
         for cell in plan.cells:
             if cell.done and cell.identity is not None:
                 _learn(clock, cell, study.by_identity[cell.identity])
-        plan = make_plan(store, models, tasks, study, clock, tools)
-    return Planned(plan, study, clock, tools)
+        plan = make_plan(bench, models, measures, study, clock)
+    return Planned(plan, study, clock)
 
 
 def run_study(planned: Planned, bench: Bench, out: Path, command: str) -> tuple[Study, list[Path]]:
@@ -101,7 +86,8 @@ def run_study(planned: Planned, bench: Bench, out: Path, command: str) -> tuple[
         study = load_study(out)
         if planned.plan.pending:
             study = _with_command(study, command, bench.threads)
-        _open_toolchains(planned.plan, bench)
+        for cell in planned.plan.pending:  # what is missing should not show after an hour
+            cell.measure.prepare(bench)
         for model in planned.plan.models:
             if not model.stored:
                 progress.note(f"making {model.name}")
@@ -137,42 +123,39 @@ def _measure(planned: Planned, study: Study, bench: Bench, out: Path) -> Study:
     pending = list(planned.plan.pending)
     if not pending:
         return study
-    progress.start("study", "cells of the study", len(pending), "items")
-    try:
+    with bar(progress, "study", "cells of the study", len(pending), "items"):
         for number, cell in enumerate(pending, 1):
             left = pending[number:]
-            made = _measured(cell, study, bench, planned.tools)
+            made = _measured(cell, study, bench)
             if made is not None:
                 study = Study(study.commands, merged(study.cells, made), study.contrasts)
                 write_file(out / RECORDS, study.to_lines())
                 _learn(clock, cell, made)
-                seconds = sum(clock.seconds(kind_of(c.task), *load_of(c.task, c.model))
+                seconds = sum(clock.seconds(kind_of(c.measure), *load_of(c.measure, c.model))
                               for c in left)  # fmt: skip
                 progress.note(_told(made, number, len(pending), seconds))
             progress.advance("study")
-    finally:
-        progress.finish("study")
     return study
 
 
-def _measured(cell: PlannedCell, study: Study, bench: Bench, tools: Tools) -> Cell | None:
+def _measured(cell: PlannedCell, study: Study, bench: Bench) -> Cell | None:
     """None where the records have it: the model was made again as it had been."""
-    model, store = cell.model, bench.store
-    identity = identity_of(store.resolve(model.name), cell.task, model, tools)
+    model = cell.model
+    identity = identity_of(bench, model, cell.measure)
     if identity in study.by_identity:
         return None
     began = time.monotonic()
-    result = cell.task.measure(bench, model.name, model.ground)
+    result = cell.measure.run(bench, model.name)
     seconds = time.monotonic() - began
-    calibration = store.model(model.name).calibration
-    return cell_of(result, model, cell.task, calibration, identity, seconds)
+    calibration = bench.store.model(model.name).calibration
+    return cell_of(result, model, cell.measure, calibration, identity, seconds)
 
 
 def _learn(clock: Clock, planned: PlannedCell, cell: Cell) -> None:
     """From cells that were measured in one go."""
     if cell.made == cell.asked * cell.samples:
-        guess = clock.guess(*load_of(planned.task, planned.model))
-        clock.learn(kind_of(planned.task), guess, cell.seconds)
+        guess = clock.guess(*load_of(planned.measure, planned.model))
+        clock.learn(kind_of(planned.measure), guess, cell.seconds)
 
 
 def _told(cell: Cell, number: int, count: int, seconds: float) -> str:
@@ -185,14 +168,6 @@ def _told(cell: Cell, number: int, count: int, seconds: float) -> str:
         f"[{number}/{count}] {cell.model.name}, {cell.task} {cell.language}: {scores} in "
         f"{cell.seconds:.0f} s{left}"
     )
-
-
-def _open_toolchains(plan: StudyPlan, bench: Bench) -> None:
-    """Before anything is made: what is missing should not show after an hour."""
-    for language in dict.fromkeys(
-        cell.task.language for cell in plan.pending if isinstance(cell.task, PassTask)
-    ):
-        bench.toolchain(language)
 
 
 def _with_command(study: Study, text: str, threads: int | None) -> Study:

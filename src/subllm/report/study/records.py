@@ -131,7 +131,7 @@ class Cell(Record):
 
     identity   16 hex digits over all that decides the scores, digests first
     language   of the task; of a domain's task, the domain (math, csr, translation)
-    domain     code, text (perplexity) or that domain
+    domain     code, text (perplexity, agreement) or that domain
     drawing    how completions were sampled; None where none are
     asked      problems, questions or sequences; samples: completions of each problem
     passed     problem -> how many of its samples pass, where any does (pass@k only)

@@ -293,4 +293,5 @@ def _remarks(board: Board) -> list[str]:
 
 
 def _unit(board: Board) -> str:
-    return {"domains": "questions", "perplexity": "sequences"}.get(board.task, "problems")
+    units = {"domains": "questions", "perplexity": "sequences", "agreement": "prompts"}
+    return units.get(board.task, "problems")

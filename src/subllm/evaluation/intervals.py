@@ -1,6 +1,6 @@
-"""pass@k: the unbiased estimator of Chen et al. (2021), with bootstrap intervals.
+"""Figures with bootstrap intervals: pass@k by the unbiased estimator of Chen et al. (2021), means.
 
-The interval answers "what if other problems of this kind had been asked": problems are
+An interval answers "what if other problems of this kind had been asked": problems are
 drawn again with replacement. Samples of one problem stay together, because they pass or
 fail together.
 """
@@ -16,10 +16,11 @@ from subllm.errors import UsageError
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+QUANTILES = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)
-class PassAtK:
+class PassShare:
     """Share of problems that k samples solve, with its confidence interval."""
 
     k: int
@@ -43,14 +44,23 @@ def estimator(n: int, c: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
-def pass_at_k(counts: Sequence[tuple[int, int]], k: int, seed: int) -> PassAtK:
+def pass_at_k(counts: Sequence[tuple[int, int]], k: int, seed: int) -> PassShare:
     """Over problems given as (samples, samples that pass); the same seed gives the same
     interval. Raises UsageError for no problems, or fewer samples than k of one."""
     if not counts:
         raise UsageError("there are no problems to count; ask for at least one")
     values = np.array([estimator(n, c, k) for n, c in counts])
     random = np.random.default_rng(seed)
-    drawn = random.integers(0, len(values), size=(RESAMPLES, len(values)))
-    means = values[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return PassAtK(k, float(values.mean()), float(low), float(high))
+    again = random.integers(0, len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(values[again].mean(axis=1), QUANTILES)
+    return PassShare(k, float(values.mean()), float(low), float(high))
+
+
+def mean_interval(scores: Sequence[float], seed: int) -> tuple[float, float]:
+    """Of the mean over questions."""
+    values = np.array(scores)
+    random = np.random.default_rng(seed)
+    # One row at a time: thousands of questions ten thousand times would not fit memory.
+    means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))  # other bits than QUANTILES: as in records
+    return float(low), float(high)

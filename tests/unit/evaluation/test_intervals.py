@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subllm.errors import UsageError
-from subllm.evaluation.pass_at_k import estimator, pass_at_k
+from subllm.evaluation.intervals import estimator, pass_at_k
 
 
 @given(st.data())

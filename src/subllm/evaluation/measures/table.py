@@ -1,0 +1,50 @@
+"""Which measure answers to the name of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from subllm.evaluation.bench import Bench, TextSide
+from subllm.evaluation.domains import DOMAIN_TASKS, tasks_of
+from subllm.evaluation.held_out import LENGTH, SEQUENCES
+from subllm.evaluation.measures.agreement import PROMPT_TOKENS, PROMPTS, Agreement
+from subllm.evaluation.measures.domain import load_questions
+from subllm.evaluation.measures.measure import Measure
+from subllm.evaluation.measures.pass_at_k import load_programs
+from subllm.evaluation.measures.perplexity import Perplexity
+from subllm.evaluation.measures.text import load_texts
+from subllm.evaluation.options import TaskOptions
+
+Loader = Callable[[str, TaskOptions, Bench, Sequence[TextSide]], list[Measure]]
+
+MEASURES: Mapping[str, Loader] = {
+    "perplexity": partial(load_texts, Perplexity, SEQUENCES, LENGTH),
+    "agreement": partial(load_texts, Agreement, PROMPTS, PROMPT_TOKENS),
+    **{task.domain: load_questions for task in DOMAIN_TASKS.values()},
+    **dict.fromkeys(DOMAIN_TASKS, load_questions),
+}
+"""Any other name is a code benchmark, or a file of problems."""
+
+
+def load_measures(
+    task: str, options: TaskOptions, bench: Bench, texts: Sequence[TextSide]
+) -> list[Measure]:
+    """One for each language, or for each task of a domain, all their data read: what is wrong
+    with it shows before anything is measured.
+
+    texts  of the bases whose models are to be measured
+    Raises UnknownNameError for a task that is not known, BenchmarkError and its kin for data
+    that is missing or does not fit, AcquireError for data that cannot be fetched.
+    """
+    return MEASURES.get(task, load_programs)(task, options, bench, texts)
+
+
+def reads_problems(task: str) -> bool:
+    """Whether files of problems may be for this task; others have data of their own."""
+    return task not in MEASURES
+
+
+def with_parts(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks and, of domains, their tasks."""
+    return tuple(dict.fromkeys(name for task in tasks for name in (task, *tasks_of(task))))
