@@ -24,7 +24,7 @@ struct Sample {
 
 // `kept` of every `span` columns survive; span 0 is dense, span 1 unstructured with a share of
 // `kept` percent.
-Sample make(std::mt19937& random, int64_t rows, int64_t cols, ValueType type, int kept, int span) {
+Sample make(Pool& pool, std::mt19937& random, int64_t rows, int64_t cols, ValueType type, int kept, int span) {
   std::normal_distribution<float> normal;
   std::vector<float> weights(rows * cols), scores(rows * cols);
   for (auto& weight : weights) weight = normal(random);
@@ -52,6 +52,7 @@ Sample make(std::mt19937& random, int64_t rows, int64_t cols, ValueType type, in
   const auto or_null = [](auto& plane) { return plane.empty() ? nullptr : plane.data(); };
   pack(weights.data(), g, or_null(s.mask), or_null(s.offsets), s.values.data(), or_null(s.scales), 1);
   s.view = {g, or_null(s.mask), s.values.data(), or_null(s.scales), or_null(s.offsets)};
+  s.view.halved = check_masks(pool, s.view);
   return s;
 }
 
@@ -79,7 +80,7 @@ int main() {
       for (const auto [kept, span] : {Pattern{0, 0}, {8, 16}, {2, 4}, {31, 32}, {1, 4}, {50, 1}, {97, 1}})
         for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 64}, {13, 576}, {40, 896}})
           for (const int64_t tokens : {1, 2, 7, 19}) {
-            const Sample s = make(random, rows, cols, type, kept, span);
+            const Sample s = make(pool, random, rows, cols, type, kept, span);
             std::vector<float> x(tokens * cols);
             for (auto& value : x) value = normal(random);
             const auto got = product(pool, s, x, tokens, kernels(name));

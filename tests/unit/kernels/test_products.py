@@ -7,6 +7,7 @@ bf16 products may differ in the order of the sum: by 1e-6 of the sum of magnitud
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +131,36 @@ def test_uneven_masks(isa: str, values: str) -> None:
 def pack_any(weights: Floats, mask: npt.NDArray[np.bool_], values: str) -> PackedTensor:
     """Any mask at all, laid out as an unstructured one."""
     return pack_reference(weights, mask, Pattern.parse("50%"), values)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_every_mask_of_eight_in_sixteen(isa: str, values: str) -> None:
+    """All 12,870: runs, alternations, every count of the first byte."""
+    masks = np.zeros((12_870, 16), np.bool_)
+    for row, kept in enumerate(combinations(range(16), 8)):
+        masks[row, list(kept)] = True
+    mask = masks[np.random.default_rng(2).permutation(12_960) % 12_870].reshape(-1, 64 * 3)
+    weights = np.random.default_rng(3).standard_normal(mask.shape).astype(np.float32)
+    packed = pack(weights, mask, Pattern.parse("8:16"), values)
+    for count in (1, 2, 5):
+        check(packed, tokens(count, mask.shape[1]), isa)
+
+
+@pytest.mark.parametrize("pattern", ["8:16", "12:16", "50%", "dense"])
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_the_largest_sums_fit(isa: str, values: str, pattern: str) -> None:
+    """Every product of a group as large as can be, of either sign."""
+    largest = {"int8": 127, "int4": -8}[values]
+    for sign in (1, -1):
+        weights = np.full((16, 384), largest, np.float32)
+        weights[:8] *= np.where(np.arange(384) < 256, 1, -1)
+        x = np.full((18, 384), sign * 127, np.float32)
+        x[1::2] *= np.where(np.arange(384) % 2, 1, -1)
+        parsed = Pattern.parse(pattern)
+        mask = None if parsed.kind == "dense" else select(np.abs(tokens(16, 384, 4)), parsed)
+        packed = pack(weights, mask, parsed, values)
+        check(packed, x, isa)
+        check(packed, x[:1], isa)
 
 
 @pytest.mark.parametrize("values", VALUES)

@@ -18,6 +18,11 @@ void multiply_token(const PackedView& view, const Activations& x, int64_t begin,
 void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                      const Target& target, uint8_t* scratch);
 
+// For int8 and int4 matrices whose masks keep eight of every 16 columns.
+int64_t halved_scratch_bytes(const Geometry& geometry, int64_t tokens);
+void multiply_halved(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+                     const Target& target, uint8_t* scratch);
+
 inline constexpr int kLanes = 8, kFill = 4;
 
 namespace {
@@ -29,17 +34,13 @@ inline __m128i load_pair(const uint8_t* low, const uint8_t* high) {
   return _mm_castpd_si128(_mm_loadh_pd(first, reinterpret_cast<const double*>(high)));
 }
 
-// Shuffle of 16 columns, whose mask is the two bytes, out of the next 16 values; `halved`: they
-// keep eight.
-template <bool halved>
+// Shuffle of 16 columns, whose mask is the two bytes, out of the next 16 values.
 inline __m128i shuffle_of(const uint8_t* mask) {
-  if constexpr (halved) return load_pair(kTables.bytes[mask[0]], kTables.last[mask[1]]);
   return _mm_add_epi8(load_pair(kTables.bytes[mask[0]], kTables.bytes[mask[1]]),
                       load128(kTables.later[__builtin_popcount(mask[0])]));
 }
-template <bool halved>
 inline __m256i shuffles_of(const uint8_t* low, const uint8_t* high) {
-  return _mm256_set_m128i(shuffle_of<halved>(high), shuffle_of<halved>(low));
+  return _mm256_set_m128i(shuffle_of(high), shuffle_of(low));
 }
 
 // 64 columns; the order suits the unpacking of nibbles.
@@ -66,9 +67,8 @@ class Runs : public RunWalk<type, kind> {
     if constexpr (kind == Kind::dense) {
       out = type == ValueType::int4 ? split(load256(run)) : columns_at(run);
     } else {
-      out = spread(run, kind == Kind::halved ? 8 : __builtin_popcountll(mask & 0xffff),
-                   kind == Kind::halved ? 16 : __builtin_popcountll(mask & 0xffffffff),
-                   kind == Kind::halved ? 24 : __builtin_popcountll(mask & 0xffffffffffff));
+      out = spread(run, __builtin_popcountll(mask & 0xffff), __builtin_popcountll(mask & 0xffffffff),
+                   __builtin_popcountll(mask & 0xffffffffffff));
     }
     this->step();
     return out;
@@ -92,22 +92,19 @@ class Runs : public RunWalk<type, kind> {
  private:
   // Values from `at1`, `at2`, `at3` on belong to columns from 16, 32 and 48 on.
   Columns spread(const uint8_t* run, int at1, int at2, int at3) const {
-    constexpr bool halved = kind == Kind::halved;
     const uint8_t* mask = this->mask_bytes();
     Columns out;
     if constexpr (type == ValueType::int4) {
-      const __m256i packed =
-          halved ? _mm256_cvtepu32_epi64(load128(run))
-                 : _mm256_setr_epi64x(nibbles(run, 0), nibbles(run, at1), nibbles(run, at2),
-                                      nibbles(run, at3));
+      const __m256i packed = _mm256_setr_epi64x(nibbles(run, 0), nibbles(run, at1),
+                                                nibbles(run, at2), nibbles(run, at3));
       // With bit 3 flipped, 0 stands for the code 0 as long as it is shuffled.
       out = split(_mm256_xor_si256(packed, _mm256_set1_epi8(static_cast<char>(0x88))));
     } else {
       out = {_mm256_set_m128i(load128(run + at2), load128(run)),
              _mm256_set_m128i(load128(run + at3), load128(run + at1))};
     }
-    out.a = _mm256_shuffle_epi8(out.a, shuffles_of<halved>(mask, mask + 4));
-    out.b = _mm256_shuffle_epi8(out.b, shuffles_of<halved>(mask + 2, mask + 6));
+    out.a = _mm256_shuffle_epi8(out.a, shuffles_of(mask, mask + 4));
+    out.b = _mm256_shuffle_epi8(out.b, shuffles_of(mask + 2, mask + 6));
     if constexpr (type == ValueType::int4) {
       const __m256i bit = _mm256_set1_epi8(8);
       out = {_mm256_xor_si256(out.a, bit), _mm256_xor_si256(out.b, bit)};

@@ -25,24 +25,22 @@ inline void unrolled(Body body) {
 }
 
 // How the runs of a matrix follow each other. `halved` is `fixed` with eight of every 16
-// columns kept, for the instruction sets that gain from knowing it.
+// columns kept, for kernels that are made for it alone.
 enum class Kind { dense, fixed, halved, ragged };
 
 // Calls work.template operator()<type, kind>() for what the matrix is.
-template <ValueType type, bool halves, typename Work>
+template <ValueType type, typename Work>
 inline void with_kind(const PackedView& view, Work work) {
   if (view.offsets) return work.template operator()<type, Kind::ragged>();
-  if constexpr (halves)
-    if (view.halved) return work.template operator()<type, Kind::halved>();
   if (view.mask) return work.template operator()<type, Kind::fixed>();
   return work.template operator()<type, Kind::dense>();
 }
-template <bool halves = false, typename Work>
+template <typename Work>
 inline void with_type_and_kind(const PackedView& view, Work work) {
   switch (view.geometry.type) {
-    case ValueType::int4: return with_kind<ValueType::int4, halves>(view, work);
-    case ValueType::int8: return with_kind<ValueType::int8, halves>(view, work);
-    case ValueType::bf16: return with_kind<ValueType::bf16, false>(view, work);
+    case ValueType::int4: return with_kind<ValueType::int4>(view, work);
+    case ValueType::int8: return with_kind<ValueType::int8>(view, work);
+    case ValueType::bf16: return with_kind<ValueType::bf16>(view, work);
   }
 }
 
@@ -70,7 +68,8 @@ class RunWalk {
   // To be called before the runs of each block.
   void fetch() const {
     const int64_t bytes =
-        kTileRows * (kind == Kind::ragged ? run_bytes(type, kBlockCols / 2) : step_);
+        kTileRows * (kind == Kind::ragged || kind == Kind::halved ? run_bytes(type, kBlockCols / 2)
+                                                                  : step_);
     for (int64_t at = 0; at < bytes; at += kAlign)
       __builtin_prefetch(run_ + kBlocksAhead * bytes + at);
     if constexpr (kind != Kind::dense) __builtin_prefetch(mask_ + kBlocksAhead * kTileRows);
@@ -87,6 +86,12 @@ class RunWalk {
     else
       run_ += step_;
     if constexpr (kind != Kind::dense) ++mask_;
+  }
+
+  void step_block() {
+    static_assert(kind == Kind::halved);
+    run_ += kTileRows * run_bytes(type, kBlockCols / 2);
+    mask_ += kTileRows;
   }
 
  private:
