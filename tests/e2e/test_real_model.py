@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import lzma
 import signal
 import subprocess
 import sys
@@ -164,3 +165,23 @@ def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
         assert np.array_equal(ours.read(name), theirs.read(name))
     finally:
         machine.ok("rm", "--yes", "mine:0.5b")
+
+
+def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour: list[Run]) -> None:
+    from subllm.store.store import Store
+    from subllm.store.tokenizers import open_tokenizer
+    from subllm.text.table_coder import TableCoder
+    from subllm.text.tokenizer import Tokenizer
+
+    store = Store(machine.home)
+    manifest = store.model(f"{BASE}-python")
+    library = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
+    ours = open_tokenizer(store, manifest)
+    assert isinstance(ours.coder, TableCoder)
+    packs = sorted((ROOT / "src/subllm/calibration/data").glob("*.jsonl.xz"))
+    assert len(packs) >= 5
+    for pack in packs:
+        text = lzma.decompress(pack.read_bytes()).decode()
+        ids = library.encode(text)
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == library.decode(ids)

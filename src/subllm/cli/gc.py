@@ -37,6 +37,7 @@ def command(
         for paths, what in (
             (report.blobs, "blob"),
             (report.manifests, "manifest"),
+            (report.caches, "cached file"),
             (report.partials, "unfinished piece"),
         )
         if paths

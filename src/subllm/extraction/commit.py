@@ -23,6 +23,7 @@ from subllm.store.manifest import (
     TensorEntry,
 )
 from subllm.store.store import Store
+from subllm.store.tokenizers import open_tokenizer
 from subllm.weights.reader import WeightReader
 
 
@@ -87,6 +88,7 @@ def commit_model(
     )
     digest = store.put_manifest(manifest)
     store.set_ref(name, digest)
+    open_tokenizer(store, manifest)  # now, so that the first answer need not make its cache
     return digest, manifest
 
 

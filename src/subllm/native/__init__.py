@@ -1,6 +1,6 @@
 """The compiled core, `subllm._native`, and its GGUF decoder.
 
-The C++ sources lie beside this file; `bindings.cpp` alone knows Python.
+The C++ sources lie beside this file; `bindings/` alone knows Python.
 """
 
 from __future__ import annotations

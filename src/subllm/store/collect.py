@@ -2,9 +2,9 @@
 
 Who needs what:
 - a base's name: its manifest and the blobs of its files;
-- a model's name: its manifest, sidecar, own, shared and tokenizer blobs, and the
-  manifest of its base (provenance, licence) but not that base's weights. So a base may
-  be removed while models made from it go on working;
+- a model's name: its manifest, sidecar, own, shared and tokenizer blobs, the compact form
+  of its tokenizer, and the manifest of its base (provenance, licence) but not that base's
+  weights. So a base may be removed while models made from it go on working;
 - a live writer: what it pinned, and what a pinned manifest needs.
 """
 
@@ -32,6 +32,7 @@ class GcReport:
     freed: int  # bytes
     blobs: tuple[str, ...]
     manifests: tuple[str, ...]
+    caches: tuple[str, ...]  # forms of blobs that load faster
     partials: tuple[str, ...]  # unfinished downloads, extractions and temporary files
     spared: tuple[str, ...]  # needed by no name, but by a process that is writing now
 
@@ -54,6 +55,7 @@ def needs(store: Store, digest: str) -> set[Path]:
     paths.update(store.blobs.directory / blob for blob in blob_digests(manifest))
     if not isinstance(manifest, BaseManifest):
         paths.add(store.manifest_path(manifest.base.manifest))
+        paths.add(store.workspace.compact_tokenizer(manifest.blobs.tokenizer))
     return paths
 
 
@@ -65,7 +67,7 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
     """
     workspace = store.workspace
     if not workspace.locks.exists():
-        return GcReport(dry_run, 0, (), (), (), ())
+        return GcReport(dry_run, 0, (), (), (), (), ())
     # Where no lock can be taken, no writer of ours can start meanwhile.
     unlocked = dry_run and not os.access(workspace.locks, os.W_OK)
     with nullcontext() if unlocked else workspace.mutation(), disk_errors(workspace.root):
@@ -87,6 +89,7 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
         freed=freed,
         blobs=tuple(path for path in relative if path.startswith("blobs/")),
         manifests=tuple(path for path in relative if path.startswith("manifests/")),
+        caches=tuple(path for path in relative if path.startswith("cache/")),
         partials=tuple(workspace.relative(path) for path in unfinished),
         spared=tuple(workspace.relative(path) for path in spared),
     )
@@ -171,6 +174,7 @@ def _pinned(store: Store) -> tuple[set[Path], list[Path]]:
 def _objects(store: Store) -> Iterable[Path]:
     yield from _entries(store.workspace.blobs)
     yield from _entries(store.workspace.manifests)
+    yield from _entries(store.workspace.cache)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -6,6 +6,7 @@
     manifests/   sha256-....json, and sha256-....run.json beside it
     locks/       lock files, and the pins of live writers
     partial/     everything unfinished
+    cache/       forms of blobs that load faster; made again where they are missing
 
 Opening reads only the version; nothing is created before the first write, so an empty
 or read-only store can be listed.
@@ -39,6 +40,7 @@ class Workspace:
         self.manifests = self.root / "manifests"
         self.locks = self.root / "locks"
         self.partials = self.root / "partial"
+        self.cache = self.root / "cache"
         self.refs = self.root / "refs"
         self._version = self.root / "version"
         self._prepared = False
@@ -162,6 +164,10 @@ class Workspace:
             self._handed_out.add(self.relative(path))
             self.pin(path)
         return path
+
+    def compact_tokenizer(self, digest: str) -> Path:
+        """Where the compact form of a tokenizer's blob lies, if it was made."""
+        return self.cache / f"{digest}.tokenizer"
 
     def relative(self, path: Path) -> str:
         """How pins and reports name a path: relative to the root, with slashes."""

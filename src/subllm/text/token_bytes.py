@@ -18,6 +18,11 @@ def byte_alphabet() -> dict[str, int]:
     return table
 
 
+def is_byte_token(token: str) -> bool:
+    """Whether it is spelt as SentencePiece spells a single byte, such as <0x0A>."""
+    return _BYTE_TOKEN.fullmatch(token) is not None
+
+
 def bytes_of_token(token: str, *, byte_level: bool) -> bytes:
     """Bytes of an ordinary (not an added) token.
 

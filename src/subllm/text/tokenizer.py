@@ -7,15 +7,13 @@ loads without parsing the vocabulary in Python.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import tokenizers
-
 from subllm.errors import WeightsError
+from subllm.text.coder import Coder, LibraryCoder
 from subllm.text.token_bytes import bytes_of_token
-from subllm.text.tokenizer_files import TokenizerFacts, read_facts, without_prefix
+from subllm.text.tokenizer_files import TokenizerFacts, read_facts
 
 BUNDLE_FORMAT = 1
 
@@ -23,14 +21,11 @@ BUNDLE_FORMAT = 1
 class Tokenizer:
     """Thread-safe: nothing changes after construction."""
 
-    def __init__(self, definition: str, facts: TokenizerFacts) -> None:
-        """`definition` is the text of a `tokenizer.json`."""
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # the library raises bare Exception
-            raise WeightsError(f"the tokenizer is malformed ({error}); fetch it again") from error
+    def __init__(self, coder: Coder, facts: TokenizerFacts, definition: Callable[[], str]) -> None:
+        """`definition` gives the text of the `tokenizer.json` behind `coder`."""
+        self.coder = coder
+        self.facts = facts
         self._definition = definition
-        self._facts = facts
         self._special = frozenset(facts.special_ids)
         self._markers = facts.marker_pattern()
 
@@ -41,7 +36,7 @@ class Tokenizer:
         Raises WeightsError for missing or malformed files.
         """
         facts = read_facts(files)
-        return cls(files["tokenizer.json"].decode(), facts)
+        return cls.from_definition(files["tokenizer.json"].decode(), facts)
 
     @classmethod
     def from_bundle(cls, bundle: bytes) -> Tokenizer:
@@ -56,14 +51,19 @@ class Tokenizer:
             definition, facts = data["tokenizer"], TokenizerFacts.from_dict(data["facts"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise WeightsError("a tokenizer bundle is malformed; run 'subllm verify'") from error
-        return cls(definition, facts)
+        return cls.from_definition(definition, facts)
+
+    @classmethod
+    def from_definition(cls, definition: str, facts: TokenizerFacts) -> Tokenizer:
+        """From the text of a `tokenizer.json`. Raises WeightsError when malformed."""
+        return cls(LibraryCoder(definition), facts, lambda: definition)
 
     def to_bundle(self) -> bytes:
         """One JSON document, the same bytes for the same tokenizer."""
         data: dict[str, Any] = {
             "format": BUNDLE_FORMAT,
-            "facts": self._facts.to_dict(),
-            "tokenizer": self._definition,
+            "facts": self.facts.to_dict(),
+            "tokenizer": self._definition(),
         }
         return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -73,8 +73,7 @@ class Tokenizer:
         bos  whether to put the bos token first; None does as the model was trained,
              unless the text starts with it already
         """
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return self._with_bos(ids, bos)
+        return self._with_bos(self.coder.encode(text), bos)
 
     def encode_plain(
         self, text: str, *, bos: bool | None = False, goes_on: bool = False
@@ -97,39 +96,39 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Bytes that are not UTF-8 become U+FFFD."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        return self.coder.decode(ids, skip_special)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to a text; empty for ids that have no token."""
-        text = self._tokenizer.id_to_token(token_id)
+        text = self.coder.text_of(token_id)
         if text is None:
             return b""
-        if token_id in self._added_ids:
+        if token_id in self.coder.added_ids:
             return text.encode()
-        return bytes_of_token(text, byte_level=self._facts.byte_level)
+        return bytes_of_token(text, byte_level=self.facts.byte_level)
 
     def id_of(self, token: str) -> int | None:
         """The id of a token by its text ("<|im_end|>"), None if there is none."""
-        return self._tokenizer.token_to_id(token)
+        return self.coder.id_of(token)
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Every token that ends a generation."""
-        return self._facts.eos_ids
+        return self.facts.eos_ids
 
     @property
     def bos_id(self) -> int | None:
-        return self._facts.bos_id
+        return self.facts.bos_id
 
     @property
     def adds_bos(self) -> bool:
         """Whether the model expects its bos token before every text."""
-        return self._facts.add_bos
+        return self.facts.add_bos
 
     @property
     def vocab_size(self) -> int:
         """One more than the highest id that stands for a token."""
-        return self._facts.vocab_size
+        return self.facts.vocab_size
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -138,46 +137,35 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        return self._facts.chat_template
+        return self.facts.chat_template
 
     @property
     def bos_token(self) -> str:
         """Text of the bos token, empty if there is none (chat templates want it)."""
-        return self._text_of(self._facts.bos_id)
+        return self._text_of(self.facts.bos_id)
 
     @property
     def eos_token(self) -> str:
         """Text of the main eos token, empty if there is none."""
-        return self._text_of(self._facts.eos_ids[0] if self._facts.eos_ids else None)
+        return self._text_of(self.facts.eos_ids[0] if self.facts.eos_ids else None)
 
     def _text_of(self, token_id: int | None) -> str:
-        return "" if token_id is None else (self._tokenizer.id_to_token(token_id) or "")
-
-    @cached_property
-    def _added_ids(self) -> frozenset[int]:
-        return frozenset(self._tokenizer.get_added_tokens_decoder())
+        return "" if token_id is None else (self.coder.text_of(token_id) or "")
 
     def _with_bos(self, ids: list[int], bos: bool | None) -> list[int]:
-        bos_id = self._facts.bos_id
+        bos_id = self.facts.bos_id
         if bos_id is None or bos is False:
             return ids
-        if bos is None and (not self._facts.add_bos or ids[:1] == [bos_id]):
+        if bos is None and (not self.facts.add_bos or ids[:1] == [bos_id]):
             return ids
         return [bos_id, *ids]
 
     def _encode_pieces(self, pieces: Iterable[str], goes_on: bool = False) -> list[int]:
         ids: list[int] = []
         for number, piece in enumerate(pieces):
-            encoder = self._continuing if number or goes_on else self._tokenizer
-            ids += encoder.encode(piece, add_special_tokens=False).ids
+            coder = self.coder.continuing if number or goes_on else self.coder
+            ids += coder.encode(piece)
         return ids
-
-    @cached_property
-    def _continuing(self) -> tokenizers.Tokenizer:
-        """For text that goes on after other text: without the space that SentencePiece
-        puts before a text. Made when it is first needed, as that takes a second."""
-        definition = without_prefix(self._definition)
-        return tokenizers.Tokenizer.from_str(definition) if definition else self._tokenizer
 
     def _cut_markers(self, text: str) -> Iterable[str]:
         pending = [text]

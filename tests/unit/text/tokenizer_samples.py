@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
 import tokenizers
+from tokenizers import normalizers, pre_tokenizers
+from transformers import Qwen2Tokenizer
 
 from subllm.text.tokenizer import Tokenizer
 from subllm.weights.gguf_file import GgufFile
@@ -66,3 +69,71 @@ def from_gguf(path: Path, metadata: dict[str, Any]) -> Tokenizer:
     writer.write_kv_data_to_file()
     writer.close()
     return Tokenizer.from_files(tokenizer_files(GgufFile(path)))
+
+
+def _qwen2() -> pre_tokenizers.PreTokenizer:
+    """transformers' own."""
+    made = Qwen2Tokenizer(vocab={"<|endoftext|>": 0}, merges=[])
+    return made.backend_tokenizer.pre_tokenizer
+
+
+PRE = {
+    "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "smollm": lambda: pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    ),
+    "qwen2": _qwen2,
+}
+
+
+def byte_level(path: Path, pre: str, **more: Any) -> tuple[tokenizers.Tokenizer, Tokenizer]:
+    """(oracle, ours) of one trained byte-level vocabulary with a hole and padding."""
+    oracle = train(
+        PRE[pre](), normalizers.NFC() if pre == "qwen2" else None,
+        pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    model = json.loads(oracle.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get) + [text for text, _ in SPECIALS]
+    kinds = [1] * len(model["vocab"]) + [kind for _, kind in SPECIALS]
+    ours = from_gguf(
+        path,
+        {
+            "model": "gpt2",
+            "pre": pre,
+            "tokens": [*tokens, "[PAD0]", "[PAD1]"],
+            "token_type": [*kinds, UNUSED, UNUSED],
+            "merges": [" ".join(pair) for pair in model["merges"]],
+            "eos_token_id": tokens.index("<|end|>"),
+            **more,
+        },
+    )
+    return oracle, ours
+
+
+def pieces(path: Path, prefix: bool, **more: Any) -> tuple[dict[str, int], list[float], Tokenizer]:
+    """A SentencePiece vocabulary: bytes, trained pieces with falling scores."""
+    trained = train(
+        pre_tokenizers.Metaspace(prepend_scheme="never"), None, ["\u2581"], byte_fallback=True
+    )
+    vocab = trained.get_vocab(with_added_tokens=False)
+    learnt = sorted(vocab, key=vocab.get)  # type: ignore[arg-type]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *learnt]
+    tokens += [text for text, _ in SPECIALS]
+    kinds = [2, CONTROL, CONTROL, *[BYTE] * 256, *[1] * len(learnt), *(k for _, k in SPECIALS)]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(learnt))] + [0.0, 0.0]
+    ours = from_gguf(
+        path,
+        {
+            "model": "llama",
+            "tokens": tokens,
+            "token_type": kinds,
+            "scores": scores,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "unknown_token_id": 0,
+            "add_space_prefix": prefix,
+            **more,
+        },
+    )
+    ids = {t: i for i, t in enumerate(tokens) if kinds[i] in (1, BYTE)}
+    return ids, scores, ours

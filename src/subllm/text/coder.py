@@ -1,0 +1,81 @@
+"""Text to token ids and back: what a vocabulary does, whatever holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+import tokenizers
+
+from subllm.errors import WeightsError
+from subllm.text.tokenizer_files import without_prefix
+
+
+class Coder(Protocol):
+    """Thread-safe."""
+
+    def encode(self, text: str) -> list[int]:
+        """Special tokens written in the text are recognised; none is added."""
+        ...
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        """Ids that have no token add nothing; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def text_of(self, token_id: int) -> str | None:
+        """How the vocabulary spells a token."""
+        ...
+
+    def id_of(self, token: str) -> int | None: ...
+
+    @property
+    def added_ids(self) -> frozenset[int]:
+        """Tokens that are matched in a text before the vocabulary is asked."""
+        ...
+
+    @property
+    def continuing(self) -> Coder:
+        """For text that goes on after other text: without the space that SentencePiece puts
+        before a text."""
+        ...
+
+
+class LibraryCoder:
+    """The `tokenizers` library's. Reading a vocabulary of 150,000 tokens takes it 0.25 s,
+    in which no other thread runs, and 65 MB."""
+
+    def __init__(self, definition: str) -> None:
+        """`definition` is the text of a `tokenizer.json`. Raises WeightsError."""
+        self.definition = definition
+        self.tokenizer = read_definition(definition)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def text_of(self, token_id: int) -> str | None:
+        return self.tokenizer.id_to_token(token_id)
+
+    def id_of(self, token: str) -> int | None:
+        return self.tokenizer.token_to_id(token)
+
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.get_added_tokens_decoder())
+
+    @cached_property
+    def continuing(self) -> LibraryCoder:
+        definition = without_prefix(self.definition)
+        return LibraryCoder(definition) if definition else self
+
+
+def read_definition(definition: str) -> tokenizers.Tokenizer:
+    """Raises WeightsError when it is malformed."""
+    try:
+        return tokenizers.Tokenizer.from_str(definition)
+    except Exception as error:  # the library raises bare Exception
+        raise WeightsError(f"the tokenizer is malformed ({error}); fetch it again") from error
