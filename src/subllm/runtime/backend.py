@@ -76,6 +76,10 @@ class Backend(Protocol):
     @property
     def kv_bytes_per_token(self) -> int: ...
 
+    @property
+    def kv_shares(self) -> bool:
+        """Whether a fork and its source share full blocks until one writes to them."""
+
     def kv_open(self) -> int:
         """An empty KV slab; returns its handle. It grows as steps write to it."""
 

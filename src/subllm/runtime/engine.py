@@ -8,8 +8,8 @@ from collections.abc import Sequence as Listed
 import numpy as np
 
 from subllm.errors import ContextLengthError, EngineBusyError, EngineError, LogitsError
-from subllm.runtime.backend import Backend, Chunk
-from subllm.runtime.kv_cache import KvCache
+from subllm.runtime.backend import KV_BLOCK, Backend, Chunk
+from subllm.runtime.kv_cache import KvCache, blocks
 from subllm.runtime.output import CompletionText
 from subllm.runtime.request import Request, SamplingParams, TokenEvent, TokenLogprob
 from subllm.runtime.sampler import check_params
@@ -31,14 +31,15 @@ class LocalEngine:
         stop_tokens: Iterable[str] = (),
         max_batch: int = 8,
         queue_limit: int = 64,
-        kv_tokens: int | None = None,
+        kv_tokens: int = 0,
+        kv_bytes: int | None = None,
         prefill_chunk: int = 512,
         keep_prefixes: int = 4,
     ) -> None:
         """stop_tokens    texts of special tokens that end a completion, beside EOS
         max_batch      requests that run at once; `queue_limit` more may wait
-        kv_tokens      KV memory, in tokens, of all requests together (at least, and by
-                       default, one context)
+        kv_tokens      KV memory, in tokens, of all requests together; one context at least
+        kv_bytes       the same in bytes, where it is known; see `kv_budget`
         keep_prefixes  finished requests whose KV memory is kept for reuse
         """
         self._name = name
@@ -52,7 +53,9 @@ class LocalEngine:
             token = tokenizer.id_of(text)
             if token is not None:
                 self._stop_ids[token] = text
-        self._kv = KvCache(backend, max(context_length, kv_tokens or 0), keep_prefixes)
+        self._kv = KvCache(backend, self._kv_room(max(context_length, kv_tokens)), keep_prefixes)
+        if kv_bytes is not None:
+            self.kv_budget = kv_bytes
         self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
         self._sequences: dict[str, Sequence] = {}
         self._events: list[TokenEvent] = []  # of requests that ended between two steps
@@ -73,6 +76,16 @@ class LocalEngine:
     def held_kv_tokens(self) -> int:
         """KV room taken by running requests, in tokens."""
         return self._kv.held_tokens
+
+    @property
+    def kv_budget(self) -> int:
+        """KV memory, in bytes, of all requests together, shared blocks counted once. A value
+        too small for one context counts as that: any request that is accepted can run."""
+        return self._kv.budget
+
+    @kv_budget.setter
+    def kv_budget(self, value: int) -> None:
+        self._kv.budget = max(value, self._kv_room(self._context_length))
 
     def add(self, request: Request) -> None:
         """Raises ContextLengthError, EngineBusyError, UsageError for a parameter out of
@@ -102,10 +115,10 @@ class LocalEngine:
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
-    def step(self) -> list[TokenEvent]:
+    def step(self, allowance: int | None = None) -> list[TokenEvent]:
         """One forward pass at most; see the protocol."""
         events, self._events = self._events, []
-        work = self._scheduler.plan()
+        work = self._scheduler.plan(allowance)
         if not work:
             return events
         choices = self._backend.step([_chunk(item) for item in work])
@@ -180,6 +193,10 @@ class LocalEngine:
         self._events.clear()
         self._kv.clear()
         self._backend.close()
+
+    def _kv_room(self, tokens: int) -> int:
+        """Bytes of the blocks that hold so many tokens."""
+        return blocks(tokens) * KV_BLOCK * self._backend.kv_bytes_per_token
 
     def _score_at(
         self,

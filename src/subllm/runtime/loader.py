@@ -63,7 +63,8 @@ def load_engine(
     context_length: int | None = None,
     max_batch: int = 8,
     queue_limit: int = 64,
-    kv_tokens: int | None = None,
+    kv_tokens: int = 0,
+    kv_bytes: int | None = None,
     kv_type: KvTypeName = "bfloat16",
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
 ) -> LocalEngine:
@@ -102,6 +103,7 @@ def load_engine(
         max_batch=max_batch,
         queue_limit=queue_limit,
         kv_tokens=kv_tokens,
+        kv_bytes=kv_bytes,
     )
 
 

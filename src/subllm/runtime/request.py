@@ -84,10 +84,15 @@ class Engine(Protocol):
     """Many requests on one loaded model. One thread calls it; nothing here blocks
     longer than one forward step.
 
+    kv_budget  KV memory, in bytes, of all requests together; room for one context is
+           always granted. May be changed between steps: kept prefixes give way at once,
+           running requests as they grow
+
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
     step   one scheduling step: prefill a chunk or decode one token of every running
-           request; returns what happened, empty when there is no work. A request that
+           request, `allowance` tokens in all at most (None: as many as the engine is made
+           for); returns what happened, empty when there is no work. A request that
            fails ends with an event of finish_reason "error"; the others go on. What is
            raised is a failure of the whole engine
     abort  frees the request at once; a last event with finish_reason "abort" follows
@@ -109,9 +114,15 @@ class Engine(Protocol):
     @property
     def resident_bytes(self) -> int: ...
 
+    @property
+    def kv_budget(self) -> int: ...
+
+    @kv_budget.setter
+    def kv_budget(self, value: int) -> None: ...
+
     def add(self, request: Request) -> None: ...
 
-    def step(self) -> list[TokenEvent]: ...
+    def step(self, allowance: int | None = None) -> list[TokenEvent]: ...
 
     def abort(self, request_id: str) -> None: ...
 

@@ -37,6 +37,7 @@ class Scheduler:
         self._prefill_chunk = prefill_chunk
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -44,17 +45,39 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def plan(self) -> list[Work]:
-        """The work of one step; empty only when there is none."""
-        decoding = any(sequence.pending == 1 for sequence in self.running)
+    def plan(self, allowance: int | None = None) -> list[Work]:
+        """The work of one step, `allowance` tokens at most; empty only when there is none.
+
+        Where the allowance is not enough for all, prompts have a quarter of it (one token at
+        least), and those decode whose last turn is longest ago.
+        """
+        work = self._plan(allowance, prompts_first=True)
+        if not work and allowance is not None:  # no prompt could use its part
+            work = self._plan(allowance, prompts_first=False)
+        return work
+
+    def _plan(self, allowance: int | None, *, prompts_first: bool) -> list[Work]:
+        decoding = [sequence for sequence in self.running if sequence.pending == 1]
         room = max(1, self._prefill_chunk // 4) if decoding else self._prefill_chunk
+        if allowance is not None:
+            prompts = len(decoding) < len(self.running) or (
+                self.waiting and len(self.running) < self._max_batch
+            )
+            least = max(1, allowance // 4) if prompts and prompts_first else 0
+            decoding.sort(key=lambda sequence: sequence.turn)
+            del decoding[max(0, allowance - least) :]
+            room = min(room, allowance - len(decoding))
+        self._turn += 1
         work = []
         for sequence in list(self.running):
             if sequence.kv is None:  # gave way to an older one a moment ago
                 continue
             decode = sequence.pending == 1
+            if decode and sequence not in decoding:
+                continue
             count = 1 if decode else min(sequence.pending, room)
             if count and self._secure(sequence):
+                sequence.turn = self._turn
                 work.append(Work(sequence, count))
                 room -= 0 if decode else count
         while self.waiting and len(self.running) < self._max_batch and room > 0:
@@ -63,6 +86,7 @@ class Scheduler:
                 break
             count = min(sequence.pending, room)
             room -= count
+            sequence.turn = self._turn
             work.append(Work(sequence, count))
         return work
 

@@ -26,6 +26,7 @@ class Sequence:
         self.prompt_length = len(request.prompt)
         self.kv: int | None = None
         self.computed = 0
+        self.turn = 0  # of the scheduler, when it ran last
         self.cached = 0  # prompt tokens taken from an earlier request, at first admission
         self._stop_ids = stop_ids
         self._text = text

@@ -41,6 +41,8 @@ def create_app(
         max_bytes=config.max_bytes,
         max_open=config.max_queue + config.max_batch * config.max_engines,
         estimate=models.size_of,
+        kv_bytes=config.kv_bytes,
+        step_tokens=config.step_tokens,
     )
 
     @contextlib.asynccontextmanager

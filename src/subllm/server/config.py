@@ -31,6 +31,9 @@ class ServerConfig:
     `max_engines` and `max_bytes` bound the loaded sub-models (least recently used go
     first); a single one over `max_bytes` still loads, alone. Each runs `max_batch`
     completions at once; `max_queue` more may wait before the answer is 429.
+    `kv_bytes` of KV memory are shared evenly by the loaded sub-models (each may hold one
+    context in any case; None: just that). A step of one runs at most `step_tokens` tokens
+    (None: what the engine is made for).
     `context_length` bounds prompt and completion in tokens; see `served_context`.
     """
 
@@ -43,6 +46,8 @@ class ServerConfig:
     max_bytes: int | None = None
     max_batch: int = 8
     max_queue: int = 64
+    kv_bytes: int | None = None
+    step_tokens: int | None = None
     context_length: int | None = None
     completion_max_tokens: int = 256
     chat_max_tokens: int = 1024
@@ -53,9 +58,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535; choose another")
-        for name in ("max_engines", "max_batch", "max_queue"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} {getattr(self, name)} is too low; use 1 or more")
+        for name in ("max_engines", "max_batch", "max_queue", "step_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} {value} is too low; use 1 or more")
         if self.api_key is not None and not self.api_key.strip():
             raise SettingsError("the API key is empty; set a real one or none")
         if self.api_key is None and not is_loopback(self.host):

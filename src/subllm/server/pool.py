@@ -33,15 +33,21 @@ class Slot:
 class EnginePool:
     """At most `max_engines` engines and, when several are loaded, `max_bytes` bytes.
 
-    `estimate` tells the bytes of a model before it is loaded.
+    `estimate` tells the bytes of a model before it is loaded. `kv_bytes` of KV memory are
+    shared evenly by the engines that are loaded; None leaves each what it was made with.
     """
 
     def __init__(
-        self, max_engines: int, max_bytes: int | None, estimate: Callable[[ModelRef], int]
+        self,
+        max_engines: int,
+        max_bytes: int | None,
+        estimate: Callable[[ModelRef], int],
+        kv_bytes: int | None = None,
     ) -> None:
         self._max_engines = max_engines
         self._max_bytes = max_bytes
         self._estimate = estimate
+        self._kv_bytes = kv_bytes
         self._slots: dict[str, Slot] = {}  # by name, in order of use
 
     def slots(self) -> list[Slot]:
@@ -60,6 +66,7 @@ class EnginePool:
         # The estimate may have been low: idle neighbours make room afterwards.
         while self._over(0, 0) and (victim := self._first_idle(but=slot)):
             self.close(victim)
+        self._share_kv()
         return slot
 
     def make_room(self, ref: ModelRef) -> Slot | None:
@@ -87,6 +94,12 @@ class EnginePool:
         self._slots.pop(slot.ref.name, None)
         with contextlib.suppress(Exception):
             slot.engine.close()
+        self._share_kv()
+
+    def _share_kv(self) -> None:
+        if self._kv_bytes is not None:
+            for slot in self._slots.values():
+                slot.engine.kv_budget = self._kv_bytes // len(self._slots)
 
     def _first_idle(self, but: Slot | None = None) -> Slot | None:
         return next((s for s in self._slots.values() if s.idle and s is not but), None)

@@ -54,10 +54,16 @@ class EngineWorker:
         max_bytes: int | None = None,
         max_open: int = 256,
         estimate: Callable[[ModelRef], int] = lambda ref: 0,
+        kv_bytes: int | None = None,
+        step_tokens: int | None = None,
     ) -> None:
+        """kv_bytes     KV memory that the loaded engines share; see `EnginePool`
+        step_tokens  allowance of every step of an engine
+        """
         self._load = load
+        self._step_tokens = step_tokens
         self._max_open = max_open
-        self._pool = EnginePool(max_engines, max_bytes, estimate)
+        self._pool = EnginePool(max_engines, max_bytes, estimate, kv_bytes)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
         self._loaded: tuple[LoadedModel, ...] = ()
@@ -235,7 +241,7 @@ class EngineWorker:
     def _advance(self, slot: Slot) -> None:
         """One step of one engine, then at most one score: engines take turns."""
         try:
-            events = slot.engine.step() if slot.engine.has_work() else []
+            events = slot.engine.step(self._step_tokens) if slot.engine.has_work() else []
             for event in events:
                 job = slot.jobs.get(event.request_id)
                 if job is None:

@@ -205,6 +205,41 @@ def test_a_batch_changes_nothing() -> None:
                 assert [t for t, _ in a.top] == [t for t, _ in b.top]
 
 
+@pytest.mark.parametrize("allowance", [1, 3, 20])
+def test_an_allowance_costs_steps_only(allowance: int) -> None:
+    requests = [
+        Request(f"{i}", prompt_of(i, 5 + 30 * i), SamplingParams(max_tokens=8, ignore_eos=True))
+        for i in range(4)
+    ]
+    texts = []
+    for limit in (None, allowance):
+        engine = make_engine(max_batch=3)
+        for request in requests:
+            engine.add(request)
+        events: dict[str, list[TokenEvent]] = {}
+        while engine.has_work():
+            for event in engine.step(limit):
+                events.setdefault(event.request_id, []).append(event)
+        texts.append({key: tokens_of(found) for key, found in events.items()})
+    assert texts[0] == texts[1]
+
+
+def test_the_kv_budget_is_in_bytes_and_one_context_at_least() -> None:
+    token = make_engine()._backend.kv_bytes_per_token
+    assert make_engine().kv_budget == CONTEXT * token
+    assert make_engine(kv_tokens=1000).kv_budget == 1024 * token  # whole blocks
+    assert make_engine(kv_bytes=10**6).kv_budget == 10**6 // (KV_BLOCK * token) * KV_BLOCK * token
+    engine = make_engine(kv_bytes=2 * CONTEXT * token)
+    empty = engine.resident_bytes
+    for seed in range(4):
+        run(engine, prompt_of(seed, 100))
+    assert engine.resident_bytes - empty == 4 * 2 * KV_BLOCK * token  # kept for reuse
+    engine.kv_budget = 1
+    assert engine.kv_budget == CONTEXT * token
+    assert engine.resident_bytes - empty == CONTEXT * token
+    assert len(tokens_of(run(engine, prompt_of(9, 200), max_tokens=56))) == 56
+
+
 def test_seeds_reproduce() -> None:
     params = {"temperature": 1.2, "max_tokens": 20, "top_p": 0.95}
     one, two, other = (

@@ -140,13 +140,21 @@ class Engine:
             request = replace(request, params=params)
         self._engine.add(request)
 
-    def step(self) -> list[TokenEvent]:
+    @property
+    def kv_budget(self) -> int:
+        return self._engine.kv_budget
+
+    @kv_budget.setter
+    def kv_budget(self, value: int) -> None:
+        self._engine.kv_budget = value
+
+    def step(self, allowance: int | None = None) -> list[TokenEvent]:
         self.gate.wait(20)
         time.sleep(self.delay)
         self.steps += 1
         if self.fail is not None:
             raise self.fail
-        return self._engine.step()
+        return self._engine.step(allowance)
 
     def abort(self, request_id: str) -> None:
         if self.broken == "abort":

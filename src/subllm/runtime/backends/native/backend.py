@@ -121,6 +121,10 @@ class NativeBackend:
     def kv_bytes_per_token(self) -> int:
         return self._block_bytes // KV_BLOCK
 
+    @property
+    def kv_shares(self) -> bool:
+        return True
+
     def kv_open(self) -> int:
         with _refusals():
             return int(self._decoder.kv_open())

@@ -86,6 +86,10 @@ class TorchBackend:
         per_layer = 2 * self._spec.num_kv_heads * self._spec.head_dim
         return self._spec.num_layers * per_layer * self._dtype.itemsize
 
+    @property
+    def kv_shares(self) -> bool:
+        return False  # slabs are contiguous
+
     def kv_open(self) -> int:
         self._next_handle += 1
         self._slabs[self._next_handle] = KvSlab(self._spec, self._dtype, self._device)
