@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from subllm.errors import BenchmarkError, UnknownNameError
-from subllm.evaluation.domains import DOMAIN_TASKS
+from subllm.errors import BenchmarkError
 from subllm.evaluation.forms import FORMS, form_of, problem_of
 from subllm.evaluation.problems import Benchmark, Problem
 from subllm.progress import NullProgress, Progress
@@ -68,20 +67,13 @@ def load_benchmark(
 ) -> tuple[str, Benchmark]:
     """(what the task is called, its problems of `language`).
 
-    task   a form of `forms.FORMS` or a file, which then is the data
-    files  where the data is; of several, the one that has this language. Without them,
-           benchmarks of NAMED are fetched
-    Raises UnknownNameError for a task that is neither, else as `load_file`, `load_named`.
+    task   a form of `forms.FORMS`, or a file, which then is the data
+    files  where the data of a form is; of several, the one that has this language. Without
+           them, benchmarks of NAMED are fetched
+    Raises as `load_file`, `load_named`.
     """
     if task not in FORMS:
-        path = Path(task).expanduser()
-        if files or not path.is_file():
-            hint = (
-                f"tasks are {', '.join(FORMS)}, perplexity, agreement, csr, math, translation, or "
-                "a file of problems"
-            )
-            raise UnknownNameError("task", task, (*FORMS, *DOMAIN_TASKS), hint)
-        benchmark = load_file(path, language)
+        benchmark = load_file(Path(task).expanduser(), language)
         return benchmark.form, benchmark
     if not files:
         return task, load_named(task, language, offline=offline, progress=progress)

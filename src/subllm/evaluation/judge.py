@@ -10,7 +10,8 @@ from subllm.evaluation.generate import Answer, Ask
 from subllm.evaluation.problems import INFILL, Problem
 from subllm.evaluation.programs import program_of, stop_rule
 from subllm.evaluation.prompts import Form, Prompter
-from subllm.evaluation.records import RecordFile, Sample, Sampling
+from subllm.evaluation.record_file import RecordFile
+from subllm.evaluation.records import Sample, Sampling
 from subllm.evaluation.toolchains import Verdict
 from subllm.progress import Progress, bar
 from subllm.runtime.request import SamplingParams

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import PatternError, UsageError, WeightsError
-from subllm.progress import NullProgress, Progress
+from subllm.progress import NullProgress, Progress, bar
 from subllm.report.masks.records import ComparedModel, Comparison, ComparisonHeader, MatrixCounts
 from subllm.sparsity.layout import BITS, TILE_COLS, TILE_ROWS
 from subllm.sparsity.mask import Bits
@@ -124,8 +124,7 @@ def compare_models(
     rows: list[MatrixCounts] = []
     with ExitStack() as stack:
         files = [stack.enter_context(ModelFiles(store, model)) for model in models]
-        progress.start("compare", "comparing masks", len(matrices), "items")
-        try:
+        with bar(progress, "compare", "comparing masks", len(matrices), "items"):
             for matrix in matrices:
                 counts = count_overlap([mask_of(file, matrix) for file in files])
                 entries = [table[matrix.name] for table in tables]
@@ -144,8 +143,6 @@ def compare_models(
                     )
                 )
                 progress.advance("compare")
-        finally:
-            progress.finish("compare")
     base = models[0].base
     compared = tuple(
         _compared(store, name, model) for name, model in zip(names, models, strict=True)

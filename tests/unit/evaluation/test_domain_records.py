@@ -17,7 +17,8 @@ from subllm.evaluation.engines import Engines
 from subllm.evaluation.measures.table import load_measures
 from subllm.evaluation.meteor import NOTE, load_meteor
 from subllm.evaluation.options import TaskOptions
-from subllm.evaluation.records import Question, Result, Summary, read_records
+from subllm.evaluation.record_file import read_records
+from subllm.evaluation.records import Question, Result, Summary
 from subllm.progress import NullProgress
 from subllm.store.store import Store
 

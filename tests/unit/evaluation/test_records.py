@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from subllm.errors import LockedError, StoreError
+from subllm.evaluation.record_file import RecordFile, read_records
 from subllm.evaluation.records import (
     Canonical,
     DataFacts,
     ModelFacts,
-    RecordFile,
     RunHeader,
     Sample,
     Sampling,
     Summary,
-    read_records,
 )
 from subllm.store.manifest import sha256_of
 

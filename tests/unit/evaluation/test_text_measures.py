@@ -20,7 +20,8 @@ from subllm.evaluation.held_out import held_out
 from subllm.evaluation.measures.agreement import Agreement
 from subllm.evaluation.measures.perplexity import Perplexity
 from subllm.evaluation.measures.text import HeldOutText, TextMeasure
-from subllm.evaluation.records import Compared, Result, ScoredText, Summary, read_records
+from subllm.evaluation.record_file import read_records
+from subllm.evaluation.records import Compared, Result, ScoredText, Summary
 from subllm.progress import NullProgress
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Engine

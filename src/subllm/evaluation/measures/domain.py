@@ -20,7 +20,8 @@ from subllm.evaluation.lm_eval.rows import TaskRows, load_rows
 from subllm.evaluation.measures.measure import COMPLETION, LETTERS_PER_TOKEN, Load, Measure
 from subllm.evaluation.meteor import NOTE, WITHOUT_SYNONYMS, Meteor, load_meteor
 from subllm.evaluation.options import TaskOptions
-from subllm.evaluation.records import DataFacts, Question, RecordFile, Result, Sampling, Summary
+from subllm.evaluation.record_file import RecordFile
+from subllm.evaluation.records import DataFacts, Question, Result, Sampling, Summary
 from subllm.report.study.records import Score
 from subllm.store.manifest import canonical_json
 from subllm.store.store import Store

@@ -22,7 +22,8 @@ from subllm.evaluation.measures.measure import COMPLETION, LETTERS_PER_TOKEN, Lo
 from subllm.evaluation.options import TaskOptions
 from subllm.evaluation.problems import Benchmark
 from subllm.evaluation.prompts import Prompter, choose_form
-from subllm.evaluation.records import Canonical, DataFacts, RecordFile, Result, Sample
+from subllm.evaluation.record_file import RecordFile
+from subllm.evaluation.records import Canonical, DataFacts, Result, Sample
 from subllm.evaluation.toolchains import Verdict
 from subllm.machine import usable_cores
 from subllm.report.study.records import Score
@@ -39,8 +40,8 @@ def load_programs(
 ) -> list[Measure]:
     """A code benchmark in each language asked for, or else in each that the data has.
 
-    Raises UnknownNameError for a task that is not known, UsageError for samples that cannot
-    give the k, BenchmarkError for data that is missing or does not fit, AcquireError.
+    Raises UsageError for samples that cannot give the k, BenchmarkError for data that is
+    missing or does not fit, TableError, AcquireError.
     """
     options.check_samples()
     files = (options.own[task],) if task in options.own else options.files

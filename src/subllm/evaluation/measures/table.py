@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+from subllm.errors import UnknownNameError
 from subllm.evaluation.bench import Bench, TextSide
 from subllm.evaluation.domains import DOMAIN_TASKS, tasks_of
+from subllm.evaluation.forms import FORMS
 from subllm.evaluation.held_out import LENGTH, SEQUENCES
 from subllm.evaluation.measures.agreement import PROMPT_TOKENS, PROMPTS, Agreement
 from subllm.evaluation.measures.domain import load_questions
@@ -37,7 +40,14 @@ def load_measures(
     Raises UnknownNameError for a task that is not known, BenchmarkError and its kin for data
     that is missing or does not fit, AcquireError for data that cannot be fetched.
     """
-    return MEASURES.get(task, load_programs)(task, options, bench, texts)
+    load = MEASURES.get(task)
+    if load is None:
+        if task not in FORMS and (options.files or not Path(task).expanduser().is_file()):
+            told = [*FORMS, *(name for name in MEASURES if name not in DOMAIN_TASKS)]
+            hint = f"tasks are {', '.join(told)}, or a file of problems"
+            raise UnknownNameError("task", task, (*FORMS, *MEASURES), hint)
+        load = load_programs
+    return load(task, options, bench, texts)
 
 
 def reads_problems(task: str) -> bool:

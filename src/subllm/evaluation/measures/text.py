@@ -17,7 +17,8 @@ from subllm.evaluation.bench import Bench, TextSide
 from subllm.evaluation.held_out import held_out
 from subllm.evaluation.measures.measure import Load, Measure
 from subllm.evaluation.options import TaskOptions
-from subllm.evaluation.records import Compared, DataFacts, RecordFile, Result, ScoredText
+from subllm.evaluation.record_file import RecordFile
+from subllm.evaluation.records import Compared, DataFacts, Result, ScoredText
 from subllm.report.study.records import Score
 from subllm.routing.languages import LANGUAGES
 from subllm.store.store import Store

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from subllm.progress import NullProgress, Progress
+from subllm.progress import NullProgress, Progress, bar
 from subllm.report.files import write_file
 from subllm.report.masks.overlay import overlay_page
 from subllm.report.masks.pictures import layers_picture, models_picture, types_picture
@@ -51,8 +51,7 @@ def write_report(
         "masks.md": markdown(comparison),
         "masks.csv": tidy_table(comparison).csv(),
     }
-    progress.start("report", "drawing", len(PICTURES) + bool(windows), "items")
-    try:
+    with bar(progress, "report", "drawing", len(PICTURES) + bool(windows), "items"):
         for name, draw in PICTURES.items():
             files[name] = draw(comparison)
             progress.advance("report")
@@ -61,8 +60,6 @@ def write_report(
             files["overlay.jsonl"] = to_lines(windows)
             files["overlay.html"] = overlay_page(windows, comparison.labels, title)
             progress.advance("report")
-    finally:
-        progress.finish("report")
     return [write_file(directory / name, content) for name, content in files.items()]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from subllm.errors import UsageError
-from subllm.progress import NullProgress, Progress
+from subllm.progress import NullProgress, Progress, bar
 from subllm.report.files import write_file
 from subllm.report.masks import report as mask_report
 from subllm.report.masks.records import Comparison, read_comparison
@@ -73,15 +73,12 @@ def write_study(study: Study, directory: Path, progress: Progress | None = None)
         "table3.csv": score_tables.table_iii(study).csv(),
         "table4.csv": csv_tables.table_iv(study).csv(),
     }
-    progress.start("pictures", "drawing", len(PICTURES), "items")
-    try:
+    with bar(progress, "pictures", "drawing", len(PICTURES), "items"):
         for name, draw in PICTURES.items():
             picture = draw(study)
             if picture is not None:
                 files[name] = picture
             progress.advance("pictures")
-    finally:
-        progress.finish("pictures")
     files["study.md"] = page(study, comparisons, files)
     for name in PICTURES:
         if name not in files:
