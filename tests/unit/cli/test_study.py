@@ -26,7 +26,7 @@ from subllm.store.collect import remove
 from subllm.store.store import Store
 
 from .samples import Ran
-from .tiny_store import BASE
+from .tiny_store import BASE, write_checkpoint
 
 Command = Callable[..., Ran]
 SMALL = ("--sequences", "4", "--seq-len", "64", "--max-tokens", "12", "--batch", "4")
@@ -270,6 +270,21 @@ def test_perplexity_agreement_and_a_domain(tiny: Store, study: Command, tmp_path
     assert str(tmp_path) not in page
     assert "--data perplexity=own.jsonl --data agreement=own.jsonl --data math=math" in page
     assert "prompts a column" in page
+
+
+def test_a_base_of_ones_own(tiny: Store, subllm: Command, tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "My-Coder-2M-Instruct", seed=1)
+    text = tmp_path / "own.jsonl"
+    text.write_text(json.dumps({"text": "some text to measure on, " * 120}) + "\n")
+    ran = subllm(
+        *("study", "--base", str(base), "--calibration", "general", "--methods", "magnitude"),
+        *("--tasks", "perplexity", "--language", "python", "--data", f"perplexity={text}"),
+        *("--out", str(tmp_path / "out"), "--json"),
+    )
+    assert ran.status == 0, ran.err
+    names = {cell["model"]["name"] for cell in ran.json["cells"]}
+    assert names == {"my-coder:2m-dense", "my-coder:2m-general-magnitude_8_16"}
+    assert str(tmp_path) not in (tmp_path / "out" / "study.md").read_text()
 
 
 def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> None:
