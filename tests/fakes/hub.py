@@ -21,9 +21,10 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+from .server import FakeHandler, FakeServer
 
 RepoType = Literal["model", "dataset"]
 LFS_SUFFIXES = (".safetensors", ".gguf", ".parquet", ".gz", ".jsonl", ".bin")
@@ -95,7 +96,7 @@ class Repo:
         return self.branches.get(revision) or (revision if revision in self.commits else None)
 
 
-class FakeHub:
+class FakeHub(FakeServer):
     """Serves while the context lasts. All switches may be changed between requests.
 
     silent   connections are accepted and never answered
@@ -105,42 +106,24 @@ class FakeHub:
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.faults: dict[str, Fault] = {}
         self.requests: list[Request] = []
         self.silent = False
         self.delay = 0.0
         self.status: int | None = None
-        self._released = threading.Event()
-        self._holding = threading.Event()
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def url(self) -> str:
         """The endpoint, as for HF_ENDPOINT."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self.origin
 
     @property
     def storage_url(self) -> str:
         """Where large files lie: another host for whoever follows the redirect."""
-        return f"http://localhost:{self._server.server_port}"
+        return f"http://localhost:{self.port}"
 
     def add_repo(
         self,
@@ -160,15 +143,7 @@ class FakeHub:
         with self._lock:
             return sum(r.sent for r in self.requests if unquote(r.path).endswith("/" + name))
 
-    def wait_holding(self, timeout: float = 120.0) -> None:
-        """Returns when an answer has reached its `hold_after`."""
-        assert self._holding.wait(timeout), "no answer was held"
-
-    def release(self) -> None:
-        """Let held and silent answers go on."""
-        self._released.set()
-
-    def _record(self, request: Request) -> None:
+    def record(self, request: Request) -> None:
         with self._lock:
             self.requests.append(request)
 
@@ -189,45 +164,30 @@ _LARGE = re.compile(
 )
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: FakeHub
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(FakeHandler[FakeHub]):
     _sent = 0
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _answer(self) -> None:
-        hub = self.hub
-        if hub.silent:
+    def answer(self) -> None:
+        self._sent = 0
+        if self.fake.silent:
             self._record()
-            hub._released.wait()
+            self.fake.hold()
             self.close_connection = True
             return
-        time.sleep(hub.delay)
-        self._sent = 0
+        time.sleep(self.fake.delay)
         try:
             self._route()
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
         finally:
             self._record()
 
     def _record(self) -> None:
         headers = {key.lower(): value for key, value in self.headers.items()}
         host = headers.get("host", "").partition(":")[0]
-        self.hub._record(Request(self.command, host, self.path, headers, self._sent))
+        self.fake.record(Request(self.command, host, self.path, headers, self._sent))
 
     def _route(self) -> None:
-        if self.hub.status is not None:
-            self._plain(self.hub.status)
+        if self.fake.status is not None:
+            self._plain(self.fake.status)
             return
         path = urlsplit(self.path).path
         if match := _LARGE.fullmatch(path):
@@ -245,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repo(self, match: re.Match[str]) -> Repo | None:
         kind = "dataset" if "dataset" in (match["kind"] or "") else "model"
-        return self.hub.repos.get((kind, unquote(match["repo"])))
+        return self.fake.repos.get((kind, unquote(match["repo"])))
 
     def _allowed(self, repo: Repo | None, *, contents: bool) -> bool:
         """Answers and returns False where the token does not reach."""
@@ -307,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         quoted = match["file"]
         if is_large(name):
             path = f"/storage/{repo.kind}/{repo.name}/{commit}/{quoted}"
-            self._plain(302, headers | {"Location": self.hub.storage_url + path})
+            self._plain(302, headers | {"Location": self.fake.storage_url + path})
         else:
             path = f"/api/resolve-cache/{repo.kind}s/{repo.name}/{commit}/{quoted}"
             self._plain(307, headers | {"Location": path})
@@ -317,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._plain(404, {"X-Error-Code": "EntryNotFound"})
             return
-        fault = self.hub.faults.get(name, Fault())
+        fault = self.fake.faults.get(name, Fault())
         if fault.status is not None:
             self._plain(fault.status)
             return
@@ -354,8 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self._sent = start + len(piece)
             if self._sent == fault.hold_after:
-                self.hub._holding.set()
-                self.hub._released.wait()
+                self.fake.hold()
                 rest = body[self._sent :]
                 self.wfile.write(rest)
                 self._sent += len(rest)
@@ -368,13 +327,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _plain(
         self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> None:
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.reply(status, headers or {}, body)
 
 
 def is_large(name: str) -> bool:

