@@ -71,13 +71,15 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
     # Where no lock can be taken, no writer of ours can start meanwhile.
     unlocked = dry_run and not os.access(workspace.locks, os.W_OK)
     with nullcontext() if unlocked else workspace.mutation(), disk_errors(workspace.root):
+        # Before the pins are read: a writer pins an unfinished file, then makes it.
+        partials = _entries(workspace.partials)
         pinned, dead = _pinned(store)
         named: set[Path] = set()
         for name, digest in read_refs(workspace).items():
             named |= _needs_of_name(store, name, digest)
         garbage = [path for path in _objects(store) if path not in named]
         spared = [path for path in garbage if path in pinned]
-        unfinished = [path for path in _entries(workspace.partials) if not _starts(path, pinned)]
+        unfinished = [path for path in partials if not _starts(path, pinned)]
         doomed = [path for path in garbage if path not in pinned]
         freed = sum(map(tree_size, [*doomed, *unfinished]))
         if not dry_run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,8 +86,10 @@ def remove_tree(path: Path) -> int:
 
 def tree_size(path: Path) -> int:
     """Bytes in a file or in all files of a directory; 0 when it is gone."""
-    if path.is_symlink() or not path.exists():
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
         return 0
-    if path.is_file():
-        return path.stat().st_size
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())

@@ -179,6 +179,10 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
         assert os.WTERMSIG(self._end()) == signal.SIGKILL
 
+    def runs(self) -> bool:
+        """Whether it has not ended yet; its end is left for `join`."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def join(self) -> None:
         status = self._end()
         assert status == 0, f"the child ended with status {status}; see its traceback"

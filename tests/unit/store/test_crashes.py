@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
-import time
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,9 +32,18 @@ from subllm.store.verify import verify
 PYTHON = f"{BASE}-python"
 
 
+MEMORY = Path("/dev/shm")
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> Iterator[Store]:
+    """In memory where there is such a file system: a kill does not care whether bytes reached the
+    disk, and waiting for thousands of them there was most of the time of these tests."""
+    if not os.access(MEMORY, os.W_OK):
+        yield Store(tmp_path / "store")
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        yield Store(Path(directory) / "store")
 
 
 def check_whole(store: Store) -> None:
@@ -80,7 +90,7 @@ def test_killed_while_adding_a_model_to_nothing(store: Store) -> None:
         work()
         remove(Store(store.root), PYTHON)
         check_whole(store)
-        subprocess.run(["rm", "-rf", str(store.root)], check=True)
+        shutil.rmtree(store.root)
 
     assert kill_everywhere(work, check, again) > 40
     check_whole(store)
@@ -272,8 +282,7 @@ def test_two_processes_at_once(store: Store) -> None:
     def work(seed: int) -> Callable[[Callable[[], None], Callable[[], None]], None]:
         def run(_tell: Callable[[], None], _wait: Callable[[], None]) -> None:
             mine, chance = Store(store.root), random.Random(seed)
-            end = time.monotonic() + 1.0
-            while time.monotonic() < end:
+            for _ in range(40):
                 name = f"{PYTHON}-t{chance.randrange(3)}"
                 add_model(mine, name, b"own%d" % chance.randrange(4))
                 if chance.random() < 0.3:
@@ -283,14 +292,10 @@ def test_two_processes_at_once(store: Store) -> None:
         return run
 
     children = [Child(work(seed)) for seed in (1, 2)]
-    rounds = 0
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
+    while any(child.runs() for child in children):
         gc(store)
-        rounds += 1
     for child in children:
         child.join()
-    assert rounds > 3
     check_whole(store)
 
 
