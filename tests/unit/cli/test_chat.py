@@ -121,7 +121,7 @@ class Terminal:
     def until(self, text: str, after: int = 0, more: int = 0) -> str:
         """Read until `text` is shown after position `after`, with `more` characters at
         least; what is shown there."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while text not in self.shown[after:] or len(self.shown) < after + more:
             ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
             assert ready, f"{text!r} did not come in {self.shown!r}"
@@ -145,7 +145,7 @@ class Terminal:
         return self.until(until, start, more)
 
     def close(self) -> int:
-        status = self.process.wait(20)
+        status = self.process.wait(120)
         os.close(self._master)
         return status
 

@@ -232,11 +232,11 @@ def test_a_server_that_does_not_answer_is_passed_over(
 
 
 @pytest.mark.parametrize("by", ["here", "server"])
-def test_ctrl_c_stops_it(by: str, request: pytest.FixtureRequest) -> None:
+def test_ctrl_c_stops_it(by: str, live: Live) -> None:
     """The text so far stays, the exit code is 130, and the server goes on to other things."""
-    source = request.getfixturevalue("tiny" if by == "here" else "live")
+    more = ["--local"] if by == "here" else []
     with subprocess.Popen(
-        [sys.executable, "-m", "subllm", "complete", PROMPT, "-n", "1000", "--echo"],
+        [sys.executable, "-m", "subllm", "complete", PROMPT, "-n", "8000", "--echo", *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -247,8 +247,8 @@ def test_ctrl_c_stops_it(by: str, request: pytest.FixtureRequest) -> None:
         assert process.stderr.read() == b"\n"
         assert process.wait() == 130
     if by == "server":
-        asked = server_client.ServerClient(source.server.url)
-        deadline = time.monotonic() + 5
+        asked = server_client.ServerClient(live.server.url)
+        deadline = time.monotonic() + 120
         while any(m["active"] for m in asked.get("/health")["loaded"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +25,7 @@ from .samples import Ran
 from .tiny_store import BASE, build, greedy, write_checkpoint
 
 Command = Callable[..., Ran]
+PATIENCE = 120.0  # seconds for what is bound to come
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_detach_ps_ask_stop(
     (server,) = subllm("ps", "--json").json
     assert (server["url"], server["port"], server["version"]) == (url, port, __version__)
     assert (server["answers"], server["loaded"], server["loading"]) == (True, [], None)
-    assert 0 <= server["uptime_seconds"] < 60
+    assert 0 <= server["uptime_seconds"] < 600
     assert 10_000_000 < server["memory_bytes"] < 1_000_000_000
 
     assert subllm("complete", "def f(", "-n", "5").out == greedy(tiny, b"def f(", 5)
@@ -155,7 +155,7 @@ def test_foreground_until_ctrl_c(
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == b""
         assert process.stderr.read() == b""
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     assert daemon.running(home) == []
     assert not daemon.record_path(home, port).exists()
 
@@ -230,41 +230,11 @@ def test_bad_settings(arguments: list[str], message: str, tiny: Store, subllm: C
         assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("way", ["stop", "kill -9"])
 def test_a_server_that_ends_while_it_answers(
-    tiny: Store, free_port: Callable[[], int], subllm: Command
+    way: str, tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The tiny model may be done before the signal comes; then it is asked again.
-    for _ in range(5):
-        code, err = _ask_and_stop(tiny.root, free_port())
-        if code:
-            break
-    assert code == 8
-    assert err.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in err
-
-
-def _ask_and_stop(home: Path, port: int) -> tuple[int, str]:
-    """Exit code and stderr of a completion whose server is stopped at its first bytes."""
-    server = daemon.launch(home, "127.0.0.1", port, ["--threads", "1"], None)
-    with subprocess.Popen(
-        [sys.executable, "-m", "subllm", "complete", "def f(", "-n", "1000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.read(3)
-        began = time.monotonic()
-        daemon.stop(server)
-        assert time.monotonic() - began < daemon.STOP_SECONDS
-        err = process.stderr.read().decode()
-        return process.wait(10), err
-
-
-def test_a_server_that_is_killed_while_it_answers(
-    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`kill -9` is no end of an answer: the text so far stays, the exit code says what it was."""
+    """The text so far stays, the exit code says what happened."""
     home = tmp_path / "subllm-home"
     monkeypatch.setenv("SUBLLM_HOME", str(home))
     # A context so long that the answer is not over before the signal.
@@ -279,12 +249,19 @@ def test_a_server_that_is_killed_while_it_answers(
         assert process.stdout is not None
         assert process.stderr is not None
         text = process.stdout.read(3)
-        os.kill(server.pid, signal.SIGKILL)
+        if way == "stop":
+            daemon.stop(server)
+        else:
+            os.kill(server.pid, signal.SIGKILL)
         text += process.stdout.read()
         err = process.stderr.read().decode()
-        assert process.wait(30) == 8
+        assert process.wait(PATIENCE) == 8
+    assert len(text) < 8000
     assert greedy(Store(home), b"def f(", len(text)).encode() == text
-    assert err.startswith(f"error: the server at http://127.0.0.1:{port} was lost")
+    said = (
+        "the server is shutting down" if way == "stop" else f"the server at {server.url} was lost"
+    )
+    assert err.startswith(f"error: {said}")
     assert err.count("\n") == 1
 
 
@@ -295,7 +272,7 @@ def test_a_name_in_the_network_is_answered_where_it_is_allowed(
     options = ["--port", str(port), "--detach", "--allowed-hosts", "box.lan,other.lan"]
     assert subllm("serve", *options).status == 0
     for host, status in (("box.lan", 200), (f"OTHER.lan:{port}", 200), ("evil.example", 403)):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         with closing(connection):
             connection.request("GET", "/v1/models", headers={"Host": host})
             assert connection.getresponse().status == status

@@ -43,6 +43,8 @@ from subllm.text.tokenizer import Tokenizer
 BASE = "tiny:1m"
 PYTHON, JAVA, CPP = (f"{BASE}-{language}" for language in ("python", "java", "cpp"))
 CONTEXT = 256
+PATIENCE = 120.0
+"""Seconds until something that is bound to come has failed to: many, for machines under load."""
 VOCAB, END = tiny_models.VOCAB, tiny_models.END
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -102,8 +104,9 @@ def weights(seed: int) -> tiny_models.MemorySource:
 
 
 class Engine:
-    """The real engine, watched. `delay` slows every step, `gate` holds it, `fail` breaks
-    the next one, `broken` names another method that raises."""
+    """The real engine, watched. `delay` slows every step, `gate` holds it, `hold_at` closes
+    the gate when so many steps (or pieces of a score) are done, `fail` breaks the next step,
+    `broken` names another method that raises."""
 
     def __init__(self, name: str, **options: Any) -> None:
         seed = sum(name.encode()) % 1000
@@ -114,6 +117,8 @@ class Engine:
         self.delay = 0.0
         self.gate = threading.Event()
         self.gate.set()
+        self.hold_at: int | None = None
+        self.held = False
         self.fail: Exception | None = None
         self.broken = ""
         self.requests: list[Request] = []
@@ -149,12 +154,18 @@ class Engine:
         self._engine.kv_budget = value
 
     def step(self, allowance: int | None = None) -> list[TokenEvent]:
-        self.gate.wait(20)
-        time.sleep(self.delay)
+        self._pause(self.steps)
         self.steps += 1
         if self.fail is not None:
             raise self.fail
         return self._engine.step(allowance)
+
+    def _pause(self, done: int) -> None:
+        if self.hold_at is not None and done >= self.hold_at:
+            self.hold_at, self.held = None, True
+            self.gate.clear()
+        self.gate.wait(PATIENCE)
+        time.sleep(self.delay)
 
     def abort(self, request_id: str) -> None:
         if self.broken == "abort":
@@ -172,7 +183,7 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
     ) -> list[TokenLogprob | None]:
         def watched() -> bool:
-            time.sleep(self.delay)
+            self._pause(self.scored_pieces)
             self.scored_pieces += 1
             return cancelled is not None and cancelled()
 
@@ -257,11 +268,13 @@ class Live:
 
     @functools.cached_property
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20)
+        return httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     @functools.cached_property
     def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE
+        )
 
     def post(self, path: str, /, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)
@@ -288,17 +301,17 @@ def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        assert up.wait(10)
+        assert up.wait(PATIENCE)
         yield Live(shelf, server, app.state.worker, *ready[0])
     finally:
         for engine in shelf.engines:
             engine.gate.set()
         server.should_exit = True
-        thread.join(15)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for what another thread will bring about."""
     deadline = time.monotonic() + seconds
     while not condition():
