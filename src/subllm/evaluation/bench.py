@@ -126,9 +126,11 @@ class Bench:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
-        self.engines.close()
+        try:
+            if self._sandbox is not None:
+                self._sandbox.close()
+        finally:
+            self.engines.close()
 
 
 def open_bench(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from subllm.report.records import Record
 from subllm.report.study.records import Score
 from subllm.store.manifest import Digest, canonical_json, sha256_of
 
@@ -21,11 +22,7 @@ HARNESS = 2
 """Raised when prompts, stop rules, extraction or tests change what is measured."""
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelFacts(_Line):
+class ModelFacts(Record):
     """The model that was measured. digest: of its manifest."""
 
     name: str
@@ -41,7 +38,7 @@ class ModelFacts(_Line):
     density: float
 
 
-class DataFacts(_Line):
+class DataFacts(Record):
     """What it was measured on; `digest` is over all of it, whatever part was used."""
 
     source: str
@@ -50,7 +47,7 @@ class DataFacts(_Line):
     rows: int
 
 
-class Sampling(_Line):
+class Sampling(Record):
     """How completions were sampled. temperature 0: greedy, and the seed has no meaning."""
 
     temperature: float
@@ -59,7 +56,7 @@ class Sampling(_Line):
     seed: int
 
 
-class RunHeader(_Line):
+class RunHeader(Record):
     """What makes two results comparable, and when and where they were made.
 
     prompt   "raw", "chat" or "fim"; None where no completion is asked for
@@ -77,8 +74,8 @@ class RunHeader(_Line):
     prompt: Literal["raw", "chat", "fim"] | None = None
     sampling: Sampling | None = None
     harness: int
-    tools: dict[str, str] = {}
-    machine: dict[str, Any] = {}
+    tools: dict[str, str] = Field(default_factory=dict)
+    machine: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
 
     @property
@@ -88,7 +85,7 @@ class RunHeader(_Line):
         return sha256_of(canonical_json(known)).removeprefix("sha256-")[:16]
 
 
-class Canonical(_Line):
+class Canonical(Record):
     """The verdict on the data's own solution of a problem."""
 
     kind: Literal["canonical"] = "canonical"
@@ -98,7 +95,7 @@ class Canonical(_Line):
     seconds: float
 
 
-class Sample(_Line):
+class Sample(Record):
     """One completion and its verdict.
 
     raw      all that the model wrote; `kept` characters of it count
@@ -125,7 +122,7 @@ class Sample(_Line):
     exact: bool | None = None
 
 
-class ScoredText(_Line):
+class ScoredText(Record):
     """One sequence of held-out text: summed negative log-likelihood of `tokens` tokens."""
 
     kind: Literal["scored"] = "scored"
@@ -135,7 +132,7 @@ class ScoredText(_Line):
     nll: float
 
 
-class Compared(_Line):
+class Compared(Record):
     """One greedy continuation by the dense base of which a sub-model would have written
     `agreed` tokens, the first `common` without a difference."""
 
@@ -147,7 +144,7 @@ class Compared(_Line):
     common: int
 
 
-class Question(_Line):
+class Question(Record):
     """One row of a domain task, by its place in the split: its score (0 to 1), all metrics
     that the harness counts, and what was generated, if anything."""
 
@@ -159,7 +156,7 @@ class Question(_Line):
     answers: tuple[str, ...] = ()
 
 
-class Summary(_Line):
+class Summary(Record):
     """Figures of all lines before it."""
 
     kind: Literal["summary"] = "summary"
