@@ -104,7 +104,7 @@ def test_parquet_files_come_one_by_one(hub: FakeHub) -> None:
         ("train.jsonl", lines({"code": "a"}, {"code": "b"})),
         ("train.json", b"[" + lines({"code": "a"}).strip() + b',\n{"code": "b"}]'),
         ("train.json", lines({"code": "a"}, {"code": "b"})),
-        ("train.json.gz", gzip.compress(lines({"code": "a"}, {"code": "b"}))),
+        ("train.json.gz", gzip.compress(lines({"code": "a"}, {"code": "b"}), mtime=0)),
     ],
 )
 def test_kinds_of_files(hub: FakeHub, name: str, data: bytes) -> None:
