@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Generator
 from queue import SimpleQueue
@@ -17,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from subllm.cli import console
+from subllm.cli.local_router import router_of
 from subllm.cli.server_client import Stream
 from subllm.errors import UsageError
-from subllm.routing.router import Router
-from subllm.routing.sessions import Sessions
 from subllm.runtime.request import Request
 from subllm.server.config import ServerConfig
 from subllm.server.convert import Caller, Planner
@@ -36,13 +34,6 @@ if TYPE_CHECKING:
     from subllm.cli.context import Context
 
 STOP_SECONDS = 2.0  # a step takes less; loading may take longer and is not waited for
-
-
-def router_of(models: ModelSet) -> Router:
-    """A router that chooses as the server's, without a past."""
-    return Router(
-        models.sub_models, Sessions(time.monotonic), default_base=ServerConfig().default_base
-    )
 
 
 class LocalClient:

@@ -43,7 +43,7 @@ def command(
     without a sub-model falls back to the dense or the general model.
     """
     from subllm.cli.ask import REASONS, read_text
-    from subllm.cli.local_client import router_of
+    from subllm.cli.local_router import router_of
     from subllm.routing.router import Query
     from subllm.server.models import ModelSet
 

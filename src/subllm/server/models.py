@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from subllm.catalog.prompt import PromptSpec
@@ -99,13 +99,17 @@ class ModelSet:
     @classmethod
     def of_store(cls, store: Store, load: Callable[[ModelRef], Engine]) -> ModelSet:
         """All models of `store`, with their tokenizers read from its blobs."""
-        from subllm.store.tokenizers import open_tokenizer
+
+        def tokenizer(manifest: ModelManifest) -> Tokenizer:
+            from subllm.store.tokenizers import open_tokenizer  # and numpy: not for routing alone
+
+            return open_tokenizer(store, manifest)
 
         def size_of(ref: ModelRef) -> int:
             blobs = store.model(ref.version).blobs
             return sum(store.blobs.size(digest) for digest in (blobs.own, blobs.shared))
 
-        return cls(store, load, partial(open_tokenizer, store), size_of=size_of)
+        return cls(store, load, tokenizer, size_of=size_of)
 
     def models(self) -> dict[str, ServedModel]:
         """The present models, read anew where a name has moved."""
