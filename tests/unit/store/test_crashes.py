@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -297,20 +296,6 @@ def test_two_processes_at_once(store: Store) -> None:
     for child in children:
         child.join()
     check_whole(store)
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: a full disk, as mounting a tiny one takes root")
-    root = tmp_path / "mount"
-    root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "subllm-test", str(root)]
-    if subprocess.run(mount, check=False).returncode:
-        pytest.skip("NOT TESTED: a full disk, as a tiny one cannot be mounted here")
-    yield root
-    subprocess.run(["umount", str(root)], check=True)
 
 
 def test_a_disk_that_fills_up_while_writing(tiny_disk: Path) -> None:
