@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from subllm.runtime.loader import BackendName, KvTypeName, choose_backend, load_engine
+from subllm.runtime.backends.table import BackendName, KvTypeName
+from subllm.runtime.loader import choose_backend, load_engine
 from subllm.runtime.request import Engine
 from subllm.store.store import Store
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import psutil
 
 from subllm.arch.spec import ArchSpec
+from subllm.runtime.backends.table import BACKENDS, BackendName, KvTypeName
 from subllm.runtime.bandwidth import weight_bytes_per_token
-from subllm.runtime.loader import BackendName, KvTypeName, choose_backend, load_engine
+from subllm.runtime.loader import choose_backend, load_engine
 from subllm.runtime.measure import (
     Probe,
     Round,
@@ -68,7 +69,7 @@ def measure_models(
     """
     chosen = choose_backend(backend, device)
     with suppress(ImportError):  # the code is not part of what a model adds to memory
-        importlib.import_module(f"subllm.runtime.backends.{chosen}")
+        importlib.import_module(BACKENDS[chosen].module)
     engines: list[Engine] = []
     probes: list[Probe] = []
     growths: list[int] = []

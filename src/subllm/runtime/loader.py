@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
-from subllm.errors import BackendError, ContextLengthError
+from subllm.errors import ContextLengthError
+from subllm.runtime.backends.table import (
+    BackendName,
+    DTypeName,
+    KvTypeName,
+    backend_for,
+    check_device,
+    check_kv_type,
+    loader_of,
+)
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.weights import FloatArray
 from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
-
-if TYPE_CHECKING:
-    from subllm.runtime.backend import Backend
-
-BackendName = Literal["auto", "native", "torch"]
-KvTypeName = Literal["bfloat16", "int8"]
 
 _CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
 
@@ -66,7 +68,7 @@ def load_engine(
     kv_tokens: int = 0,
     kv_bytes: int | None = None,
     kv_type: KvTypeName = "bfloat16",
-    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    dtype: DTypeName = "bfloat16",
 ) -> LocalEngine:
     """An engine on the model of that name or digest; see `LocalEngine` for the limits.
 
@@ -84,16 +86,14 @@ def load_engine(
     backend is missing or does not have the device.
     """
     chosen = choose_backend(backend, device)
+    check_kv_type(chosen, kv_type)
     with open_model(store, name) as files:
         manifest = files.manifest
         context = _context(manifest.name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
-        source = PackedSource(files)
-        loaded: Backend
-        if chosen == "native":
-            loaded = _native(source, threads=threads, kv_type=kv_type, dtype=dtype)
-        else:
-            loaded = _torch(source, device=device, threads=threads, kv_type=kv_type, dtype=dtype)
+        loaded = loader_of(chosen)(
+            PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype=dtype
+        )
     return LocalEngine(
         manifest.name,
         loaded,
@@ -118,17 +118,14 @@ def _context(name: str, asked: int | None, longest: int) -> int:
 
 
 def choose_backend(backend: BackendName, device: str) -> BackendName:
-    """ "native" or "torch" for what was asked for. Raises BackendError for native elsewhere
-    than on the CPU."""
-    if backend == "native" and device not in ("auto", "cpu"):
-        raise BackendError(
-            f"the native backend computes on the CPU, not on {device}; use --backend torch"
-        )
+    """The backend, by name, for what was asked for. Raises BackendError for one that does not
+    compute on the device."""
     if backend != "auto":
+        check_device(backend, device)
         return backend
     if device == "auto":
-        return "torch" if _has_cuda() else "native"
-    return "native" if device == "cpu" else "torch"
+        device = "cuda" if _has_cuda() else "cpu"
+    return backend_for(device)
 
 
 def _has_cuda() -> bool:
@@ -141,36 +138,3 @@ def _has_cuda() -> bool:
     except ImportError:
         return False
     return torch.cuda.is_available()
-
-
-def _native(
-    source: PackedSource,
-    *,
-    threads: int | None,
-    kv_type: KvTypeName,
-    dtype: Literal["bfloat16", "float32"],
-) -> Backend:
-    from subllm.runtime.backends.native import KvType, NativeBackend
-
-    exact = dtype == "float32"
-    kv: KvType = "float32" if exact and kv_type == "bfloat16" else kv_type
-    return NativeBackend(source, threads=threads, kv=kv, exact=exact)
-
-
-def _torch(
-    source: PackedSource,
-    *,
-    device: str,
-    threads: int | None,
-    kv_type: KvTypeName,
-    dtype: Literal["bfloat16", "float32"],
-) -> Backend:
-    if kv_type != "bfloat16":
-        raise BackendError(f"the torch backend has no {kv_type} KV memory; use --backend native")
-    try:
-        from subllm.runtime.backends.torch import TorchBackend
-    except ImportError as error:
-        raise BackendError(
-            f"torch cannot be imported ({error}); install it with 'pip install torch'"
-        ) from error
-    return TorchBackend(source, device=device, threads=threads, dtype=dtype)

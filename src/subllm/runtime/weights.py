@@ -47,3 +47,7 @@ class PackedWeightSource(Protocol):
 
     def vector(self, name: str) -> FloatArray:
         """A norm or a bias, float32 [size]."""
+
+
+class LoadableWeights(WeightSource, PackedWeightSource, Protocol):
+    """What every backend can load from."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subllm.runtime.loader import BackendName, KvTypeName
+    from subllm.runtime.backends.table import BackendName, KvTypeName
     from subllm.runtime.request import Engine
     from subllm.server.jobs import ModelRef
     from subllm.store.store import Store

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from subllm.errors import ServerError
-from subllm.runtime.loader import BackendName, KvTypeName
+from subllm.runtime.backends.table import BackendName, KvTypeName
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
 from subllm.server.loading import engine_loader

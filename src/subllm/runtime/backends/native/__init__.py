@@ -1,5 +1,23 @@
 """The backend that runs on the compiled core; it needs neither torch nor a GPU."""
 
-from subllm.runtime.backends.native.backend import KvType, NativeBackend
+from __future__ import annotations
 
-__all__ = ["KvType", "NativeBackend"]
+from subllm.runtime.backends.native.backend import KvType, NativeBackend
+from subllm.runtime.backends.table import DTypeName, KvTypeName
+from subllm.runtime.weights import PackedWeightSource
+
+__all__ = ["KvType", "NativeBackend", "load_backend"]
+
+
+def load_backend(
+    source: PackedWeightSource,
+    *,
+    device: str,
+    threads: int | None,
+    kv_type: KvTypeName,
+    dtype: DTypeName,
+) -> NativeBackend:
+    """See `LoadBackend`; the device is the CPU."""
+    exact = dtype == "float32"
+    kv: KvType = "float32" if exact and kv_type == "bfloat16" else kv_type
+    return NativeBackend(source, threads=threads, kv=kv, exact=exact)

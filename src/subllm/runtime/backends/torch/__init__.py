@@ -1,5 +1,21 @@
 """The backend that runs on torch; importing it imports torch."""
 
-from subllm.runtime.backends.torch.backend import TorchBackend
+from __future__ import annotations
 
-__all__ = ["TorchBackend"]
+from subllm.runtime.backends.table import DTypeName, KvTypeName
+from subllm.runtime.backends.torch.backend import TorchBackend
+from subllm.runtime.weights import WeightSource
+
+__all__ = ["TorchBackend", "load_backend"]
+
+
+def load_backend(
+    source: WeightSource,
+    *,
+    device: str,
+    threads: int | None,
+    kv_type: KvTypeName,
+    dtype: DTypeName,
+) -> TorchBackend:
+    """See `LoadBackend`; keys and values have the type of the weights."""
+    return TorchBackend(source, device=device, threads=threads, dtype=dtype)
