@@ -1,5 +1,8 @@
-"""Products of packed matrices, in Python: for tests, benchmarks and comparisons of quality.
-The engine calls the same kernels from C++."""
+"""The core's threads, packed matrices and products, as the rest of Python calls them.
+
+The native backend hands `Matrix` to the decoder, which calls the same kernels from C++;
+products from Python are for tests and benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from subllm import native
 from subllm.errors import BackendError, LayoutError
@@ -25,12 +29,12 @@ class Pool:
 
 
 class Matrix:
-    """A packed tensor, checked and ready for products.
+    """A packed tensor, checked and ready for products; its planes stay where they lie.
 
-    Raises LayoutError when masks and values contradict each other.
+    `name` is for messages. Raises LayoutError when masks and values contradict each other.
     """
 
-    def __init__(self, packed: PackedTensor) -> None:
+    def __init__(self, packed: PackedTensor, name: str = "a packed tensor") -> None:
         geometry = packed.check()
         scales = None if packed.scales is None else packed.scales.view(np.uint16)
         self.shape = packed.shape
@@ -44,8 +48,13 @@ class Matrix:
                 packed.data,
                 scales,
             )
-        except ValueError as error:
-            raise LayoutError(f"a packed tensor is damaged: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise LayoutError(f"{name} is damaged: {error}; run 'subllm verify'") from error
+
+
+def sum_words(pool: Pool, words: npt.NDArray[np.uint64]) -> int:
+    """The sum of uint64 [n] modulo 2^64, read once by all threads of the pool."""
+    return int(native.core().sum_words(pool.handle, words))
 
 
 def isas() -> tuple[str, ...]:

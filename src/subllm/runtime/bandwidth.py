@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
-from subllm.native import core
+from subllm.kernels.ops import Pool, sum_words
 from subllm.store.model_files import ModelFiles
 
 _BUFFER_BYTES = 256 << 20
@@ -20,14 +20,13 @@ _SECONDS = 1.0
 def read_bandwidth(threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
     """Bytes per second that `threads` threads read together from a buffer that does not fit
     the caches: the best of the runs of a second."""
-    native = core()
-    pool = native.Pool(threads)
+    pool = Pool(threads)
     # Written once: untouched pages would all be the same page of zeros.
     data = np.full(max(buffer_bytes // 8, 1), 1, np.uint64)
     best, began = math.inf, time.perf_counter()
     while time.perf_counter() - began < _SECONDS:
         start = time.perf_counter()
-        native.sum_words(pool, data)
+        sum_words(pool, data)
         best = min(best, time.perf_counter() - start)
     return data.nbytes / best
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from subllm import native
 from subllm.errors import WeightsError
+from subllm.kernels.ops import Matrix
 from subllm.runtime.weights import PackedWeightSource
 
 
@@ -68,24 +68,10 @@ class DecoderWeights:
 
     def _matrix(self, name: str, rows: int, cols: int) -> Any:
         packed = self._source.tensor(name)
-        geometry = packed.check()
         if packed.shape != (rows, cols):
             raise _misfit(name, packed.shape, (rows, cols))
         self.nbytes += packed.nbytes
-        scales = None if packed.scales is None else packed.scales.view("<u2")
-        try:
-            return native.core().Matrix(
-                rows,
-                cols,
-                geometry.slots,
-                packed.values,
-                packed.mask,
-                packed.offsets,
-                packed.data,
-                scales,
-            )
-        except (ValueError, TypeError) as error:
-            raise WeightsError(f"{name} is damaged: {error}; run 'subllm verify'") from error
+        return Matrix(packed, name).handle
 
 
 def _misfit(name: str, have: tuple[int, ...], want: tuple[int, ...]) -> WeightsError:
