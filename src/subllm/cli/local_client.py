@@ -84,9 +84,9 @@ class LocalClient:
             raise UsageError(f"{first['loc'][0]}: {first['msg']}") from error
 
     def _events(self, reply: Reply) -> Generator[dict[str, Any], None, None]:
-        draft = reply.plan.drafts[0]
+        work = reply.plan.generations[0]
         events: SimpleQueue[JobEvent] = SimpleQueue()
-        request = Request("1", draft.prompt, draft.params)
+        request = Request("1", work.prompt, work.params)
         job = Job("1", reply.plan.model.ref, request, events.put)
         self._worker.submit(job)
         try:

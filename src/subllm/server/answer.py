@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from subllm.server.errors import api_error
-from subllm.server.generation import Generation, until_disconnect
-from subllm.server.jobs import Generated, Scored
+from subllm.server.job_stream import JobStream, until_disconnect
+from subllm.server.jobs import Generated, TokenScores
 from subllm.server.replies import CompletionReply, Reply
 from subllm.server.worker import EngineWorker
 
@@ -34,12 +34,12 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
     event, so that a failure until then can still be an HTTP status."""
     plan = reply.plan
     if plan.scores and isinstance(reply, CompletionReply):
-        async with Generation(worker, plan.model.ref, list(plan.scores)) as scoring:
+        async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
             async for index, event in scoring:
-                if isinstance(event, Scored):
+                if isinstance(event, TokenScores):
                     reply.scored(index, event.logprobs)
     opened = False
-    async with Generation(worker, plan.model.ref, list(plan.drafts)) as generation:
+    async with JobStream(worker, plan.model.ref, plan.generations) as generation:
         async for index, event in generation:
             if not opened:
                 opened = True

@@ -14,8 +14,7 @@ from subllm.served_context import served_context
 from subllm.server.config import ServerConfig
 from subllm.server.context import fit_to_context
 from subllm.server.errors import bad_request
-from subllm.server.generation import Draft
-from subllm.server.jobs import ScoreWork
+from subllm.server.jobs import GenerateWork, ScoreWork
 from subllm.server.models import ModelSet, ServedModel, TextSide
 from subllm.server.wire import ChatBody, ChatMessage, CompletionBody, Sampling, unsupported
 from subllm.text import fim
@@ -35,9 +34,9 @@ class Caller:
 class Plan:
     """What to run. Choice i belongs to prompt i // n.
 
-    prompts  token ids per prompt; scores are of these, when echo wants logprobs
-    echoes   the text that precedes each prompt's completion, "" without echo
-    drafts   one generation per choice; empty when max_tokens is 0
+    prompts      token ids per prompt; scores are of these, when echo wants logprobs
+    echoes       the text that precedes each prompt's completion, "" without echo
+    generations  one per choice; empty when max_tokens is 0
     """
 
     route: Route
@@ -46,7 +45,7 @@ class Plan:
     prompts: tuple[Ids, ...]
     echoes: tuple[str, ...]
     n: int
-    drafts: tuple[Draft, ...]
+    generations: tuple[GenerateWork, ...]
     scores: tuple[ScoreWork, ...] = ()
     logprobs: int | None = None
 
@@ -137,13 +136,15 @@ class Planner:
         params: SamplingParams,
     ) -> Plan:
         context = served_context(model.prompt.context_length, self._config.context_length)
-        drafts = []
+        generations = []
         for ids in prompts:
             fit_to_context(len(ids), context)  # told before the model is loaded
             for choice in range(n if params.max_tokens else 0):
                 seed = None if params.seed is None else (params.seed + choice) % 2**63
-                drafts.append(Draft(ids, replace(params, seed=seed)))
-        return Plan(route, model, text, prompts, echoes, n, tuple(drafts), logprobs=params.logprobs)
+                generations.append(GenerateWork(ids, replace(params, seed=seed)))
+        return Plan(
+            route, model, text, prompts, echoes, n, tuple(generations), logprobs=params.logprobs
+        )
 
     def _route(self, query: Query) -> tuple[Route, ServedModel, TextSide]:
         route = self._router.route(query)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from subllm.errors import SubllmError
-from subllm.runtime.request import Request, TokenEvent, TokenLogprob
+from subllm.runtime.request import Request, SamplingParams, TokenEvent, TokenLogprob
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,14 @@ class ModelRef:
 
     name: str
     version: str
+
+
+@dataclass(frozen=True)
+class GenerateWork:
+    """Generate what follows the token ids of `prompt`, sampled as `params` say."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TokenScores:
     """One entry per token; the first has nothing before it and is None."""
 
     logprobs: tuple[TokenLogprob | None, ...]
@@ -42,13 +50,13 @@ class Failed:
     error: SubllmError
 
 
-JobEvent = Generated | Scored | Failed
+JobEvent = Generated | TokenScores | Failed
 
 
 @dataclass(eq=False)
 class Job:
     """One piece of work for one model. `sink` is called on the engine thread; the last
-    call is Scored, Failed or a Generated with a finish reason. `cancelled` may be set
+    call is TokenScores, Failed or a Generated with a finish reason. `cancelled` may be set
     by any thread: nothing is delivered after the engine thread has seen it."""
 
     id: str

@@ -60,7 +60,7 @@ class Reply(ABC):
         """Chunks after the last token: usage, when asked for."""
         ends = (
             []
-            if self.plan.drafts
+            if self.plan.generations
             else [self._chunk(self._end(index)) for index in range(self.plan.choices)]
         )
         usage = [{**self._head(self.chunk_kind), "choices": [], "usage": self._usage()}]

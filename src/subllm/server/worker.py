@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
 from subllm.runtime.request import Engine, Request
 from subllm.server.context import bounded, fit_to_context
-from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, Scored
+from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, TokenScores
 from subllm.server.pool import EnginePool, Slot
 
 log = logging.getLogger("subllm.server")
@@ -268,7 +268,7 @@ class EngineWorker:
             slot.scores.appendleft(job)
             raise
         else:
-            self._deliver(job, Scored(tuple(scores)))
+            self._deliver(job, TokenScores(tuple(scores)))
 
     def _crashed(self, slot: Slot) -> None:
         """An engine that raised what it should not is not trusted again."""

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.types import Receive
 
-from subllm.runtime.request import Request, SamplingParams
-from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, Scored, ScoreWork
+from subllm.runtime.request import Request
+from subllm.server.jobs import (
+    Failed,
+    Generated,
+    GenerateWork,
+    Job,
+    JobEvent,
+    ModelRef,
+    ScoreWork,
+    TokenScores,
+)
 from subllm.server.worker import EngineWorker
 
 
-@dataclass(frozen=True)
-class Draft:
-    """One generation to run: token ids in, how to sample."""
-
-    prompt: tuple[int, ...]
-    params: SamplingParams
-
-
-class Generation:
+class JobStream:
     """All jobs of one HTTP request; `work[i]` is answered by events with index i.
 
     Use as an async context manager: leaving it cancels whatever still runs, whether
@@ -31,7 +31,7 @@ class Generation:
     """
 
     def __init__(
-        self, worker: EngineWorker, model: ModelRef, work: list[Draft | ScoreWork]
+        self, worker: EngineWorker, model: ModelRef, work: Sequence[GenerateWork | ScoreWork]
     ) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ class Generation:
             body = item if isinstance(item, ScoreWork) else Request(name, item.prompt, item.params)
             self._open[index] = Job(name, model, body, _Sink(self._loop, self._queue, index))
 
-    async def __aenter__(self) -> Generation:
+    async def __aenter__(self) -> JobStream:
         self._worker.submit(*self._open.values())
         return self
 
@@ -51,7 +51,7 @@ class Generation:
         for job in self._open.values():
             self._worker.cancel(job)
 
-    async def next(self) -> tuple[int, Generated | Scored] | None:
+    async def next(self) -> tuple[int, Generated | TokenScores] | None:
         """The next event with its index; None when all jobs have ended. Raises the
         error of the first job that fails."""
         if not self._open:
@@ -59,11 +59,11 @@ class Generation:
         index, event = await self._queue.get()
         if isinstance(event, Failed):
             raise event.error
-        if isinstance(event, Scored) or event.event.finish_reason is not None:
+        if isinstance(event, TokenScores) or event.event.finish_reason is not None:
             del self._open[index]
         return index, event
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Generated | Scored]]:
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Generated | TokenScores]]:
         while (item := await self.next()) is not None:
             yield item
 
