@@ -101,7 +101,7 @@ def plain_worker(arguments: argparse.Namespace) -> None:
 
     from subllm.calibration.load import load_calibration
     from subllm.catalog.loader import load_catalog
-    from subllm.extraction.compute import DTYPES
+    from subllm.extraction.blocks.open import DTYPES
     from subllm.extraction.estimate import peak_memory_bytes
     from subllm.extraction.prepare import open_base
     from subllm.sparsity.packing import unpack_mask
@@ -160,13 +160,12 @@ def machine() -> str:
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
     import torch
 
-    from subllm.extraction.compute import DTYPES
     from subllm.extraction.estimate import measured_rate, product_flops
     from subllm.extraction.prepare import HELDOUT_LENGTH, HELDOUT_SEQUENCES, open_base
     from subllm.store.store import Store
 
     spec = open_base(Store(Path(os.environ["SUBLLM_HOME"])), arguments.base)[2].spec
-    rate = measured_rate(spec, torch.device("cpu"), DTYPES[ours["compute"]])
+    rate = measured_rate(spec, torch.device("cpu"), ours["compute"])
     flops = product_flops(
         spec, arguments.samples * arguments.seq_len, HELDOUT_SEQUENCES * HELDOUT_LENGTH, True
     )

@@ -9,12 +9,11 @@ import torch
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import UsageError
+from subllm.extraction.blocks.open import DTYPES, INT8
 from subllm.extraction.estimate import measured_rate
 from subllm.extraction.plan import ExtractionPlan
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
-
-Rate = Callable[[torch.dtype], float]  # FLOP/s of this model's products
+Rate = Callable[[str], float]  # FLOP/s of this model's products, by `compute`
 
 # float32 doubles the memory of the hidden states: not for a few per cent of time.
 _WORTH = 1.15
@@ -37,8 +36,11 @@ def choose_compute(
     stands in for the measurement. Raises UsageError for an unknown dtype.
     """
     if wanted != "auto":
-        if wanted not in DTYPES:
-            raise UsageError(f"dtype {wanted!r} is unknown; use auto or one of {', '.join(DTYPES)}")
+        known_names = (*DTYPES, INT8)
+        if wanted not in known_names:
+            raise UsageError(
+                f"compute {wanted!r} is unknown; use auto or one of {', '.join(known_names)}"
+            )
         return replace(plan, compute=wanted)
     half, full = replace(plan, compute="bfloat16"), replace(plan, compute="float32")
     if device.type != "cpu":
@@ -46,6 +48,6 @@ def choose_compute(
     for known in (half, full):
         if started(known):
             return known
-    measure = rate or (lambda dtype: measured_rate(spec, device, dtype))
-    faster = measure(torch.float32) > _WORTH * measure(torch.bfloat16)
+    measure = rate or (lambda compute: measured_rate(spec, device, compute))
+    faster = measure("float32") > _WORTH * measure("bfloat16")
     return full if faster else half

@@ -5,13 +5,20 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
 from subllm.arch.spec import ArchSpec
+from subllm.extraction.blocks.native_blocks import VALUES
+from subllm.extraction.blocks.open import DTYPES, INT8
+from subllm.extraction.shared import DENSE
+from subllm.kernels.ops import Matrix, Pool, multiply_all
+from subllm.sparsity.packing import pack
 
 # Share of the run that is not matrix products (norms, attention, masks, packing),
 # measured on the 0.5B on two cores.
@@ -45,22 +52,35 @@ def product_flops(spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: 
     return 2.0 * (tokens * per_token + heldout_tokens * held)
 
 
-def measured_rate(spec: ArchSpec, device: torch.device, dtype: torch.dtype) -> float:
+def measured_rate(spec: ArchSpec, device: torch.device, compute: str) -> float:
     """FLOP/s of this model's own up projection on 2,048 tokens; takes about 0.2 s."""
-    rows, inner, outer = 2048, spec.hidden_size, spec.intermediate_size
-    x = torch.ones(rows, inner, device=device, dtype=dtype)
-    w = torch.ones(outer, inner, device=device, dtype=dtype)
-    torch.nn.functional.linear(x, w)
+    tokens, inner, outer = 2048, spec.hidden_size, spec.intermediate_size
+    if compute == INT8:
+        product = _native_product(tokens, inner, outer)
+    else:
+        x = torch.ones(tokens, inner, device=device, dtype=DTYPES[compute])
+        w = torch.ones(outer, inner, device=device, dtype=DTYPES[compute])
+
+        def product() -> None:
+            torch.nn.functional.linear(x, w)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+    product()
     best = float("inf")
     for _ in range(3):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
         start = time.perf_counter()
-        torch.nn.functional.linear(x, w)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        product()
         best = min(best, time.perf_counter() - start)
-    return 2.0 * rows * inner * outer / best
+    return 2.0 * tokens * inner * outer / best
+
+
+def _native_product(tokens: int, inner: int, outer: int) -> Callable[[], None]:
+    matrix = Matrix(pack(np.ones((outer, inner), np.float32), None, DENSE, VALUES))
+    pool = Pool(torch.get_num_threads())
+    x = np.ones((tokens, inner), np.float32)
+    out = np.empty((tokens, outer), np.float32)
+    return lambda: multiply_all(pool, [matrix], x, [out])
 
 
 def estimate(
@@ -70,12 +90,12 @@ def estimate(
     heldout_tokens: int,
     statistics: bool,
     device: torch.device,
-    dtype: torch.dtype,
+    compute: str,
 ) -> Estimate:
     """Measures the machine for a moment, then multiplies."""
-    rate = measured_rate(spec, device, dtype)
+    rate = measured_rate(spec, device, compute)
     flops = product_flops(spec, samples * seq_len, heldout_tokens, statistics)
-    size = dtype.itemsize
+    size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)
     block = spec.block_params() * size + largest * 12  # float32 source, scores, mask, packed

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from subllm.extraction.blocks.torch_blocks import TorchBlocks
+from subllm.extraction.blocks.open import open_blocks
+from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.commit import Parts, commit_model, run_record
@@ -102,14 +102,14 @@ class _Run:
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
         with PackedReader(file) as packed:
-            stack = TorchBlocks(prepared.reader, prepared.device, prepared.dtype)
+            blocks = open_blocks(prepared.reader, prepared.device, plan.compute)
             calibration = None
             if prepared.tokens is not None:
-                calibration = stack.embed(prepared.tokens, options.batch)
-            heldout = self._heldout(stack, packed)
+                calibration = blocks.embed(prepared.tokens, options.batch)
+            heldout = self._heldout(blocks, packed)
             prepared.reader.release()
             loop = BlockwiseExtraction(
-                stack,
+                blocks,
                 BlockRecipe([Choose(prepared.method, plan.pattern)], plan.pattern, plan.values),
                 calibration,
                 heldout,
@@ -117,9 +117,9 @@ class _Run:
                 Checkpoint(self._workspace),
                 on_block,
             )
-            blocks = loop.run(self._progress)
+            files = loop.run(self._progress)
             del calibration
-            perplexity = self._perplexity(stack, heldout, packed)
+            perplexity = self._perplexity(blocks, heldout, packed)
         digest, manifest = commit_model(
             self._store,
             prepared.name,
@@ -128,7 +128,7 @@ class _Run:
             prepared.base,
             prepared.reader,
             prepared.base.prompt,
-            Parts(blocks, shared, entries, prepared.tokenizer.to_bundle()),
+            Parts(files, shared, entries, prepared.tokenizer.to_bundle()),
             perplexity,
             self._workspace,
         )
@@ -144,54 +144,32 @@ class _Run:
         path = self._workspace / "shared.packed"
         return path, write_shared(reader, plan.head, path, self._progress)
 
-    def _heldout(self, stack: TorchBlocks, packed: PackedReader) -> list[HeldoutStream]:
+    def _heldout(self, blocks: Blocks, packed: PackedReader) -> list[HeldoutStream]:
         """Held-out states before the first block; the packed side has the packed embedding."""
-        embedding = packed.tensor(stack.spec.embedding_name)
+        embedding = packed.tensor(blocks.spec.embedding_name)
         batch = self._prepared.options.batch
         return [
             HeldoutStream(
                 domain,
                 tokens,
-                stack.embed(tokens, batch),
-                stack.embed(tokens, batch, partial(unpack_rows, embedding)),
+                blocks.embed(tokens, batch),
+                blocks.embed(tokens, batch, partial(unpack_rows, embedding)),
             )
             for domain, tokens in self._prepared.heldout.items()
         ]
 
     def _perplexity(
-        self, stack: TorchBlocks, heldout: list[HeldoutStream], packed: PackedReader
+        self, blocks: Blocks, heldout: list[HeldoutStream], packed: PackedReader
     ) -> dict[str, Perplexity]:
         """Of every held-out stream; the packed side uses the packed head."""
-        spec, reader = stack.spec, self._prepared.reader
-        head = packed.tensor(spec.head_name)
-
-        def dense_rows(start: int, stop: int) -> torch.Tensor:
-            return torch.from_numpy(reader.rows(spec.head_name, _range(start, stop)))
-
-        def packed_rows(start: int, stop: int) -> torch.Tensor:
-            return torch.from_numpy(unpack_rows(head, _range(start, stop)))
-
-        norm = stack.final_norm()
+        head = packed.tensor(blocks.spec.head_name)
         result = {}
         self._progress.start("perplexity", "measuring the loss", len(heldout), "items")
         for stream in heldout:
-            result[stream.domain] = compare(
-                stream,
-                norm,
-                dense_rows,
-                packed_rows,
-                spec.vocab_size,
-                spec.final_softcap,
-                stack.device,
-            )
+            result[stream.domain] = compare(blocks, stream, head)
             self._progress.advance("perplexity")
         self._progress.finish("perplexity")
-        reader.release()
         return result
-
-
-def _range(start: int, stop: int) -> npt.NDArray[np.int64]:
-    return np.arange(start, stop, dtype=np.int64)
 
 
 def _report(

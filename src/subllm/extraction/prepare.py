@@ -14,7 +14,7 @@ from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
-from subllm.extraction.compute import DTYPES, choose_compute
+from subllm.extraction.compute import choose_compute
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
@@ -56,7 +56,7 @@ class ExtractOptions:
     seq_len: int = 512
     seed: int = 0
     device: str = "auto"
-    compute: str = "auto"  # or one of DTYPES; see `choose_compute`
+    compute: str = "auto"  # or a dtype, or "int8"; see `choose_compute`
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -79,7 +79,6 @@ class Prepared:
     heldout: dict[str, npt.NDArray[np.int32]]
     options: ExtractOptions
     device: torch.device
-    dtype: torch.dtype
     estimate: Estimate
     cached: tuple[str, ModelManifest] | None = None
     replaces: ModelManifest | None = None
@@ -163,7 +162,6 @@ def prepare(
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
-    dtype = DTYPES[plan.compute]
     held_tokens = sum(t.size for t in heldout.values())
     return Prepared(
         name=name,
@@ -176,10 +174,9 @@ def prepare(
         heldout=heldout,
         options=options,
         device=device,
-        dtype=dtype,
         estimate=estimate(
             reader.spec, options.samples, options.seq_len, held_tokens,
-            bool(method.needs), device, dtype,
+            bool(method.needs), device, plan.compute,
         ),
         cached=store.find_plan(plan.digest),
         replaces=replaced if isinstance(replaced, ModelManifest) else None,

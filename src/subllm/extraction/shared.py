@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,10 @@ def write_shared(
     progress.start("shared", "packing embedding and head", len(matrices) * spec.vocab_size, "items")
     with PackedWriter(path) as writer:
         for name in matrices:
-            writer.add_packed(name, _pack_in_slices(reader, name, head, progress))
+            packed = pack_in_slices(
+                reader, name, head, lambda rows: progress.advance("shared", rows)
+            )
+            writer.add_packed(name, packed)
             reader.release()
         for name in vectors:
             writer.add_vector(name, reader.read(name))
@@ -84,15 +88,19 @@ def _entry(
     )
 
 
-def _pack_in_slices(
-    reader: WeightReader, name: str, values: Values, progress: Progress
+def pack_in_slices(
+    reader: WeightReader,
+    name: str,
+    values: Values,
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> PackedTensor:
-    """A large matrix packed by row slices: never whole in float32."""
+    """A large matrix packed dense by row slices, never whole in float32; `on_rows` hears how
+    many more rows are done."""
     rows = reader.shape(name)[0]
     parts = []
     for start in range(0, rows, _ROWS):
         stop = min(start + _ROWS, rows)
         weights = reader.rows(name, np.arange(start, stop, dtype=np.int64))
         parts.append(pack(weights, None, DENSE, values))
-        progress.advance("shared", stop - start)
+        on_rows(stop - start)
     return concatenate_rows(parts)

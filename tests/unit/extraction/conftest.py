@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedModel
 
 from subllm.catalog.prompt import PromptSpec
-from subllm.extraction.compute import DTYPES
 from subllm.extraction.estimate import Estimate
 from subllm.extraction.plan import ExtractionPlan
 from subllm.extraction.prepare import ExtractOptions, Prepared, open_base
@@ -108,7 +107,6 @@ def prepared_for(
         heldout=heldout,
         options=options,
         device=torch.device("cpu"),
-        dtype=DTYPES[plan.compute],
         estimate=Estimate(0.0, 1.0, 0.0, 0),
         cached=store.find_plan(plan.digest),
     )

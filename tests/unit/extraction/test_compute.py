@@ -28,7 +28,7 @@ def planned(store: Store, add_base):
 
 def choose(planned, wanted="auto", device=CPU, started=(), rates=(1.0, 1.0)):
     prepared, spec = planned
-    speed = dict(zip((torch.bfloat16, torch.float32), rates, strict=True))
+    speed = dict(zip(("bfloat16", "float32"), rates, strict=True))
     digests = {replace(prepared.plan, compute=name).digest for name in started}
     plan = choose_compute(
         wanted, spec, device, prepared.plan, lambda plan: plan.digest in digests, speed.__getitem__

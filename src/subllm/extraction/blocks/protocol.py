@@ -63,3 +63,10 @@ class Blocks(Protocol):
     def run(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """The loaded block on hidden states [batch, length, hidden_size] of a shape that
         `embed` has seen."""
+
+    def score(
+        self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
+    ) -> torch.Tensor:
+        """Log-probabilities float32 [n] of targets int64 [n] after what the last block makes
+        of their predecessors, [n, hidden_size], through the final norm and `head` (None: the
+        base's own)."""

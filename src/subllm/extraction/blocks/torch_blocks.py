@@ -8,6 +8,7 @@ no block signature is written down here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,17 @@ import torch
 from torch import nn
 
 from subllm.errors import ExtractionError
+from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.protocol import EmbeddingRows
 from subllm.extraction.blocks.tap import Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
-from subllm.sparsity.packing import PackedTensor, unpack
+from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
 from subllm.weights.reader import WeightReader
 
 BatchShape = tuple[int, int]  # sequences, tokens
+
+# Rows of the head multiplied at a time: 16,384 x 4,096 in float32 is 256 MB at most.
+_HEAD_ROWS = 16384
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,9 @@ class TorchBlocks:
         self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
     ) -> torch.Tensor:
         """See `Blocks.embed`; the states are of `dtype`."""
-        used, inverse = np.unique(tokens, return_inverse=True)
-        if used[0] < 0 or used[-1] >= self.spec.vocab_size:
-            raise ExtractionError(
-                "calibration tokens lie outside the model's vocabulary; "
-                "tokenizer and weights do not belong together"
-            )
-        ids = used.astype(np.int64)
-        chosen = rows(ids) if rows else self.reader.rows(self.spec.embedding_name, ids)
-        table = torch.from_numpy(chosen).to(self.device, self.dtype)
-        compact = torch.from_numpy(inverse.reshape(tokens.shape).astype(np.int64))
+        rows_in_use, indices = used_rows(self.reader, tokens, rows)
+        table = torch.from_numpy(rows_in_use).to(self.device, self.dtype)
+        compact = torch.from_numpy(indices)
         samples, length = tokens.shape
         out = torch.empty(samples, length, self.spec.hidden_size, dtype=self.dtype)
         with self._recording(table) as run:
@@ -203,8 +201,40 @@ class TorchBlocks:
         result: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return result
 
-    def final_norm(self) -> nn.Module:
-        """The norm before the head, with its weights."""
+    def score(
+        self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
+    ) -> torch.Tensor:
+        """See `Blocks.score`. The head is multiplied in slices and the log-sum-exp kept
+        running, in float32."""
+        spec = self.spec
+        states = self._final_norm()(hidden.to(self.device))
+        gold = targets.to(self.device)
+        log_sum = torch.full((len(states),), -math.inf, device=self.device)
+        gold_logit = torch.zeros(len(states), device=self.device)
+        for start in range(0, spec.vocab_size, _HEAD_ROWS):
+            stop = min(start + _HEAD_ROWS, spec.vocab_size)
+            indices = np.arange(start, stop, dtype=np.int64)
+            if head is None:
+                values = self.reader.rows(spec.head_name, indices)
+            else:
+                values = unpack_rows(head, indices)
+            rows = torch.from_numpy(values).to(self.device, states.dtype)
+            # Tokens in slices too: logits of all would outweigh the head slice.
+            for first in range(0, len(states), 1024):
+                piece = slice(first, first + 1024)
+                logits = (states[piece] @ rows.T).float()
+                if spec.final_softcap is not None:
+                    logits = torch.tanh(logits / spec.final_softcap) * spec.final_softcap
+                log_sum[piece] = torch.logaddexp(log_sum[piece], logits.logsumexp(-1))
+                here = (gold[piece] >= start) & (gold[piece] < stop)
+                index = (gold[piece] - start).clamp(0, stop - start - 1)
+                picked = logits.gather(1, index[:, None])[:, 0]
+                gold_logit[piece] = torch.where(here, picked, gold_logit[piece])
+        if head is None:
+            self.reader.release()
+        return (gold_logit - log_sum).cpu()
+
+    def _final_norm(self) -> nn.Module:
         norm: nn.Module = self._decoder.norm
         stem = self.spec.final_norm_name.removesuffix("weight")
         state = {

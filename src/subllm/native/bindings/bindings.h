@@ -62,5 +62,6 @@ struct MatrixHandle {
 void bind_kernels(nb::module_& m);
 void bind_decoder(nb::module_& m);
 void bind_text(nb::module_& m);
+void bind_block(nb::module_& m);
 
 }  // namespace subllm::python

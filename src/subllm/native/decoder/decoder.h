@@ -6,15 +6,13 @@
 #include <span>
 #include <vector>
 
-#include "decoder/attention.h"
 #include "core.h"
-#include "product/input.h"
+#include "decoder/attention.h"
 #include "decoder/kv.h"
-#include "threads/pool.h"
-#include "product/product.h"
-#include "decoder/rope.h"
 #include "decoder/spec.h"
+#include "decoder/trunk.h"
 #include "decoder/weights.h"
+#include "threads/pool.h"
 
 namespace subllm {
 
@@ -26,21 +24,15 @@ struct Chunk {
   int64_t first_wanted, wanted;
 };
 
-struct DecoderOptions {
-  KvType kv = KvType::bf16;
-  int threads = 0;
-  bool exact = false;  // activations as float32 in every product: slow, a reference
-};
-
 class Decoder {
  public:
   // Throws std::invalid_argument when weights do not have the shapes of the spec.
   Decoder(DecoderSpec spec, DecoderWeights weights, const DecoderOptions& options);
 
-  const DecoderSpec& spec() const { return spec_; }
-  KvCache& cache() { return cache_; }
-  const KvCache& cache() const { return cache_; }
-  Pool& pool() { return pool_; }
+  const DecoderSpec& spec() const { return trunk_.spec(); }
+  KvCache& cache() { return trunk_.cache(); }
+  const KvCache& cache() const { return trunk_.cache(); }
+  Pool& pool() { return trunk_.pool(); }
 
   // Runs all chunks, which must be of different slabs. Throws std::invalid_argument for
   // chunks that do not fit, before anything has changed.
@@ -55,34 +47,18 @@ class Decoder {
  private:
   void check_chunks(std::span<const Chunk> chunks) const;
   void pass();
-  void embed();
-  void project(const LayerWeights& layer, int64_t index);
-  void mlp(const LayerWeights& layer);
-  void keep_wanted();
-  void norm(const NormWeights& weights, const float* x, float* out) const;
-  // Adds delta_ (through a norm, where there is one) to the stream and normalises it.
-  void add_delta(const NormWeights& post, const NormWeights* next);
-  void multiply(const float* x, int64_t stride, std::span<const Product> products);
-  template <class Body>
-  void each_row(const Body& body);
+  void embed(float* x);
 
-  DecoderSpec spec_;
-  DecoderWeights weights_;
-  bool exact_;
-  Pool pool_;
-  KvCache cache_;
-  Rope rope_;
-  Attention attention_;
-  Input input_;
+  PackedView embedding_, head_;
+  NormWeights final_norm_;
+  Trunk trunk_;
   // What the pass at hand works on.
   std::vector<int32_t> tokens_;
   std::vector<int64_t> positions_;
   std::vector<Span> spans_;
   std::vector<int64_t> wanted_;  // rows
-  int64_t rows_ = 0;
-  float* x_ = nullptr;  // [rows][hidden], the residual stream
-  Buffer<float> stream_, normed_, qkv_, attended_, delta_, inner_;
-  Buffer<float> logits_;
+  Buffer<float> stream_;         // [rows][hidden]
+  Buffer<float> normed_, logits_;
   std::vector<float> hidden_;  // [states][hidden]
   int64_t states_ = 0;
 };

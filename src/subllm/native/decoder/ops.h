@@ -48,6 +48,7 @@ struct Ops {
   void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps,
                      float* out);
   void (*add)(const float* x, int64_t n, float* sum);
+  void (*add_squares)(const float* x, int64_t n, float* sums);  // sums[i] += x[i] * x[i]
   void (*scale)(float factor, int64_t n, float* x);
   // out = activation(gate) * up, or activation(gate) where up is null.
   void (*activate)(Activation kind, const float* gate, const float* up, int64_t n, float* out);

@@ -53,6 +53,13 @@ void add(const float* x, int64_t n, float* sum) {
   });
 }
 
+void add_squares(const float* x, int64_t n, float* sums) {
+  each_lanes(n, [&](int64_t i, auto count) {
+    const Floats value = take(x + i, count);
+    put(sums + i, take(sums + i, count) + value * value, count);
+  });
+}
+
 void scale(float factor, int64_t n, float* x) {
   each_lanes(n, [&](int64_t i, auto count) {
     put(x + i, take(x + i, count) * splat(factor), count);
@@ -166,8 +173,9 @@ int64_t at_least(const float* x, int64_t n, float threshold, int32_t* out, int64
 
 extern const Ops SUBLLM_FOR_ISA(ops);
 const Ops SUBLLM_FOR_ISA(ops) = {
-    SUBLLM_TEXT(SUBLLM_ISA), rms_norm, layer_norm, add,     scale,   activate, rotate,
-    softcap,                 SUBLLM_FOR_ISA(attend), argmax, exp_sum, at_least,
+    SUBLLM_TEXT(SUBLLM_ISA), rms_norm, layer_norm, add,    add_squares,
+    scale,                   activate, rotate,     softcap, SUBLLM_FOR_ISA(attend),
+    argmax,                  exp_sum,  at_least,
 };
 
 }  // namespace subllm

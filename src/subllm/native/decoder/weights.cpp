@@ -37,17 +37,20 @@ void expect_norm(const std::string& name, const NormWeights& norm, int64_t size,
 
 }  // namespace
 
-void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
+void check_shared(const DecoderSpec& spec, const DecoderWeights& weights) {
+  expect_matrix("the embedding", weights.embedding, spec.vocab, spec.hidden);
+  expect_matrix("the head", weights.head, spec.vocab, spec.hidden);
+  expect_norm("the final norm", weights.final_norm, spec.hidden, spec.norm == NormKind::layer);
+}
+
+void check_layers(const DecoderSpec& spec, const std::vector<LayerWeights>& layers) {
   const int64_t hidden = spec.hidden;
   const bool bias = spec.norm == NormKind::layer;
-  expect_matrix("the embedding", weights.embedding, spec.vocab, hidden);
-  expect_matrix("the head", weights.head, spec.vocab, hidden);
-  expect_norm("the final norm", weights.final_norm, hidden, bias);
-  if (static_cast<int64_t>(weights.layers.size()) != spec.layers)
-    throw std::invalid_argument("there are weights of " + std::to_string(weights.layers.size()) +
+  if (static_cast<int64_t>(layers.size()) != spec.layers)
+    throw std::invalid_argument("there are weights of " + std::to_string(layers.size()) +
                                 " layers where " + std::to_string(spec.layers) + " belong");
   for (int64_t index = 0; index < spec.layers; ++index) {
-    const LayerWeights& layer = weights.layers[index];
+    const LayerWeights& layer = layers[index];
     const std::string prefix = "layer " + std::to_string(index) + ": ";
     expect_norm(prefix + "input norm", layer.input_norm, hidden, bias);
     expect_norm(prefix + "mlp norm", layer.mlp_norm, hidden, bias);

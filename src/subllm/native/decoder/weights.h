@@ -31,8 +31,9 @@ struct DecoderWeights {
   std::vector<LayerWeights> layers;
 };
 
-// Throws std::invalid_argument, naming the first tensor that does not have the shape that
-// the spec asks for.
-void check_weights(const DecoderSpec& spec, const DecoderWeights& weights);
+// Throw std::invalid_argument, naming the first tensor that does not have the shape that the
+// spec asks for: of the layers, and of what is beside them.
+void check_layers(const DecoderSpec& spec, const std::vector<LayerWeights>& layers);
+void check_shared(const DecoderSpec& spec, const DecoderWeights& weights);
 
 }  // namespace subllm

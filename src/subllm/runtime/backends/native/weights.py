@@ -19,54 +19,63 @@ class DecoderWeights:
     def __init__(self, source: PackedWeightSource) -> None:
         """Raises WeightsError for a tensor that is missing, damaged or of another shape
         than the architecture wants."""
-        self._source, self._spec = source, source.spec
-        self.nbytes = 0
-        spec = self._spec
-        embedding = self._matrix(spec.embedding_name, spec.vocab_size, spec.hidden_size)
+        spec, tensors = source.spec, NamedTensors(source)
+        embedding = tensors.matrix(spec.embedding_name, spec.vocab_size, spec.hidden_size)
         head = embedding
         if not spec.tied_head:
-            head = self._matrix(spec.head_name, spec.vocab_size, spec.hidden_size)
+            head = tensors.matrix(spec.head_name, spec.vocab_size, spec.hidden_size)
         self.shared: dict[str, Any] = {"embedding": embedding, "head": head}
-        self._norm(self.shared, "final_norm", spec.final_norm_name.removesuffix(".weight"))
-        self.layers = [self._layer(index) for index in range(spec.num_layers)]
+        tensors.norm(self.shared, "final_norm", spec.final_norm_name.removesuffix(".weight"))
+        self.layers = [tensors.layer(index) for index in range(spec.num_layers)]
+        self.nbytes = tensors.nbytes
 
-    def _layer(self, index: int) -> dict[str, Any]:
+
+class NamedTensors:
+    """Tensors of a source in the core's form; `nbytes` of all that were asked for. Methods
+    raise WeightsError as `DecoderWeights` does."""
+
+    def __init__(self, source: PackedWeightSource) -> None:
+        self._source, self._spec = source, source.spec
+        self.nbytes = 0
+
+    def layer(self, index: int) -> dict[str, Any]:
+        """The matrices, norms and biases of a block, by their role."""
         spec, prefix = self._spec, self._spec.block_prefix(index)
         layer: dict[str, Any] = {}
         for linear in spec.linears:
             name = f"{prefix}{linear.name}"
-            layer[linear.role] = self._matrix(
+            layer[linear.role] = self.matrix(
                 f"{name}.weight", linear.out_features, linear.in_features
             )
             if linear.bias:
-                layer[f"{linear.role}_bias"] = self._vector(f"{name}.bias", linear.out_features)
-        self._norm(layer, "input_norm", f"{prefix}input_layernorm")
+                layer[f"{linear.role}_bias"] = self.vector(f"{name}.bias", linear.out_features)
+        self.norm(layer, "input_norm", f"{prefix}input_layernorm")
         second = f"{prefix}post_attention_layernorm"
         if spec.post_norms:
-            self._norm(layer, "post_attention_norm", second)
-            self._norm(layer, "mlp_norm", f"{prefix}pre_feedforward_layernorm")
-            self._norm(layer, "post_mlp_norm", f"{prefix}post_feedforward_layernorm")
+            self.norm(layer, "post_attention_norm", second)
+            self.norm(layer, "mlp_norm", f"{prefix}pre_feedforward_layernorm")
+            self.norm(layer, "post_mlp_norm", f"{prefix}post_feedforward_layernorm")
         else:
-            self._norm(layer, "mlp_norm", second)
+            self.norm(layer, "mlp_norm", second)
         if spec.qk_norm:
             for part in "qk":
                 name = f"{prefix}self_attn.{part}_norm.weight"
-                layer[f"{part}_norm"] = self._vector(name, spec.head_dim)
+                layer[f"{part}_norm"] = self.vector(name, spec.head_dim)
         return layer
 
-    def _norm(self, target: dict[str, Any], role: str, name: str) -> None:
-        target[role] = self._vector(f"{name}.weight", self._spec.hidden_size)
+    def norm(self, target: dict[str, Any], role: str, name: str) -> None:
+        target[role] = self.vector(f"{name}.weight", self._spec.hidden_size)
         if self._spec.norm_bias:
-            target[f"{role}_bias"] = self._vector(f"{name}.bias", self._spec.hidden_size)
+            target[f"{role}_bias"] = self.vector(f"{name}.bias", self._spec.hidden_size)
 
-    def _vector(self, name: str, size: int) -> Any:
+    def vector(self, name: str, size: int) -> Any:
         vector = self._source.vector(name)
         if vector.shape != (size,):
             raise _misfit(name, vector.shape, (size,))
         self.nbytes += vector.nbytes
         return vector
 
-    def _matrix(self, name: str, rows: int, cols: int) -> Any:
+    def matrix(self, name: str, rows: int, cols: int) -> Any:
         packed = self._source.tensor(name)
         if packed.shape != (rows, cols):
             raise _misfit(name, packed.shape, (rows, cols))

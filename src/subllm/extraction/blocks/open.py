@@ -1,0 +1,21 @@
+"""The implementation of `Blocks` that a plan's `compute` names."""
+
+from __future__ import annotations
+
+import torch
+
+from subllm.extraction.blocks.native_blocks import NativeBlocks
+from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.blocks.torch_blocks import TorchBlocks
+from subllm.weights.reader import WeightReader
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+INT8 = "int8"
+
+
+def open_blocks(reader: WeightReader, device: torch.device, compute: str) -> Blocks:
+    """compute: INT8 for the native engine, on the CPU; else a name in DTYPES. Raises
+    ExtractionError and BackendError where that cannot run the architecture."""
+    if compute == INT8:
+        return NativeBlocks(reader, torch.get_num_threads())
+    return TorchBlocks(reader, device, DTYPES[compute])
