@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from subllm.cli import console
 from subllm.cli.server_client import ServerClient, Stream
-from subllm.errors import UsageError
+from subllm.errors import SubllmError, UsageError
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
@@ -153,7 +153,7 @@ def sampling(**options: Any) -> dict[str, Any]:
 
 class Output:
     """Writes an answer as it comes. A terminal gets no control characters, and a line end
-    at the end; a pipe gets exactly the text."""
+    at the end; a pipe gets exactly the text. As a context: also where an error ends it."""
 
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
@@ -167,6 +167,13 @@ class Output:
             )
         self._last = text[-1:] or self._last
         console.result(text, newline=False)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, SubllmError):
+            self.end()
 
     def end(self) -> None:
         if self._terminal and self._last != "\n":

@@ -88,8 +88,8 @@ def command(
 def _answer(conversation: Conversation, question: str, json_output: bool) -> None:
     from subllm.cli.ask import Output
 
-    output = Output()
-    answer = conversation.ask(question, _nowhere if json_output else output.write)
+    with Output() as output:
+        answer = conversation.ask(question, _nowhere if json_output else output.write)
     if json_output:
         console.emit_json(answer.document())
         return

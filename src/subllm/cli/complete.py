@@ -102,9 +102,8 @@ def command(
     by_path = language is None and file is not None and _language_of(file)
     if stated := language or by_path:
         body["language"] = stated
-    output = Output()
-    write = _nowhere if json_output else output.write
-    with open_client(open_context(), local=local) as client:
+    with Output() as output, open_client(open_context(), local=local) as client:
+        write = _nowhere if json_output else output.write
         if echo:
             write(text)
         answer = ask(client, COMPLETIONS, body, write)

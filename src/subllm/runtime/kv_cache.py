@@ -146,6 +146,8 @@ class KvCache:
         held = self._held[handle]
         again = range(start // KV_BLOCK, min(blocks(tokens), len(held)))
         more = max(0, blocks(tokens) - len(held))
+        if not (again or more):  # nearly every token of a running request
+            return True
         if not self._make_room(more, [held[index] for index in again], spare=handle):
             return False
         for index in again:
@@ -183,6 +185,8 @@ class KvCache:
             copies = sum(uses[block] > 1 for block in written)
             return len(uses) + new + copies <= self._budget
 
+        if fits(self._uses):
+            return True
         candidates = [handle for handle in self._kept if handle != spare]
         given = Counter(block for handle in candidates for block in self._held[handle])
         if not fits(self._uses - given):

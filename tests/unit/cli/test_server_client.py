@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
+from subllm.cli import ask as ask_module
 from subllm.cli.ask import COMPLETIONS, ask
 from subllm.cli.server_client import ServerClient
 from subllm.errors import ServerError
+
+from .samples import Ran
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -79,6 +83,25 @@ def test_a_stream_that_is_cut_is_an_error_after_its_text(answer: bytes, text: st
     assert "".join(pieces) == text
     assert caught.value.exit_code == 8
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "event"),
+    [
+        ("complete", EVENT),
+        ("chat", EVENT.replace(b'"text":"ab"', b'"delta":{"content":"ab"}')),
+    ],
+    ids=["complete", "chat"],
+)
+def test_on_a_terminal_the_error_has_a_line_of_its_own(
+    command: str, event: bytes, monkeypatch: pytest.MonkeyPatch, subllm: Callable[..., Ran]
+) -> None:
+    with peer(PLAIN + event) as client:
+        monkeypatch.setattr(ask_module, "open_client", lambda *_, **__: nullcontext(client))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        ran = subllm(command, "x")
+    assert (ran.status, ran.out) == (8, "ab\n")
+    assert ran.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("head", [PLAIN, CHUNKED])
