@@ -27,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).with_name("engines")))
 from peer import PACKAGE, base_gguf, gguf_bytes_per_token, gguf_types, peer_python, quantized
 from worker import MEASURES, Worker, WorkerError
 
-from subllm.evaluation.facts import cpu_name
-from subllm.native import core
+from subllm.machine import cpu_name, usable_cores
 from subllm.runtime.bandwidth import read_bandwidth
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.store.names import model_name
@@ -56,7 +55,7 @@ class Row:
 def main() -> None:
     arguments = parse(sys.argv[1:])
     store = Store(Path(os.environ["SUBLLM_HOME"]))
-    threads = arguments.threads or core().usable_cpus()
+    threads = arguments.threads or usable_cores()
     load = os.getloadavg()[0]  # of others: what follows makes its own
     run_cli("pull", arguments.base)
     rows = our_rows(arguments, store, threads)
@@ -70,7 +69,7 @@ def main() -> None:
     record = {
         "machine": {
             "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "threads": threads,
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "load_before": load,

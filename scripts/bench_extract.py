@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -149,12 +148,9 @@ def plain_worker(arguments: argparse.Namespace) -> None:
 
 
 def machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores"
+    from subllm.machine import cpu_name, usable_cores
+
+    return f"{cpu_name()}, {usable_cores()} cores"
 
 
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:

@@ -1,13 +1,25 @@
-"""What this process may use of the machine."""
+"""The machine, and what this process may use of it."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path, PurePosixPath
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def cpu_name() -> str:
+    """As the system calls it, e.g. AMD EPYC 9754."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:

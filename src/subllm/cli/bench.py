@@ -124,8 +124,7 @@ def _dense_of(store: Store, manifest: ModelManifest) -> str | None:
 
 def _machine(settings: Settings) -> dict[str, Any]:
     """Bandwidth and kernels are None where the packed weights are not computed on."""
-    from subllm.evaluation.facts import cpu_name
-    from subllm.machine import usable_cores
+    from subllm.machine import cpu_name, usable_cores
     from subllm.native import core
     from subllm.runtime.bandwidth import read_bandwidth
     from subllm.runtime.loader import choose_backend

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import platform
-from pathlib import Path
 from typing import Any
 
 from subllm import __version__
 from subllm.evaluation.records import ModelFacts
-from subllm.machine import usable_cores
+from subllm.machine import cpu_name, usable_cores
 from subllm.store.store import Store
 
 
@@ -41,17 +40,6 @@ def machine_facts(threads: int | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "subllm": __version__,
     }
-
-
-def cpu_name() -> str:
-    """As the system calls it, e.g. AMD EPYC 9754."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def now() -> str:

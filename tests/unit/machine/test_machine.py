@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from subllm import machine
-from subllm.machine import cpu_quota, usable_cores
+from subllm.machine import cpu_name, cpu_quota, usable_cores
 
 
 @pytest.fixture
@@ -81,3 +81,8 @@ def test_a_quota_lowers_the_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     assert usable_cores() == (cores or 8)
+
+
+def test_the_processor_has_a_name_that_a_person_knows() -> None:
+    name = cpu_name()
+    assert name and name == name.strip() and "\n" not in name
