@@ -218,7 +218,7 @@ class Puller:
         """`known` is a catalog with the hub's one repository unless given."""
         self.watcher = Watcher()
         known = known or catalog(hub_source())
-        options = {"endpoint": self.hub.url, "probe_seconds": 2.0} | options
+        options = {"endpoint": self.hub.url, "probe_seconds": 60.0} | options
         return pull(base, self.store, known, progress=self.watcher, **options)
 
     def fails(self, kind: type[SubllmError], *arguments: Any, **options: Any) -> str:

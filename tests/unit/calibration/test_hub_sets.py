@@ -67,7 +67,7 @@ def entry(**changes: Any) -> CalibrationSetEntry:
 
 
 def source(hub: FakeHub, offline: bool = False, split: Any = "all", **changes: Any) -> HubSource:
-    client = HubClient(endpoint=hub.url, probe_seconds=5)
+    client = HubClient(endpoint=hub.url, probe_seconds=60)
     opened = partial(open_dataset, progress=NullProgress(), offline=offline, client=client)
     return HubSource(entry(**changes), opened, split)
 

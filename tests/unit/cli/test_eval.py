@@ -159,7 +159,7 @@ def test_goes_on_after_being_stopped(
         stderr=subprocess.PIPE,
     )
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 400
         found: list[Path] = []
         while not (found and found[0].read_bytes().count(b'"kind":"sample"') >= 3):
             assert time.monotonic() < until
@@ -167,7 +167,7 @@ def test_goes_on_after_being_stopped(
             found = list((tiny.root / "evaluations").glob("humaneval-*.jsonl"))
             time.sleep(0.005)
         process.send_signal(how)
-        process.wait(30)
+        process.wait(240)
     finally:
         process.kill()
         process.communicate()

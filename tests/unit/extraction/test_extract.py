@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
-import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -257,11 +258,12 @@ def test_same_plan_gives_the_same_digests(store, add_base, tmp_path: Path) -> No
     assert second.digest == first.digest
 
 
-_CHILD = """
-import sys, time
+# Imports once, then forks a process for each line. Nothing is computed before, so there are no
+# threads that a fork would lose.
+_STARTER = """
+import json, os, sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
-import numpy as np
 import subllm.extraction.checkpoint as checkpoint
 checkpoint._INTERVAL_S = 0.0
 from subllm.extraction.extract import extract
@@ -270,35 +272,59 @@ from subllm.progress import NullProgress
 from subllm.store.store import Store
 from unit.extraction.conftest import prepared_for
 
-store = Store(Path({home!r}))
-def on_block(layer, masks):
-    print("block", layer, flush=True)
-    if layer == {stop}:
-        time.sleep(60)
-extract(store, prepared_for(store, ExtractOptions("python")), NullProgress(), on_block=on_block)
+def run(home, stop):
+    def on_block(layer, masks):
+        print("block", layer, os.getpid(), flush=True)
+        if layer == stop:
+            time.sleep(600)
+    store = Store(Path(home))
+    extract(store, prepared_for(store, ExtractOptions("python")), NullProgress(), on_block=on_block)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            run(**json.loads(line))
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def extract_until() -> Iterator[Callable[[Path, int], None]]:
+    """Extracts in another process, which is killed in the middle of a block."""
+    tests = Path(__file__).parents[2]
+    code = _STARTER.format(paths=[str(tests), str(tests.parent / "src")])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdin is not None and starter.stdout is not None
+        said = starter.stdout
+
+        def until(home: Path, stop: int) -> None:
+            print(json.dumps({"home": str(home), "stop": stop}), file=starter.stdin, flush=True)
+            for line in said:
+                word, *numbers = line.split()
+                if word == "ended":
+                    return
+                if int(numbers[0]) == stop:
+                    os.kill(int(numbers[1]), signal.SIGKILL)
+            pytest.fail("the process that starts others is gone")
+
+        yield until
+        starter.stdin.close()
+
+
 @pytest.mark.parametrize("stop", [0, 1, 2])
-def test_killed_run_resumes_at_its_block(store, add_base, tmp_path: Path, stop: int) -> None:
+def test_killed_run_resumes_at_its_block(
+    store, add_base, tmp_path: Path, stop: int, extract_until
+) -> None:
     add_base("qwen2")
     reference = extract(store, prepared_for(store, ExtractOptions("python")), NullProgress()).digest
     remove(store, f"{BASE}-python")
-    home = tmp_path / "home"
-    tests = Path(__file__).parents[2]
-    code = textwrap.dedent(_CHILD).format(
-        paths=[str(tests), str(tests.parent / "src")], home=str(home), stop=stop
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(tests)},
-    )  # fmt: skip
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.strip() == f"block {stop}":
-            break
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    extract_until(tmp_path / "home", stop)
     assert store.names().get(f"{BASE}-python") is None
     assert all(result.ok for result in verify(store, None, NullProgress()))
     notes = Notes()
