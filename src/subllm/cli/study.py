@@ -89,6 +89,8 @@ def command(
         library(module)
     context = open_context()
     options = study_options(grid, choices)
+    if grid.base_name and len(options.bases) > 1:
+        raise UsageError("--base-name is for one base; fetch the others with 'subllm pull' first")
     with (
         RichProgress() as progress,
         open_bench(
@@ -96,7 +98,7 @@ def command(
         ) as bench,
     ):
         if not plan:
-            bases = (ensure_base(context, base, progress) for base in options.bases)
+            bases = (ensure_base(context, base, progress, grid.base_name) for base in options.bases)
             options = replace(options, bases=tuple(dict.fromkeys(bases)))
         planned = plan_study(bench, context.catalog, options, out)
         if plan:

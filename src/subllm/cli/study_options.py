@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from subllm.cli.bases import BASE_NAME_HELP
 from subllm.cli.context import complete_base
 from subllm.cli.eval_options import TaskChoices
 
@@ -27,6 +28,7 @@ class StudyChoices:
             autocompletion=complete_base,
         ),
     ] = None
+    base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = ""
     calibration: Annotated[
         list[str] | None,
         typer.Option(

@@ -283,13 +283,14 @@ def test_a_base_of_ones_own(tiny: Store, subllm: Command, tmp_path: Path) -> Non
     text = tmp_path / "own.jsonl"
     text.write_text(json.dumps({"text": "some text to measure on, " * 120}) + "\n")
     ran = subllm(
-        *("study", "--base", str(base), "--calibration", "general", "--methods", "magnitude"),
+        *("study", "--base", str(base), "--base-name", "mine:1b"),
+        *("--calibration", "general", "--methods", "magnitude"),
         *("--tasks", "perplexity", "--language", "python", "--data", f"perplexity={text}"),
         *("--out", str(tmp_path / "out"), "--json"),
     )
     assert ran.status == 0, ran.err
     names = {cell["model"]["name"] for cell in ran.json["cells"]}
-    assert names == {"my-coder:2m-dense", "my-coder:2m-general-magnitude_8_16"}
+    assert names == {"mine:1b-dense", "mine:1b-general-magnitude_8_16"}
     assert str(tmp_path) not in (tmp_path / "out" / "study.md").read_text()
 
 
@@ -336,6 +337,7 @@ def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> N
         (["--tasks", "humanevl-x"], 2, "did you mean humaneval-x"),
         (["--tasks", ","], 2, "a study without tasks measures nothing"),
         (["--calibration", "python,python"], 2, "--calibration names python twice"),
+        (["--base", f"{BASE},b:1b", "--base-name", "c:1b"], 2, "--base-name is for one base"),
         (["--calibration", "dense"], 2, "'dense' is reserved for the unpruned base"),
         (["--calibration", "python=/no/such/place"], 2, "/no/such/place"),
         (["--methods", "wand"], 2, "did you mean wanda"),
