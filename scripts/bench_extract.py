@@ -2,8 +2,9 @@
 
 Ours is the command a user types, in a process of its own, on an empty cache. The plain one
 (tests/oracles/plain_wanda.py) holds the whole transformers model in the dtype that ours chose
-for this machine and runs hooks, one sample at a time, as the method's authors do; it gets the
-same weights and the same tokens, and its masks are compared with ours, entry by entry.
+for this machine (the faster of bfloat16 and float32 where ours took int8) and runs hooks, one
+sample at a time, as the method's authors do; it gets the same weights and the same tokens, and
+its masks are compared with ours, entry by entry.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from subllm.extraction.defaults import DEFAULT_SAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,7 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench extract", description=__doc__)
     parser.add_argument("--base", default="qwen2.5-coder:0.5b")
     parser.add_argument("--pattern", default="8:16")
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=DEFAULT_SAMPLES)
     parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--peer", choices=["yes", "no"], default="yes")
     parser.add_argument("--json", default="")
@@ -82,12 +85,30 @@ def measure_plain(arguments: argparse.Namespace, home: Path, ours: dict) -> dict
             sys.executable, __file__, "--plain-worker", str(out), "--base", arguments.base,
             "--pattern", arguments.pattern, "--samples", str(arguments.samples),
             "--seq-len", str(arguments.seq_len), "--json", ours["name"],
-            "--compute", ours["compute"],
+            "--compute", plain_dtype(arguments, home, ours),
         ]  # fmt: skip
         start = time.monotonic()
         subprocess.run(command, check=True)
         wall = time.monotonic() - start
-        return json.loads(out.read_text()) | {"wall_seconds": wall}
+        return json.loads(out.read_text()) | {"wall_seconds": wall, "compute": command[-1]}
+
+
+def plain_dtype(arguments: argparse.Namespace, home: Path, ours: dict) -> str:
+    from subllm.extraction.blocks.open import DTYPES
+
+    if ours["compute"] in DTYPES:
+        return ours["compute"]
+    return max(("bfloat16", "float32"), key=rates_of(arguments, home))
+
+
+def rates_of(arguments: argparse.Namespace, home: Path):
+    import torch
+
+    from subllm.extraction.estimate import Rates
+    from subllm.extraction.prepare import open_base
+    from subllm.store.store import Store
+
+    return Rates(open_base(Store(home), arguments.base)[2].spec, torch.device("cpu"))
 
 
 def plain_worker(arguments: argparse.Namespace) -> None:
@@ -154,26 +175,28 @@ def machine() -> str:
 
 
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
-    import torch
-
-    from subllm.extraction.estimate import measured_rate, product_flops
+    from subllm.extraction.estimate import product_flops
     from subllm.extraction.prepare import HELDOUT_LENGTH, HELDOUT_SEQUENCES, open_base
     from subllm.store.store import Store
 
-    spec = open_base(Store(Path(os.environ["SUBLLM_HOME"])), arguments.base)[2].spec
-    rate = measured_rate(spec, torch.device("cpu"), ours["compute"])
+    home = Path(os.environ["SUBLLM_HOME"])
+    spec = open_base(Store(home), arguments.base)[2].spec
+    rates = rates_of(arguments, home)
+    rate = rates(ours["compute"])
     flops = product_flops(
         spec, arguments.samples * arguments.seq_len, HELDOUT_SEQUENCES * HELDOUT_LENGTH, True
     )
-    print(f"{machine()}; {ours['compute']} products {rate / 1e9:.0f} GFLOP/s")
+    kinds = dict.fromkeys([ours["compute"], *([plain["compute"]] if plain else [])])
+    said = ", ".join(f"{kind} {rates(kind) / 1e9:.0f}" for kind in kinds)
+    print(f"{machine()}; products in GFLOP/s: {said}")
     print(
         f"{arguments.base}, wanda {arguments.pattern}, {arguments.samples} x {arguments.seq_len} "
         f"tokens: {flops / 1e12:.0f} TFLOP, at least {flops / rate:.0f} s at that rate"
     )
     print(f"{'':22}{'seconds':>10}{'peak MB':>10}")
-    rows = [("subllm extract", ours["wall_seconds"], ours["peak_memory_bytes"])]
+    rows = [(f"subllm, {ours['compute']}", ours["wall_seconds"], ours["peak_memory_bytes"])]
     if plain:
-        rows.append(("plain, as the authors'", plain["seconds"], plain["peak_memory_bytes"]))
+        rows.append((f"plain, {plain['compute']}", plain["seconds"], plain["peak_memory_bytes"]))
     for name, seconds, peak in rows:
         print(f"{name:22}{seconds:10.1f}{peak / 1e6:10.0f}")
     if plain:

@@ -9,6 +9,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
+from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
 
 EXAMPLES = """
 subllm extract python                         of the default base
@@ -67,7 +68,15 @@ def command(
             "pack:python=0.7,PATH=0.3. Default: the language's own pack."
         ),
     ] = "",
-    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Calibration sequences.")] = 128,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help=f"Calibration sequences. Default: {DEFAULT_SAMPLES}; with --fast as many as "
+            f"fit {FAST_SECONDS} s, {fast_counts()[0]} at least.",
+        ),
+    ] = None,
     seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each sequence.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the calibration sample.")] = 0,
     evaluate: Annotated[
@@ -75,7 +84,12 @@ def command(
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     fast: Annotated[
-        bool, typer.Option("--fast", help="Plain Wanda and nothing that follows it.")
+        bool,
+        typer.Option(
+            "--fast",
+            help="Plain Wanda, nothing that follows it, and only as many calibration sequences "
+            f"as this machine runs in about {FAST_SECONDS} s.",
+        ),
     ] = False,
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     name: Annotated[str, typer.Option(help="A name of your own instead of base-language.")] = "",
@@ -121,6 +135,7 @@ def command(
                 head=head,
                 calibration=calibration,
                 samples=samples,
+                fast=fast,
                 seq_len=seq_len,
                 seed=seed,
                 device=device or context.settings.device,
@@ -186,6 +201,8 @@ def _announce(prepared: Any) -> None:
         )
     if prepared.cached is not None:
         return
+    for line in prepared.notes:
+        console.note(line)
     data = "no calibration"
     if plan.calibration is not None:
         record = plan.calibration

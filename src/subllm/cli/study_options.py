@@ -12,6 +12,7 @@ import typer
 from subllm.cli.bases import BASE_NAME_HELP
 from subllm.cli.context import complete_base
 from subllm.cli.eval_options import TaskChoices
+from subllm.extraction.defaults import DEFAULT_SAMPLES
 
 if TYPE_CHECKING:
     from subllm.evaluation.study.options import StudyOptions
@@ -65,7 +66,7 @@ class StudyChoices:
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
     ] = "int8"
-    sequences: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128
+    sequences: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = DEFAULT_SAMPLES
     seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each of them.")] = 512
 
 

@@ -1,53 +1,91 @@
-"""The dtype that blocks run in while weights are chosen."""
+"""What a plan leaves to the machine: the products that blocks run on, and for `--fast` how
+many calibration sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from subllm.arch.spec import ArchSpec
-from subllm.errors import UsageError
+from subllm import native
+from subllm.errors import BackendError, UsageError
+from subllm.extraction.blocks.native_blocks import NEEDS
 from subllm.extraction.blocks.open import DTYPES, INT8
-from subllm.extraction.estimate import measured_rate
+from subllm.extraction.defaults import FAST_SECONDS
 from subllm.extraction.plan import ExtractionPlan
+from subllm.pruning.method import Need
 
 Rate = Callable[[str], float]  # FLOP/s of this model's products, by `compute`
 
-# float32 doubles the memory of the hidden states: not for a few per cent of time.
-_WORTH = 1.15
+# How much faster than bfloat16 another way must be: float32 doubles the memory of hidden
+# states, int8 rounds (its masks differ from bfloat16's in 0.3 % of entries).
+_WORTH = {"bfloat16": 1.0, "float32": 1.15, INT8: 1.3}
 
 
-def choose_compute(
-    wanted: str,
-    spec: ArchSpec,
-    device: torch.device,
-    plan: ExtractionPlan,
+def computes(
+    wanted: str, device: torch.device, needs: frozenset[Need], *, fast: bool
+) -> tuple[str, ...]:
+    """What blocks may run on. "auto" is bfloat16 on a GPU; on a CPU bfloat16 or float32, and
+    with `fast` the native engine's int8, where it is built and collects what is needed.
+    Raises UsageError for an unknown name, and for int8 where it cannot be."""
+    native_fits = device.type == "cpu" and needs <= NEEDS
+    if wanted == "auto":
+        if device.type != "cpu":
+            return ("bfloat16",)
+        return ("bfloat16", "float32", *([INT8] if fast and native_fits and _built() else []))
+    known = (*DTYPES, INT8)
+    if wanted not in known:
+        raise UsageError(f"compute {wanted!r} is unknown; use auto or one of {', '.join(known)}")
+    if wanted == INT8 and not native_fits:
+        raise UsageError("compute 'int8' is for the CPU and for square sums; use auto")
+    return (wanted,)
+
+
+def _built() -> bool:
+    try:
+        native.core()
+    except BackendError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """samples and compute of a plan; `known`: an earlier run's."""
+
+    samples: int
+    compute: str
+    plan: ExtractionPlan
+    known: bool
+
+
+def choose(
+    plan_of: Callable[[int, str], ExtractionPlan],
+    counts: Sequence[int],
+    allowed: Sequence[str],
     started: Callable[[ExtractionPlan], bool],
-    rate: Rate | None = None,
-) -> ExtractionPlan:
-    """`plan` with its `compute` decided.
+    rate: Rate,
+    seconds: Callable[[int, str], float],
+) -> Choice:
+    """One of `counts` (ascending) and of `allowed`.
 
-    "auto" is bfloat16 on a GPU, and on a CPU whichever of bfloat16 and float32 multiplies
-    faster: with AMX, or AVX-512 BF16 at full rate, bfloat16 is twice to five times as fast;
-    elsewhere it can take half again as long as float32. What is finished or was begun in one
-    of them (`started`) stays with it, so that a noisy measurement repeats no work. rate
-    stands in for the measurement. Raises UsageError for an unknown dtype.
+    What is finished or was begun (`started`) is gone on with, the largest count first, so
+    that a noisy measurement repeats no work. Else the fastest products by `rate`: with AMX,
+    or AVX-512 BF16 at full rate, bfloat16 is two to five times as fast as float32; elsewhere
+    it can take half again as long, and int8 a third of that. Then the largest count that
+    `seconds` estimates within FAST_SECONDS, or the first.
     """
-    if wanted != "auto":
-        known_names = (*DTYPES, INT8)
-        if wanted not in known_names:
-            raise UsageError(
-                f"compute {wanted!r} is unknown; use auto or one of {', '.join(known_names)}"
-            )
-        return replace(plan, compute=wanted)
-    half, full = replace(plan, compute="bfloat16"), replace(plan, compute="float32")
-    if device.type != "cpu":
-        return half
-    for known in (half, full):
-        if started(known):
-            return known
-    measure = rate or (lambda compute: measured_rate(spec, device, compute))
-    faster = measure("float32") > _WORTH * measure("bfloat16")
-    return full if faster else half
+    for samples in reversed(counts):
+        for compute in allowed:
+            plan = plan_of(samples, compute)
+            if started(plan):
+                return Choice(samples, compute, plan, known=True)
+    compute = allowed[0]
+    if len(allowed) > 1:
+        compute = max(allowed, key=lambda name: rate(name) / _WORTH[name])
+    samples = counts[0]
+    for more in counts[1:]:
+        if seconds(more, compute) <= FAST_SECONDS:
+            samples = more
+    return Choice(samples, compute, plan_of(samples, compute), known=False)

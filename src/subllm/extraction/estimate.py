@@ -83,17 +83,29 @@ def _native_product(tokens: int, inner: int, outer: int) -> Callable[[], None]:
     return lambda: multiply_all(pool, [matrix], x, [out])
 
 
+class Rates:
+    """`measured_rate` of one model, each measured once."""
+
+    def __init__(self, spec: ArchSpec, device: torch.device) -> None:
+        self._spec, self._device = spec, device
+        self._known: dict[str, float] = {}
+
+    def __call__(self, compute: str) -> float:
+        if compute not in self._known:
+            self._known[compute] = measured_rate(self._spec, self._device, compute)
+        return self._known[compute]
+
+
 def estimate(
     spec: ArchSpec,
     samples: int,
     seq_len: int,
     heldout_tokens: int,
     statistics: bool,
-    device: torch.device,
     compute: str,
+    rate: float,
 ) -> Estimate:
-    """Measures the machine for a moment, then multiplies."""
-    rate = measured_rate(spec, device, compute)
+    """Of an extraction whose blocks run on `compute`, at `rate` FLOP/s."""
     flops = product_flops(spec, samples * seq_len, heldout_tokens, statistics)
     size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,13 @@ import torch
 
 from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout
+from subllm.calibration.source import CalibrationData
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
-from subllm.extraction.compute import choose_compute
+from subllm.extraction.compute import Choice, choose, computes
+from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
 from subllm.extraction.device import choose_device
-from subllm.extraction.estimate import Estimate, estimate
+from subllm.extraction.estimate import Estimate, Rates, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
 from subllm.pruning.method import Method
@@ -52,11 +54,12 @@ class ExtractOptions:
     values: str = "int8"
     head: str = "int8"
     calibration: str = ""  # empty: the language's own pack
-    samples: int = 128
+    samples: int | None = None  # DEFAULT_SAMPLES; with `fast` what FAST_SECONDS allow
     seq_len: int = 512
     seed: int = 0
     device: str = "auto"
-    compute: str = "auto"  # or a dtype, or "int8"; see `choose_compute`
+    compute: str = "auto"  # or a dtype, or "int8"; see `compute.computes`
+    fast: bool = False  # few sequences and int8 products will do
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -108,7 +111,8 @@ def prepare(
     chosen pattern does not fit.
     """
     values, head = value_type(options.values), value_type(options.head)
-    if options.samples < 1 or options.seq_len < 8 or options.batch < 1:
+    few = options.samples is not None and options.samples < 1
+    if few or options.seq_len < 8 or options.batch < 1:
         raise UsageError("--samples must be at least 1 and --seq-len at least 8")
     pattern = Pattern.parse(options.pattern)
     if pattern.kind == "dense":
@@ -123,46 +127,61 @@ def prepare(
             f"--seq-len {options.seq_len} is longer than the model's context, "
             f"{reader.spec.context_length} tokens"
         )
-    tokens, record = None, None
-    if method.needs:
-        data = load_calibration(
-            options.calibration,
-            language=options.language,
-            tokenizer=tokenizer,
-            prompt=manifest.prompt,
-            samples=options.samples,
-            seq_len=options.seq_len,
-            seed=options.seed,
-            catalog=catalog,
-            offline=options.offline,
-            progress=progress,
-        )
-        tokens = data.tokens
-        record = CalibrationRecord(
-            source=data.source,
-            digest=data.digest,
-            samples=len(data.tokens),
-            seq_len=options.seq_len,
-            seed=data.seed,
-            unique_tokens=data.unique_tokens,
-        )
     heldout = _heldout(options, tokenizer, manifest, catalog, progress)
-    plan = ExtractionPlan(
+    unchosen = ExtractionPlan(
         base=digest,
         language=options.language,
         method=MethodRecord(name=method.name, params=dict(method.params)),
         pattern=pattern,
         values=values,
         head=head,
-        calibration=record,
+        calibration=None,
         evaluate={d: sha256_of(np.ascontiguousarray(t).tobytes()) for d, t in heldout.items()},
         device=device.type,
     )
-    plan = choose_compute(options.compute, reader.spec, device, plan, partial(_started, store))
+
+    @cache
+    def calibration(samples: int) -> CalibrationData | None:
+        if not method.needs:
+            return None
+        return load_calibration(
+            options.calibration,
+            language=options.language,
+            tokenizer=tokenizer,
+            prompt=manifest.prompt,
+            samples=samples,
+            seq_len=options.seq_len,
+            seed=options.seed,
+            catalog=catalog,
+            offline=options.offline,
+            progress=progress,
+        )
+
+    def plan_of(samples: int, compute: str) -> ExtractionPlan:
+        record = _record(calibration(samples), options.seq_len)
+        return replace(unchosen, calibration=record, compute=compute)
+
+    held_tokens = sum(t.size for t in heldout.values())
+    rates = Rates(reader.spec, device)
+
+    def cost(samples: int, compute: str) -> Estimate:
+        return estimate(
+            reader.spec, samples, options.seq_len, held_tokens, bool(method.needs), compute,
+            rates(compute),
+        )  # fmt: skip
+
+    chosen = choose(
+        plan_of,
+        _counts(options, calibrated=bool(method.needs)),
+        computes(options.compute, device, method.needs, fast=options.fast),
+        partial(_started, store),
+        rates,
+        lambda samples, compute: cost(samples, compute).seconds,
+    )
+    plan, data = chosen.plan, calibration(chosen.samples)
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
-    held_tokens = sum(t.size for t in heldout.values())
     return Prepared(
         name=name,
         plan=plan,
@@ -170,17 +189,46 @@ def prepare(
         reader=reader,
         tokenizer=tokenizer,
         method=method,
-        tokens=tokens,
+        tokens=data.tokens if data else None,
         heldout=heldout,
         options=options,
         device=device,
-        estimate=estimate(
-            reader.spec, options.samples, options.seq_len, held_tokens,
-            bool(method.needs), device, plan.compute,
-        ),
+        estimate=cost(chosen.samples, plan.compute),
         cached=store.find_plan(plan.digest),
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
-    )  # fmt: skip
+        notes=_notes(options, chosen),
+    )
+
+
+def _counts(options: ExtractOptions, *, calibrated: bool) -> tuple[int, ...]:
+    if options.samples is not None:
+        return (options.samples,)
+    return fast_counts() if options.fast and calibrated else (DEFAULT_SAMPLES,)
+
+
+def _notes(options: ExtractOptions, chosen: Choice) -> list[str]:
+    if not options.fast or options.samples is not None or chosen.plan.calibration is None:
+        return []
+    if chosen.known:
+        reason = "with which an earlier run began"
+    elif chosen.samples > fast_counts()[0]:
+        reason = f"the most that fit {FAST_SECONDS} s here"
+    else:
+        reason = "the fewest that it takes"
+    return [f"--fast: {chosen.samples} calibration sequences, {reason}; --samples sets another"]
+
+
+def _record(data: CalibrationData | None, seq_len: int) -> CalibrationRecord | None:
+    if data is None:
+        return None
+    return CalibrationRecord(
+        source=data.source,
+        digest=data.digest,
+        samples=len(data.tokens),
+        seq_len=seq_len,
+        seed=data.seed,
+        unique_tokens=data.unique_tokens,
+    )
 
 
 def _started(store: Store, plan: ExtractionPlan) -> bool:

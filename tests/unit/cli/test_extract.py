@@ -116,6 +116,33 @@ def test_a_method_has_its_parameters(tiny: Store, extract: Command, subllm: Comm
     assert tiny.model(f"{BASE}-python").method.params == {"a": 0.7}
 
 
+def test_fast_takes_what_the_machine_does_and_keeps_to_it(
+    tiny: Store, code: str, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["extract", "python", "--base", BASE, "--calibration", code, "--seq-len", "32"]
+
+    def slow(*, seconds: float) -> None:
+        monkeypatch.setattr("subllm.extraction.defaults.FAST_SECONDS", seconds)
+        monkeypatch.setattr("subllm.extraction.compute.FAST_SECONDS", seconds)
+
+    slow(seconds=0)
+    first = subllm(*where, "--fast", "--json")
+    assert first.status == 0, first.err
+    assert "--fast: 16 calibration sequences, the fewest that it takes; --samples" in first.err
+    assert first.json["calibration"]["samples"] == 16
+    slow(seconds=1e9)  # measured again, the machine could do more
+    again = subllm(*where, "--fast", "--json")
+    assert (again.json["cached"], again.json["digest"]) == (True, first.json["digest"])
+    assert "taken from the store" in again.err
+    assert "calibration sequences" not in again.err
+    given = subllm(*where, "--fast", "--samples", "4", "--json")
+    assert given.json["calibration"]["samples"] == 4
+    assert "--fast:" not in given.err
+    java = subllm("extract", "java", *where[2:], "--fast", "--json")
+    assert java.json["calibration"]["samples"] == 128
+    assert "--fast: 128 calibration sequences, the most that fit" in java.err
+
+
 def test_json_is_one_document(tiny: Store, extract: Command) -> None:
     ran = extract("Java", "--method", "magnitude", "--values", "int4", "--json")
     assert ran.status == 0, ran.err

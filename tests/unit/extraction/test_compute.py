@@ -1,4 +1,4 @@
-"""In which dtype blocks run: measured once, then kept."""
+"""What the machine decides of a plan: measured once, then kept."""
 
 from __future__ import annotations
 
@@ -8,60 +8,108 @@ import pytest
 import torch
 
 from subllm.errors import UsageError
-from subllm.extraction.compute import choose_compute
+from subllm.extraction.compute import choose, computes
+from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
+from subllm.extraction.estimate import Rates
 from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions, open_base
 from subllm.progress import NullProgress
+from subllm.pruning.method import Need
 from subllm.store.store import Store
 
 from .conftest import BASE, prepared_for
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+SQUARES = frozenset({Need.SQUARE_SUMS})
+EXACT = ("bfloat16", "float32")
+ALL = (*EXACT, "int8")
 
 
 @pytest.fixture
-def planned(store: Store, add_base):
+def plan(store: Store, add_base):
     add_base("llama")
     options = ExtractOptions("python", pattern="2:4", compute="float32")
-    return prepared_for(store, options), open_base(store, BASE)[2].spec
+    return prepared_for(store, options).plan
 
 
-def choose(planned, wanted="auto", device=CPU, started=(), rates=(1.0, 1.0)):
-    prepared, spec = planned
-    speed = dict(zip(("bfloat16", "float32"), rates, strict=True))
-    digests = {replace(prepared.plan, compute=name).digest for name in started}
-    plan = choose_compute(
-        wanted, spec, device, prepared.plan, lambda plan: plan.digest in digests, speed.__getitem__
-    )
-    return plan.compute
+def chosen(plan, *, counts=(16,), allowed=EXACT, started=(), rates=(1.0, 1.0, 1.0), each=1.0):
+    """(samples, compute, known); `each`: seconds per sequence."""
+    speed = dict(zip(ALL, rates, strict=False))
+
+    def plan_of(samples, compute):
+        record = plan.calibration.model_copy(update={"samples": samples})
+        return replace(plan, calibration=record, compute=compute)
+
+    digests = {plan_of(*one).digest for one in started}
+    choice = choose(
+        plan_of, counts, allowed, lambda plan: plan.digest in digests, speed.__getitem__,
+        lambda samples, compute: samples * each,
+    )  # fmt: skip
+    assert choice.plan == plan_of(choice.samples, choice.compute)
+    return choice.samples, choice.compute, choice.known
 
 
-def test_a_cpu_runs_what_it_multiplies_faster(planned) -> None:
-    assert choose(planned, rates=(162.0, 250.0)) == "float32"
-    assert choose(planned, rates=(970.0, 330.0)) == "bfloat16"
-    assert choose(planned, rates=(100.0, 110.0)) == "bfloat16", "not worth twice the memory"
-    assert choose(planned, device=torch.device("cuda"), rates=(1.0, 9.0)) == "bfloat16"
+def test_a_cpu_runs_what_it_multiplies_faster(plan) -> None:
+    def compute(*rates, allowed=EXACT):
+        return chosen(plan, allowed=allowed, rates=rates)[1]
+
+    assert compute(162.0, 250.0) == "float32"
+    assert compute(970.0, 330.0) == "bfloat16"
+    assert compute(100.0, 110.0) == "bfloat16", "not worth twice the memory"
+    assert compute(870.0, 160.0, 500.0, allowed=ALL) == "bfloat16"
+    assert compute(105.0, 160.0, 490.0, allowed=ALL) == "int8"
+    assert compute(36.0, 160.0, 170.0, allowed=ALL) == "float32", "not worth the rounding"
 
 
-def test_what_was_begun_is_gone_on_with(planned) -> None:
-    assert choose(planned, started=["float32"], rates=(9.0, 1.0)) == "float32"
-    assert choose(planned, started=["bfloat16"], rates=(1.0, 9.0)) == "bfloat16"
+def test_what_may_be_chosen() -> None:
+    assert computes("auto", CPU, SQUARES, fast=False) == EXACT
+    assert computes("auto", CPU, SQUARES, fast=True) == ALL
+    assert computes("auto", CPU, frozenset(["another"]), fast=True) == EXACT
+    assert computes("auto", GPU, SQUARES, fast=True) == ("bfloat16",)
+    assert computes("float64", CPU, SQUARES, fast=True) == ("float64",)
+    assert computes("int8", CPU, SQUARES, fast=False) == ("int8",)
+    for wanted, device in (("float16", CPU), ("int8", GPU)):
+        with pytest.raises(UsageError, match=wanted):
+            computes(wanted, device, SQUARES, fast=False)
 
 
-def test_a_dtype_that_is_named_is_taken(planned) -> None:
-    assert choose(planned, "float64", rates=(9.0, 1.0)) == "float64"
-    with pytest.raises(UsageError, match="float16"):
-        choose(planned, "float16")
+def test_what_was_begun_is_gone_on_with(plan) -> None:
+    for begun, rates in (((16, "float32"), (9.0, 1.0)), ((16, "bfloat16"), (1.0, 9.0))):
+        assert chosen(plan, started=[begun], rates=rates) == (*begun, True)
+    counts = (16, 32, 64)
+    for begun in ((16, "int8"), (32, "bfloat16"), (64, "float32")):
+        for each in (0.1, 100.0):
+            got = chosen(plan, counts=counts, allowed=ALL, started=[begun], each=each)
+            assert got == (*begun, True)
+    both = [(16, "float32"), (64, "bfloat16")]
+    assert chosen(plan, counts=counts, started=both, each=9.0) == (64, "bfloat16", True)
 
 
-def test_measures_this_machine_when_nobody_says(planned) -> None:
-    prepared, spec = planned
-    chosen = choose_compute("auto", spec, CPU, prepared.plan, lambda plan: False)
-    assert chosen.compute in ("bfloat16", "float32")
+def test_as_many_sequences_as_fit_the_time(plan) -> None:
+    counts = (16, 32, 64)
+    for each, samples in ((100.0, 16), (FAST_SECONDS / 32, 32), (FAST_SECONDS / 65, 64), (0, 64)):
+        assert chosen(plan, counts=counts, each=each) == (samples, "bfloat16", False)
 
 
-def test_the_store_says_what_was_begun(store: Store, planned) -> None:
-    prepared, _ = planned
+def test_counts_are_steps_up_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fast_counts()[0] >= 16
+    assert fast_counts()[-1] <= DEFAULT_SAMPLES
+    monkeypatch.setattr("subllm.extraction.defaults.DEFAULT_SAMPLES", 32)
+    assert fast_counts() == (16, 32)
+    monkeypatch.setattr("subllm.extraction.defaults.DEFAULT_SAMPLES", 8)
+    assert fast_counts() == (8,)
+
+
+@pytest.mark.parametrize("compute", ALL)
+def test_measures_this_machine_once(store: Store, add_base, compute: str) -> None:
+    add_base("llama")
+    rates = Rates(open_base(store, BASE)[2].spec, CPU)
+    assert rates(compute) == rates(compute) > 1e6
+
+
+def test_the_store_says_what_was_begun(store: Store, add_base) -> None:
+    add_base("llama")
+    prepared = prepared_for(store, ExtractOptions("python", pattern="2:4", compute="float32"))
     assert not store.begun(prepared.plan.workspace)
     store.partial(prepared.plan.workspace).mkdir(parents=True)
     assert store.begun(prepared.plan.workspace)

@@ -11,6 +11,7 @@ from subllm.errors import UsageError
 from subllm.evaluation.measures.table import reads_problems, with_parts
 from subllm.evaluation.options import TaskOptions
 from subllm.evaluation.study.sources import public
+from subllm.extraction.defaults import DEFAULT_SAMPLES
 from subllm.routing.languages import GENERAL, LANGUAGES, canonical
 from subllm.store.names import check_language
 
@@ -59,7 +60,7 @@ class StudyOptions:
     patterns: tuple[str, ...] = ("8:16",)
     values: str = "int8"
     head: str = "int8"
-    sequences: int = 128
+    sequences: int = DEFAULT_SAMPLES
     length: int = 512
 
     def __post_init__(self) -> None:

@@ -1,0 +1,16 @@
+"""How much calibration there is where nobody says. Light: the command line reads it."""
+
+from __future__ import annotations
+
+DEFAULT_SAMPLES = 128
+"""Calibration sequences of an extraction."""
+
+_FAST_COUNTS = (16, 32, 64, 128)
+FAST_SECONDS = 60
+"""What `--fast` lets an extraction take, unless the fewest sequences take longer."""
+
+
+def fast_counts() -> tuple[int, ...]:
+    """Numbers of sequences that `--fast` chooses from, ascending. A few steps instead of any
+    number, so that two measurements of one machine mostly mean the same plan."""
+    return tuple(n for n in _FAST_COUNTS if n <= DEFAULT_SAMPLES) or (DEFAULT_SAMPLES,)
