@@ -1,11 +1,12 @@
 """Speed of the matrix products: weights per second and share of the memory bandwidth.
 
     scripts/bench kernels [--shapes 0.5b] [--values int4 int8] [--patterns 8:16 dense]
-                          [--isas avx512] [--tokens 1 8 512] [--threads 0] [--json FILE]
+                          [--isas avx512] [--tokens 1 8 512] [--threads 0] [--warm] [--json FILE]
 
 Each row multiplies enough copies of a matrix to leave the caches behind, so one token is
 read from memory as in decoding. Weights count as if dense. The median of the runs is
-given, and the best for machines that are not quiet.
+given, and the best for machines that are not quiet. With --warm it is the instructions that
+are measured: CPU time of one thread, on a single copy that stays in the caches if it fits.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ COLD_BYTES = 128 << 20
 SECONDS = 1.0
 
 
-def timed(call: Callable[[], Any]) -> list[float]:
+def timed(call: Callable[[], Any], clock: Callable[[], float]) -> list[float]:
     """Durations of repeated calls, for about SECONDS."""
     call()
     durations: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(durations) < 5:
-        start = time.perf_counter()
+        start = clock()
         call()
-        durations.append(time.perf_counter() - start)
+        durations.append(clock() - start)
     return durations
 
 
@@ -77,15 +78,16 @@ def copy(tensor: PackedTensor) -> PackedTensor:
 
 
 def measure(
-    pool: ops.Pool, tensor: PackedTensor, tokens: int, isa: str, bandwidth: float
+    pool: ops.Pool, tensor: PackedTensor, tokens: int, isa: str, bandwidth: float, warm: bool
 ) -> dict[str, Any]:
     """One row of the table."""
     rows, cols = tensor.shape
-    copies = 1 if tokens > 16 else max(1, -(-COLD_BYTES // tensor.nbytes))
+    copies = 1 if tokens > 16 or warm else max(1, -(-COLD_BYTES // tensor.nbytes))
     matrices = [ops.Matrix(copy(tensor)) for _ in range(copies)]
     x = np.random.default_rng(0).standard_normal((tokens, cols), np.float32)
     outs = [np.empty((tokens, rows), np.float32)] * copies
-    runs = timed(lambda: ops.multiply_all(pool, matrices, x, outs, isa=isa))
+    clock = time.thread_time if warm else time.perf_counter
+    runs = timed(lambda: ops.multiply_all(pool, matrices, x, outs, isa=isa), clock)
     weights, middle = rows * cols * copies, statistics.median(runs)
     return {
         "rows": rows,
@@ -120,7 +122,7 @@ def line(record: dict[str, Any]) -> str:
 
 
 def bench(args: argparse.Namespace) -> list[dict[str, Any]]:
-    pool = ops.Pool(args.threads)
+    pool = ops.Pool(1 if args.warm else args.threads)
     bandwidth = read_bandwidth(pool.threads)
     print(f"{pool.threads} threads, reads {bandwidth / 1e9:.1f} GB/s", file=sys.stderr)
     print(HEADER)
@@ -129,7 +131,7 @@ def bench(args: argparse.Namespace) -> list[dict[str, Any]]:
     for (rows, cols), pattern, values in itertools.product(shapes, args.patterns, args.values):
         tensor = packed(rows, cols, pattern, values)
         for tokens, isa in itertools.product(args.tokens, args.isas):
-            records.append(measure(pool, tensor, tokens, isa, bandwidth))
+            records.append(measure(pool, tensor, tokens, isa, bandwidth, args.warm))
             print(line(records[-1]), flush=True)
     return records
 
@@ -144,6 +146,7 @@ def main() -> None:
     )
     parser.add_argument("--tokens", nargs="+", type=int, default=[1])
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--warm", action="store_true", help="CPU time of one thread, in cache")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     records = bench(args)

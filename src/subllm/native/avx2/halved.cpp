@@ -16,39 +16,52 @@ inline __m256 scaled(__m256i exact, float token_scale, const uint16_t* scales) {
                        _mm256_mul_ps(scales_at(scales), _mm256_set1_ps(token_scale)));
 }
 
-template <ValueType type>
-void multiply_one(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+// One or two tokens: positions are used as soon as they are known.
+template <ValueType type, int tokens>
+void multiply_few(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                   const Target& target) {
   const int64_t blocks = ceil_div(view.geometry.cols, kBlockCols);
   const uint16_t* scales = view.scales + begin * x.groups * kTileRows;
   Pairs<type> pairs(view, begin);
   for (int64_t tile = begin; tile < end; ++tile) {
-    __m256 total = _mm256_setzero_ps();
+    __m256 totals[tokens];
     for (int64_t group = 0; group < x.groups; ++group, scales += kTileRows) {
-      __m256i sums[kPairs], weight_sums[kPairs];
-      unrolled<kPairs>([&](auto p) { sums[p] = weight_sums[p] = _mm256_setzero_si256(); });
+      __m256i sums[tokens][kPairs], weight_sums[kPairs];
+      unrolled<kPairs>([&](auto p) {
+        unrolled<tokens>([&](auto t) { sums[t][p] = _mm256_setzero_si256(); });
+        weight_sums[p] = _mm256_setzero_si256();
+      });
       const int64_t last = least((group + 1) * kGroupBlocks, blocks);
       for (int64_t block = group * kGroupBlocks; block < last; ++block) {
         pairs.fetch();
-        const Columns token = tokens_at<type>(x.codes + block * kBlockCols);
+        Columns columns[tokens];
+        unrolled<tokens>([&](auto t) {
+          columns[t] = tokens_at<type>(x.codes + t * x.groups * kGroupCols + block * kBlockCols);
+        });
         unrolled<kPairs>([&](auto p) {
           const Columns weights = pairs.weights(p), at = pairs.positions(p);
           if constexpr (type == ValueType::int4)
             weight_sums[p] =
                 _mm256_add_epi8(weight_sums[p], _mm256_add_epi8(weights.a, weights.b));
-          sums[p] = add_picked<type>(sums[p], weights.a, at.a, token.a);
-          sums[p] = add_picked<type>(sums[p], weights.b, at.b, token.b);
+          unrolled<tokens>([&](auto t) {
+            sums[t][p] = add_picked<type>(sums[t][p], weights.a, at.a, columns[t].a);
+            sums[t][p] = add_picked<type>(sums[t][p], weights.b, at.b, columns[t].b);
+          });
         });
         pairs.next_block();
       }
-      if constexpr (type == ValueType::int4)
-        unrolled<kPairs>([&](auto p) {
-          sums[p] = widened<type>(_mm256_sub_epi16(sums[p], excess_of(weight_sums[p])));
-        });
-      const __m256 part = scaled(sum_rows(sums), x.scales[group], scales);
-      total = group == 0 ? part : _mm256_add_ps(total, part);
+      unrolled<tokens>([&](auto t) {
+        if constexpr (type == ValueType::int4)
+          unrolled<kPairs>([&](auto p) {
+            sums[t][p] = widened<type>(_mm256_sub_epi16(sums[t][p], excess_of(weight_sums[p])));
+          });
+        const __m256 part = scaled(sum_rows(sums[t]), x.scales[t * x.groups + group], scales);
+        totals[t] = group == 0 ? part : _mm256_add_ps(totals[t], part);
+      });
     }
-    store_tile(total, target, 0, tile * kTileRows, view.geometry.rows);
+    unrolled<tokens>([&](auto t) {
+      store_tile(totals[t], target, t, tile * kTileRows, view.geometry.rows);
+    });
   }
 }
 
@@ -169,14 +182,15 @@ void multiply_several(const PackedView& view, const Activations& x, int64_t begi
 template <ValueType type>
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
               const Target& target, uint8_t* scratch) {
-  if (x.tokens == 1) return multiply_one<type>(view, x, begin, end, target);
+  if (x.tokens == 1) return multiply_few<type, 1>(view, x, begin, end, target);
+  if (x.tokens == 2) return multiply_few<type, 2>(view, x, begin, end, target);
   multiply_several<type>(view, x, begin, end, target, scratch);
 }
 
 }  // namespace
 
 int64_t halved_scratch_bytes(const Geometry& g, int64_t tokens) {
-  return tokens == 1 ? 0 : tiles_together(g, tokens) * tile_bytes(g);
+  return tokens <= 2 ? 0 : tiles_together(g, tokens) * tile_bytes(g);
 }
 
 void multiply_halved(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
