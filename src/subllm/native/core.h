@@ -57,7 +57,7 @@ struct PackedView {
   const uint8_t* values;
   const uint16_t* scales;   // binary16
   const uint32_t* offsets;  // [row_tiles + 1], in units of kAlign bytes
-  bool halved = false;      // every 16 columns keep eight weights; see check_masks
+  bool balanced = false;    // every 16 columns keep slots / 4 weights; see check_masks
 };
 
 struct PlaneSizes {

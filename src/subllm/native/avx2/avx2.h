@@ -42,6 +42,13 @@ inline __m128i shuffle_of(const uint8_t* mask) {
 inline __m256i shuffles_of(const uint8_t* low, const uint8_t* high) {
   return _mm256_set_m128i(shuffle_of(high), shuffle_of(low));
 }
+// The same where 16 columns are known to keep `kept` values: this number in each upper eight
+// bytes, 0 in the others.
+inline __m256i shuffles_of(const uint8_t* low, const uint8_t* high, __m256i kept) {
+  const __m128i first = load_pair(kTables.bytes[low[0]], kTables.back[low[1]]);
+  const __m128i second = load_pair(kTables.bytes[high[0]], kTables.back[high[1]]);
+  return _mm256_adds_epi8(_mm256_set_m128i(second, first), kept);  // 0x80 stays negative
+}
 
 // 64 columns; the order suits the unpacking of nibbles.
 struct Columns {
@@ -57,7 +64,10 @@ inline Columns columns_at(const void* at) {
 template <ValueType type, Kind kind>
 class Runs : public RunWalk<type, kind> {
  public:
-  using RunWalk<type, kind>::RunWalk;
+  Runs(const PackedView& view, int64_t tile)
+      : RunWalk<type, kind>(view, tile),
+        kept_(static_cast<int>(view.geometry.slots / 4)),
+        quarter_(run_bytes(type, view.geometry.slots / 4)) {}
 
   // The next run: code + 8 for int4, code for int8.
   Columns next_bytes() {
@@ -66,6 +76,8 @@ class Runs : public RunWalk<type, kind> {
     Columns out;
     if constexpr (kind == Kind::dense) {
       out = type == ValueType::int4 ? split(load256(run)) : columns_at(run);
+    } else if constexpr (kind == Kind::balanced) {
+      out = spread_evenly(run);
     } else {
       out = spread(run, __builtin_popcountll(mask & 0xffff), __builtin_popcountll(mask & 0xffffffff),
                    __builtin_popcountll(mask & 0xffffffffffff));
@@ -93,23 +105,40 @@ class Runs : public RunWalk<type, kind> {
   // Values from `at1`, `at2`, `at3` on belong to columns from 16, 32 and 48 on.
   Columns spread(const uint8_t* run, int at1, int at2, int at3) const {
     const uint8_t* mask = this->mask_bytes();
-    Columns out;
-    if constexpr (type == ValueType::int4) {
-      const __m256i packed = _mm256_setr_epi64x(nibbles(run, 0), nibbles(run, at1),
-                                                nibbles(run, at2), nibbles(run, at3));
-      // With bit 3 flipped, 0 stands for the code 0 as long as it is shuffled.
-      out = split(_mm256_xor_si256(packed, _mm256_set1_epi8(static_cast<char>(0x88))));
-    } else {
-      out = {_mm256_set_m128i(load128(run + at2), load128(run)),
-             _mm256_set_m128i(load128(run + at3), load128(run + at1))};
-    }
-    out.a = _mm256_shuffle_epi8(out.a, shuffles_of(mask, mask + 4));
-    out.b = _mm256_shuffle_epi8(out.b, shuffles_of(mask + 2, mask + 6));
-    if constexpr (type == ValueType::int4) {
-      const __m256i bit = _mm256_set1_epi8(8);
-      out = {_mm256_xor_si256(out.a, bit), _mm256_xor_si256(out.b, bit)};
-    }
-    return out;
+    const Columns at = {shuffles_of(mask, mask + 4), shuffles_of(mask + 2, mask + 6)};
+    if constexpr (type == ValueType::int4)
+      return shuffled_nibbles(_mm256_setr_epi64x(nibbles(run, 0), nibbles(run, at1),
+                                                 nibbles(run, at2), nibbles(run, at3)), at);
+    return shuffled_bytes(run, run + at1, run + at2, run + at3, at);
+  }
+
+  // A quarter of the values belongs to each 16 columns.
+  Columns spread_evenly(const uint8_t* run) const {
+    const uint8_t* mask = this->mask_bytes();
+    const __m256i kept = _mm256_and_si256(_mm256_set1_epi8(static_cast<char>(kept_)),
+                                          _mm256_setr_epi64x(0, -1, 0, -1));
+    const Columns at = {shuffles_of(mask, mask + 4, kept), shuffles_of(mask + 2, mask + 6, kept)};
+    const uint8_t* second = run + quarter_;
+    const uint8_t* third = second + quarter_;
+    const uint8_t* last = third + quarter_;
+    if constexpr (type == ValueType::int4)
+      return shuffled_nibbles(_mm256_set_m128i(load_pair(third, last), load_pair(run, second)), at);
+    return shuffled_bytes(run, second, third, last, at);
+  }
+
+  // Sixteen nibbles from which each 16 columns take theirs.
+  static Columns shuffled_nibbles(__m256i packed, Columns at) {
+    // With bit 3 flipped, 0 stands for the code 0 as long as it is shuffled.
+    const Columns values = split(_mm256_xor_si256(packed, _mm256_set1_epi8(static_cast<char>(0x88))));
+    const __m256i bit = _mm256_set1_epi8(8);
+    return {_mm256_xor_si256(_mm256_shuffle_epi8(values.a, at.a), bit),
+            _mm256_xor_si256(_mm256_shuffle_epi8(values.b, at.b), bit)};
+  }
+  // The same of bytes.
+  static Columns shuffled_bytes(const uint8_t* first, const uint8_t* second, const uint8_t* third,
+                                const uint8_t* last, Columns at) {
+    return {_mm256_shuffle_epi8(_mm256_set_m128i(load128(third), load128(first)), at.a),
+            _mm256_shuffle_epi8(_mm256_set_m128i(load128(last), load128(second)), at.b)};
   }
 
   // Nibbles 0 .. 15 and 32 .. 47 of each half, then the others.
@@ -119,6 +148,9 @@ class Runs : public RunWalk<type, kind> {
     const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
     return {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
   }
+
+  int kept_;         // of every 16 columns, if that is known
+  int64_t quarter_;  // bytes that they take
 };
 
 inline __m256 to_floats(__m128i bf16) {

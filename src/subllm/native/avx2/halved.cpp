@@ -25,6 +25,7 @@ void multiply_few(const PackedView& view, const Activations& x, int64_t begin, i
   Pairs<type> pairs(view, begin);
   for (int64_t tile = begin; tile < end; ++tile) {
     __m256 totals[tokens];
+    unrolled<tokens>([&](auto t) { totals[t] = _mm256_setzero_ps(); });
     for (int64_t group = 0; group < x.groups; ++group, scales += kTileRows) {
       __m256i sums[tokens][kPairs], weight_sums[kPairs];
       unrolled<kPairs>([&](auto p) {

@@ -50,16 +50,19 @@ void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_
   }
 }
 
+bool may_halve(const Geometry& g) {
+  return g.type != ValueType::bf16 && g.slots == kBlockCols / 2;
+}
+
 int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
   const int64_t bytes = panel_bytes(g, tokens, avx2::kLanes);
-  const bool may_halve = g.type != ValueType::bf16 && g.slots == kBlockCols / 2;
-  const int64_t other = may_halve ? avx2::halved_scratch_bytes(g, tokens) : 0;
+  const int64_t other = may_halve(g) ? avx2::halved_scratch_bytes(g, tokens) : 0;
   return bytes < other ? other : bytes;
 }
 
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
               const Target& target, uint8_t* scratch) {
-  if (view.halved && view.geometry.type != ValueType::bf16)
+  if (view.balanced && may_halve(view.geometry))
     return avx2::multiply_halved(view, x, begin, end, target, scratch);
   if (x.tokens == 1) return avx2::multiply_token(view, x, begin, end, target);
   avx2::multiply_tokens(view, x, begin, end, target, scratch);

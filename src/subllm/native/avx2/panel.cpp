@@ -169,7 +169,7 @@ struct Isa {
 
 void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                      const Target& target, uint8_t* scratch) {
-  with_type_and_kind(view, [&]<ValueType type, Kind kind>() {
+  with_type_and_kind<true>(view, [&]<ValueType type, Kind kind>() {
     multiply_panels<Isa, type, kind>(view, x, begin, end, target, scratch);
   });
 }

@@ -66,7 +66,7 @@ void multiply_bf16(const PackedView& view, const Activations& x, int64_t begin, 
 
 void multiply_token(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
                     const Target& target) {
-  with_type_and_kind(view, [&]<ValueType type, Kind kind>() {
+  with_type_and_kind<true>(view, [&]<ValueType type, Kind kind>() {
     if constexpr (type == ValueType::bf16)
       multiply_bf16<kind>(view, x, begin, end, target);
     else

@@ -24,7 +24,7 @@ void construct(MatrixHandle* self, int64_t rows, int64_t cols, int64_t slots,
                                   static_cast<int64_t>(values.size()), pointer(scales),
                                   size(scales), offsets);
   Pool pool;
-  view.halved = check_masks(pool, view);
+  view.balanced = check_masks(pool, view);
   new (self) MatrixHandle{mask, offsets, values, scales, view};
 }
 

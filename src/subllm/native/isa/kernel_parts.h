@@ -24,23 +24,26 @@ inline void unrolled(Body body) {
   }(std::make_integer_sequence<int, count>{});
 }
 
-// How the runs of a matrix follow each other. `halved` is `fixed` with eight of every 16
-// columns kept, for kernels that are made for it alone.
-enum class Kind { dense, fixed, halved, ragged };
+// How the runs of a matrix follow each other. `balanced` is `fixed` with the same number kept of
+// every 16 columns, for the instruction sets that gain from knowing it; `halved` is `balanced`
+// with eight, for kernels that are made for it alone.
+enum class Kind { dense, fixed, balanced, halved, ragged };
 
 // Calls work.template operator()<type, kind>() for what the matrix is.
-template <ValueType type, typename Work>
+template <ValueType type, bool balances, typename Work>
 inline void with_kind(const PackedView& view, Work work) {
   if (view.offsets) return work.template operator()<type, Kind::ragged>();
+  if constexpr (balances)
+    if (view.balanced) return work.template operator()<type, Kind::balanced>();
   if (view.mask) return work.template operator()<type, Kind::fixed>();
   return work.template operator()<type, Kind::dense>();
 }
-template <typename Work>
+template <bool balances = false, typename Work>
 inline void with_type_and_kind(const PackedView& view, Work work) {
   switch (view.geometry.type) {
-    case ValueType::int4: return with_kind<ValueType::int4>(view, work);
-    case ValueType::int8: return with_kind<ValueType::int8>(view, work);
-    case ValueType::bf16: return with_kind<ValueType::bf16>(view, work);
+    case ValueType::int4: return with_kind<ValueType::int4, balances>(view, work);
+    case ValueType::int8: return with_kind<ValueType::int8, balances>(view, work);
+    case ValueType::bf16: return with_kind<ValueType::bf16, false>(view, work);
   }
 }
 

@@ -12,6 +12,8 @@ namespace {
 struct Tables {
   // For each byte of a mask: which of the following values a column takes, 0x80 for none.
   alignas(64) uint8_t bytes[256][8];
+  // As bytes, counted from behind the last of the values: -1 for that one.
+  alignas(64) uint8_t back[256][8];
   alignas(64) uint8_t words[256][16];  // the same for values of two bytes
   alignas(64) uint8_t later[9][16];    // what eight columns add to the indices of the next eight
 };
@@ -27,6 +29,8 @@ constexpr Tables make_tables() {
       t.words[mask][2 * j + 1] = static_cast<uint8_t>(kept ? 2 * next + 1 : 0x80);
       next += kept;
     }
+    for (int j = 0; j < 8; ++j)
+      t.back[mask][j] = static_cast<uint8_t>(mask >> j & 1 ? t.bytes[mask][j] - next : 0x80);
   }
   for (int count = 0; count <= 8; ++count)
     for (int j = 8; j < 16; ++j) t.later[count][j] = static_cast<uint8_t>(count);

@@ -56,33 +56,35 @@ void multiply_tiles(const Input& input, const Product& product, int64_t begin, i
                 scratch(with.scratch(view.geometry, input.view().tokens)));
 }
 
-// Whether each quarter of the word has eight bits.
-bool keeps_half(uint64_t word) {
+// Whether each quarter of the word has so many bits.
+bool keeps(uint64_t word, int64_t bits) {
   word -= word >> 1 & 0x5555555555555555;
   word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
   word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
-  return ((word + (word >> 8)) & 0x00ff00ff00ff00ff) == 0x0008000800080008;
+  return ((word + (word >> 8)) & 0x00ff00ff00ff00ff) ==
+         0x0001000100010001 * static_cast<uint64_t>(bits);
 }
 
-// Returns whether the rows of the tile keep half of every 16 columns.
+// Returns whether the rows of the tile keep slots / 4 of every 16 columns.
 bool check_tile(const PackedView& view, int64_t tile) {
   const Geometry& g = view.geometry;
   const uint64_t* words = view.mask + tile * g.col_blocks() * kTileRows;
   int64_t bytes = 0;
-  bool fits = true, halved = !view.offsets && g.slots == kBlockCols / 2;
+  bool fits = true, balanced = !view.offsets && g.slots % 8 == 0;
   for (int64_t i = 0; i < g.col_blocks() * kTileRows; ++i) {
     const int64_t kept = std::popcount(words[i]);
     if (g.slots) fits &= kept <= g.slots;
     bytes += run_bytes(g.type, kept);
     // A row that the matrix does not have keeps nothing, which no product shows.
-    halved = halved && (keeps_half(words[i]) || tile * kTileRows + i % kTileRows >= g.rows);
+    balanced = balanced &&
+               (keeps(words[i], g.slots / 4) || tile * kTileRows + i % kTileRows >= g.rows);
   }
   if (view.offsets)
     fits &= bytes <= (int64_t{view.offsets[tile + 1]} - view.offsets[tile]) * kAlign;
   if (!fits)
     throw std::invalid_argument("a mask keeps more weights than there are values (row tile " +
                                 std::to_string(tile) + ")");
-  return halved;
+  return balanced;
 }
 
 }  // namespace
@@ -113,13 +115,13 @@ void multiply(Pool& pool, const Input& input, std::span<const Product> products,
 
 bool check_masks(Pool& pool, const PackedView& view) {
   if (!view.mask) return false;
-  std::atomic<bool> halved{true};
+  std::atomic<bool> balanced{true};
   pool.run(view.geometry.row_tiles(), kTileGrain, [&](int64_t begin, int64_t end) {
     bool all = true;
     for (int64_t tile = begin; tile < end; ++tile) all &= check_tile(view, tile);
-    if (!all) halved.store(false, std::memory_order_relaxed);
+    if (!all) balanced.store(false, std::memory_order_relaxed);
   });
-  return halved.load();
+  return balanced.load();
 }
 
 }  // namespace subllm

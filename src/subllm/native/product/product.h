@@ -33,7 +33,8 @@ void multiply(Pool& pool, const Input& input, std::span<const Product> products,
 // Throws std::invalid_argument unless every tile's masks keep as many weights as there are
 // values (or at most `slots` in a block), so that no kernel reads past the plane. To be
 // called once for a matrix that comes from outside. Returns whether every 16 columns keep
-// eight weights, as patterns like 8:16 and 2:4 do: kernels then know where runs divide.
+// slots / 4 weights and those are whole bytes, as with patterns like 8:16, 12:16 and 2:4:
+// kernels then know where runs divide.
 bool check_masks(Pool& pool, const PackedView& view);
 
 }  // namespace subllm
