@@ -30,8 +30,7 @@ namespace {
 inline __m128i load128(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
 inline __m256i load256(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
 inline __m128i load_pair(const uint8_t* low, const uint8_t* high) {
-  const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(low));
-  return _mm_castpd_si128(_mm_loadh_pd(first, reinterpret_cast<const double*>(high)));
+  return _mm_set_epi64x(static_cast<int64_t>(load64(high)), static_cast<int64_t>(load64(low)));
 }
 
 // Shuffle of 16 columns, whose mask is the two bytes, out of the next 16 values.
