@@ -25,7 +25,20 @@ from subllm.sparsity.reference import from_bf16, pack_reference, to_bf16, unpack
 
 ISAS = ops.isas()
 VALUES = ("int4", "int8", "bf16")
-PATTERNS = ("dense", "8:16", "10:16", "12:16", "2:4", "4:8", "1:4", "16:32", "31:32", "50%", "70.5%", "3%")
+PATTERNS = (
+    "dense",
+    "8:16",
+    "10:16",
+    "12:16",
+    "2:4",
+    "4:8",
+    "1:4",
+    "16:32",
+    "31:32",
+    "50%",
+    "70.5%",
+    "3%",
+)
 BF16_TOLERANCE = 1e-6
 
 
