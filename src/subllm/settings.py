@@ -185,4 +185,6 @@ def _explain(error: ValidationError, given: dict[str, Any], in_file: dict[str, A
     shown = "" if field == "api_key" else f" (got {str(first['input'])!r:.60})"
     meaning = Settings.model_fields[field].description if field in Settings.model_fields else ""
     reason = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] == "string_pattern_mismatch":  # a regular expression is no help
+        reason = "none of its values"
     return f"{source}: {reason}{shown}; it means: {meaning}"

@@ -335,3 +335,11 @@ def test_weights_of_another_shape_are_refused(name: str, shape: tuple[int, ...])
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(BackendError, match="float16"):
         NativeBackend(PACKED, kv="float16")  # type: ignore[arg-type]
+
+
+def test_kernels_that_are_not_there_are_refused_before_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUBLLM_ISA", "potato")
+    with pytest.raises(BackendError, match=r"SUBLLM_ISA is 'potato'.*choose one of .*scalar"):
+        exact_backend()

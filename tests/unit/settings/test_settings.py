@@ -81,6 +81,12 @@ def test_bad_option_is_named() -> None:
         load_settings(max_loaded_models=0)
 
 
+def test_a_bad_device_is_told_the_devices_and_no_regular_expression() -> None:
+    with pytest.raises(SettingsError, match=r"--device: none of its values .*cuda:N") as caught:
+        load_settings(device="potato")
+    assert "^" not in str(caught.value)
+
+
 def test_bad_file_value_names_the_file(config: Path) -> None:
     config.write_text("port = 'x'\n")
     with pytest.raises(SettingsError, match=r"config\.toml: port: .*integer"):

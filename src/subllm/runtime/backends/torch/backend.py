@@ -35,7 +35,7 @@ def pick_device(device: str) -> torch.device:
         torch.empty(1, device=picked).cpu()  # an absent one shows only when it is used
     except (RuntimeError, AssertionError) as error:
         if device.partition(":")[0] == "cuda":
-            reason = "no such CUDA device is usable here; use --device cpu"
+            reason = "no such CUDA device is usable here; choose cpu (--device or SUBLLM_DEVICE)"
         else:
             reason = f"device {device!r} is unknown here; use auto, cpu or cuda"
         raise BackendError(reason) from error
@@ -67,7 +67,8 @@ class TorchBackend:
                 self._model = TorchModel(source.spec, weights)
         except torch.OutOfMemoryError as error:
             raise BackendError(
-                f"the weights do not fit the memory of {self._device}; use --device cpu"
+                f"the weights do not fit the memory of {self._device}; choose cpu "
+                "(--device or SUBLLM_DEVICE)"
             ) from error
         self._spec = source.spec
         self._slabs: dict[int, KvSlab] = {}
