@@ -24,6 +24,8 @@ from server.tiny import (
     shelf,
     until,
 )
+from subllm.errors import SettingsError
+from subllm.server.config import ServerConfig
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 LONG: dict[str, Any] = {"model": PYTHON, "prompt": "x", "max_tokens": 200, "ignore_eos": True}
@@ -416,6 +418,20 @@ def test_a_full_queue_says_429() -> None:
         engine.gate.set()
         until(lambda: idle(server))
         assert server.post(COMPLETIONS, **{**LONG, "max_tokens": 1}).status_code == 200
+
+
+def test_bounds_of_the_server_reach_its_engines() -> None:
+    share = 2**20
+    with live(shelf(), kv_bytes=2 * share, step_tokens=5) as server:
+        for name, budget in ((PYTHON, 2 * share), (JAVA, share)):
+            reply = server.post(COMPLETIONS, model=name, prompt="x" * 12, max_tokens=1)
+            assert reply.status_code == 200
+            engine = server.shelf.engine(name)
+            assert engine.steps == 3  # 12 tokens and 5 a step
+            assert budget * 0.9 < engine.kv_budget <= budget
+        assert server.shelf.engine(PYTHON).kv_budget <= share
+    with pytest.raises(SettingsError, match="step_tokens 0"):
+        ServerConfig(step_tokens=0)
 
 
 def test_health(slow: Live) -> None:
