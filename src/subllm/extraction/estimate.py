@@ -20,9 +20,9 @@ from subllm.extraction.shared import DENSE
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.sparsity.packing import pack
 
-# Share of the run that is not matrix products (norms, attention, masks, packing),
-# measured on the 0.5B on two cores.
-_OVERHEAD = 1.5
+# How many times as long as its matrix products a run takes (norms, attention, masks, packing
+# are the rest), measured on the 0.5B. Next to int8 products the rest weighs more.
+_OVERHEAD, _OVERHEAD_INT8 = 1.5, 2.0
 # transformers and torch's own buffers, once blocks run; bytes.
 _LIBRARIES = 350_000_000
 
@@ -116,7 +116,8 @@ def estimate(
     head = 2.2 * spec.vocab_size * spec.hidden_size  # packed in parts, then in one piece
     resident = psutil.Process().memory_info().rss + _LIBRARIES
     peak = resident + states + max(block + working, head_slice, head)
-    return Estimate(flops, rate, _OVERHEAD * flops / rate + 3.0, int(peak))
+    overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
+    return Estimate(flops, rate, overhead * flops / rate + 3.0, int(peak))
 
 
 def peak_memory_bytes() -> int:
