@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from subllm.extraction.defaults import DEFAULT_SAMPLES
+from subllm.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,7 +180,7 @@ def machine() -> str:
 
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
     from subllm.extraction.estimate import product_flops
-    from subllm.extraction.prepare import HELDOUT_LENGTH, HELDOUT_SEQUENCES, open_base
+    from subllm.extraction.prepare import HELDOUT_LENGTH, open_base
     from subllm.store.store import Store
 
     home = Path(os.environ["SUBLLM_HOME"])

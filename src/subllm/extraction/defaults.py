@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-DEFAULT_SAMPLES = 128
-"""Calibration sequences of an extraction."""
+DEFAULT_SAMPLES = 32
+"""Calibration sequences of an extraction. The paper takes 128; from 16 on, nothing that was
+measured tells them apart (docs/LOG.md, 2026-11-27)."""
+
+HELDOUT_SEQUENCES = 8
+"""Held-out sequences that tell what was lost; with `--fast` half of them, as they take as long
+as the calibration."""
 
 _FAST_COUNTS = (16, 32, 64, 128)
 FAST_SECONDS = 60

@@ -16,7 +16,12 @@ from subllm.calibration.source import CalibrationData
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
 from subllm.extraction.compute import Choice, choose, computes
-from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
+from subllm.extraction.defaults import (
+    DEFAULT_SAMPLES,
+    FAST_SECONDS,
+    HELDOUT_SEQUENCES,
+    fast_counts,
+)
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, Rates, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
@@ -38,7 +43,6 @@ from subllm.text.tokenizer import Tokenizer
 from subllm.weights.open import open_weights
 from subllm.weights.reader import WeightReader
 
-HELDOUT_SEQUENCES = 8
 HELDOUT_LENGTH = 512
 
 
@@ -59,7 +63,7 @@ class ExtractOptions:
     seed: int = 0
     device: str = "auto"
     compute: str = "auto"  # or a dtype, or "int8"; see `compute.computes`
-    fast: bool = False  # few sequences and int8 products will do
+    fast: bool = False  # few sequences, calibration and held-out, and int8 products will do
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -251,7 +255,7 @@ def _heldout(
             domain,
             tokenizer=tokenizer,
             prompt=base.prompt,
-            sequences=HELDOUT_SEQUENCES,
+            sequences=HELDOUT_SEQUENCES // 2 if options.fast else HELDOUT_SEQUENCES,
             seq_len=HELDOUT_LENGTH,
             spec=options.calibration if domain == options.language else "",
             catalog=catalog,

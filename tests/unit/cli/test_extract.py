@@ -139,8 +139,8 @@ def test_fast_takes_what_the_machine_does_and_keeps_to_it(
     assert given.json["calibration"]["samples"] == 4
     assert "--fast:" not in given.err
     java = subllm("extract", "java", *where[2:], "--fast", "--json")
-    assert java.json["calibration"]["samples"] == 128
-    assert "--fast: 128 calibration sequences, the most that fit" in java.err
+    assert java.json["calibration"]["samples"] == 32
+    assert "--fast: 32 calibration sequences, the most that fit" in java.err
 
 
 def test_json_is_one_document(tiny: Store, extract: Command) -> None:

@@ -94,8 +94,8 @@ def test_as_many_sequences_as_fit_the_time(plan) -> None:
 def test_counts_are_steps_up_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fast_counts()[0] >= 16
     assert fast_counts()[-1] <= DEFAULT_SAMPLES
-    monkeypatch.setattr("subllm.extraction.defaults.DEFAULT_SAMPLES", 32)
-    assert fast_counts() == (16, 32)
+    monkeypatch.setattr("subllm.extraction.defaults.DEFAULT_SAMPLES", 64)
+    assert fast_counts() == (16, 32, 64)
     monkeypatch.setattr("subllm.extraction.defaults.DEFAULT_SAMPLES", 8)
     assert fast_counts() == (8,)
 
