@@ -48,6 +48,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--peer", choices=["yes", "no"], default="yes")
     parser.add_argument("--json", default="")
+    parser.add_argument(
+        "--itself", action="store_true",
+        help="with --plain-worker: compare it also with itself, samples in reverse order",
+    )  # fmt: skip
     parser.add_argument("--plain-worker", default="", help=argparse.SUPPRESS)
     parser.add_argument("--compute", default="bfloat16", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -138,18 +142,26 @@ def plain_worker(arguments: argparse.Namespace) -> None:
         "pack:python", language="python", tokenizer=tokenizer, prompt=manifest.prompt,
         samples=arguments.samples, seq_len=arguments.seq_len, seed=0, catalog=load_catalog(),
     )  # fmt: skip
-    dtype = DTYPES[arguments.compute]
     model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**reader.config), dtype=dtype, attn_implementation="sdpa"
+        AutoConfig.for_model(**reader.config),
+        dtype=DTYPES[arguments.compute],
+        attn_implementation="sdpa",
     ).eval()
-    for key, parameter in model.named_parameters():
-        parameter.data.copy_(torch.from_numpy(reader.read(key)))
-    reader.release()
-    tokens = torch.from_numpy(data.tokens.astype(np.int64))
     pattern = Pattern.parse(arguments.pattern)
     ratio = pattern.percent / 100 if pattern.kind == "unstructured" else None
+
+    def load() -> None:
+        for key, parameter in model.named_parameters():
+            parameter.data.copy_(torch.from_numpy(reader.read(key)))
+        reader.release()
+
+    def prune(tokens: torch.Tensor) -> list:
+        return prune_blockwise(model, tokens, ratio, pattern.n or 0, pattern.m or 0)
+
+    load()
+    tokens = torch.from_numpy(data.tokens.astype(np.int64))
     start, cpu = time.monotonic(), time.process_time()
-    masks = prune_blockwise(model, tokens, ratio, pattern.n or 0, pattern.m or 0)
+    masks = prune(tokens)
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
     peak = peak_memory_bytes()
     ours = open_model(store, arguments.json)
@@ -159,6 +171,13 @@ def plain_worker(arguments: argparse.Namespace) -> None:
             mine = unpack_mask(ours.tensor(f"model.layers.{layer}.{name}.weight"))
             same[layer] += int((mine == mask.numpy()).sum())
             total[layer] += mask.numel()
+    itself = None
+    if arguments.itself:
+        load()  # pruning zeroed its weights
+        other = prune(tokens.flip(0))
+        equal = [int((kept[name] == other[layer][name]).sum())
+                 for layer, kept in enumerate(masks) for name in kept]  # fmt: skip
+        itself = sum(equal) / sum(total)
     Path(arguments.plain_worker).write_text(
         json.dumps(
             {
@@ -166,6 +185,7 @@ def plain_worker(arguments: argparse.Namespace) -> None:
                 "cpu_seconds": cpu,
                 "peak_memory_bytes": peak,
                 "agreement": sum(same) / sum(total),
+                "agreement_with_itself": itself,
                 "agreement_by_layer": [s / t for s, t in zip(same, total, strict=True)],
             }
         )

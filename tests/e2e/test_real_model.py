@@ -137,12 +137,17 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
         [
             sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
             "--samples", SAMPLES, "--json", ours["name"], "--compute", ours["compute"],
+            *(["--itself"] if ours["compute"] == "bfloat16" else []),
         ],
         env=machine.environment, check=True,
     )  # fmt: skip
     plain = json.loads(out.read_text())
     if ours["compute"] == "bfloat16":
-        assert plain["agreement"] >= 0.999
+        # As near as the plain one is to itself with the samples in another order: 0.9981 with
+        # AMX, where a flipped near-tie of one layer flips more in the next.
+        assert plain["agreement"] >= plain["agreement_with_itself"] - 0.001
+        assert plain["agreement_by_layer"][0] >= 0.99999
+        assert plain["agreement"] >= 0.997
     else:
         # Exact while nothing has rounded differently; from layer 7 on they drift (0.9989 in all).
         assert min(plain["agreement_by_layer"][:6]) >= 0.9999
