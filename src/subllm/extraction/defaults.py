@@ -7,8 +7,8 @@ DEFAULT_SAMPLES = 32
 measured tells them apart (docs/LOG.md, 2026-11-27)."""
 
 HELDOUT_SEQUENCES = 8
-"""Held-out sequences that tell what was lost; with `--fast` half of them, as they take as long
-as the calibration."""
+"""Held-out sequences that tell what was lost. The same with `--fast`, though they take as long as
+its calibration: figures of half of them are not comparable."""
 
 _FAST_COUNTS = (16, 32, 64, 128)
 FAST_SECONDS = 60

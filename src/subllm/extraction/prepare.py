@@ -63,7 +63,7 @@ class ExtractOptions:
     seed: int = 0
     device: str = "auto"
     compute: str = "auto"  # or a dtype, or "int8"; see `compute.computes`
-    fast: bool = False  # few sequences, calibration and held-out, and int8 products will do
+    fast: bool = False  # few sequences and int8 products will do
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -255,7 +255,7 @@ def _heldout(
             domain,
             tokenizer=tokenizer,
             prompt=base.prompt,
-            sequences=HELDOUT_SEQUENCES // 2 if options.fast else HELDOUT_SEQUENCES,
+            sequences=HELDOUT_SEQUENCES,
             seq_len=HELDOUT_LENGTH,
             spec=options.calibration if domain == options.language else "",
             catalog=catalog,
