@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from subllm.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings
+
+# A run tests what the one before it did, so that a change is what fails it. Look for more with
+# SUBLLM_TEST_RANDOM=1.
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("SUBLLM_TEST_RANDOM"):
+    settings.load_profile("repeatable")
 
 _VARIABLES = [CONFIG_VARIABLE, *(f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields)]
 

@@ -83,10 +83,11 @@ class Pools(RuleBasedStateMachine):
         before = list(self.account.slots)
         blocker = self.pool.make_room(ref)
         if blocker is not None:
-            # Nobody is closed who works; the one to wait for is the other version, or the
-            # one that was not used for longest.
+            # Nobody is closed who works; the one to wait for is the other version while it
+            # works, else the one that was not used for longest.
             assert not blocker.idle and not blocker.closed
-            assert blocker is (known or next(slot for slot in before if not slot.closed))
+            left = [slot for slot in before if not slot.closed]
+            assert blocker is (known if known in left else left[0])
             assert all(slot.idle for slot in before if slot.closed)
             self.forget_closed()
             return
