@@ -143,11 +143,10 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
     )  # fmt: skip
     plain = json.loads(out.read_text())
     if ours["compute"] == "bfloat16":
-        # As near as the plain one is to itself with the samples in another order: 0.9981 with
-        # AMX, where a flipped near-tie of one layer flips more in the next.
-        assert plain["agreement"] >= plain["agreement_with_itself"] - 0.001
+        # 0.9991 on AMD; with AMX 0.9981, where the plain one agrees with itself, its samples in
+        # another order, no better: a near-tie that flips in one layer flips more in the next.
+        assert plain["agreement"] >= min(0.999, plain["agreement_with_itself"] - 0.0003)
         assert plain["agreement_by_layer"][0] >= 0.99999
-        assert plain["agreement"] >= 0.997
     else:
         # Exact while nothing has rounded differently; from layer 7 on they drift (0.9989 in all).
         assert min(plain["agreement_by_layer"][:6]) >= 0.9999

@@ -110,6 +110,7 @@ def told(options: StudyOptions, out: Path) -> str:
         words += ["--calibration", text] if "=" in text else []
     words += ["--tasks", ",".join(Path(task).name for task in options.tasks)]
     words += ["--methods", ",".join(options.methods), "--patterns", ",".join(options.patterns)]
+    words += ["--sequences", str(options.sequences)]  # whatever its default will be
     for path in how.files:
         words += ["--data", path.name]
     for task, path in how.own.items():
@@ -126,7 +127,6 @@ def told(options: StudyOptions, out: Path) -> str:
         ("format", how.form, plainly.form),
         ("values", options.values, usual.values),
         ("head", options.head, usual.head),
-        ("sequences", options.sequences, usual.sequences),
         ("seq-len", options.length, usual.length),
         ("batch", how.together, plainly.together),
     ):

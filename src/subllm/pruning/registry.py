@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from subllm.errors import UnknownNameError
 from subllm.pruning.magnitude import Magnitude
 from subllm.pruning.method import Method, MethodClass
-from subllm.pruning.parameter import Number, Parameter, parse_all
+from subllm.pruning.parameter import Number, parse_all
 from subllm.pruning.ria import Ria
 from subllm.pruning.wanda import Wanda
 
@@ -18,20 +18,11 @@ def method_names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def method_parameters(name: str) -> tuple[Parameter, ...]:
-    """What the method can be tuned with. Raises UnknownNameError with the nearest names."""
-    return _class_of(name).parameters
-
-
 def get_method(name: str, params: Mapping[str, str | Number] | None = None) -> Method:
     """params: values by name, as text or numbers; a parameter that is left out has its
     default. Raises UnknownNameError for a method or a parameter that does not exist,
     UsageError for a value out of range."""
-    made = _class_of(name)
-    return made(**parse_all(name, made.parameters, params or {}))
-
-
-def _class_of(name: str) -> MethodClass:
     if name not in _METHODS:
         raise UnknownNameError("method", name, _METHODS, f"methods: {', '.join(_METHODS)}")
-    return _METHODS[name]
+    made = _METHODS[name]
+    return made(**parse_all(name, made.parameters, params or {}))

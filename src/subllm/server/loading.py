@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from subllm.served_context import served_context
+
 if TYPE_CHECKING:
     from subllm.runtime.backends.table import BackendName, KvTypeName
     from subllm.runtime.request import Engine
@@ -41,7 +43,7 @@ def engine_loader(
             backend=backend,
             device=device,
             threads=threads,
-            context_length=None if context_length is None else min(context_length, longest),
+            context_length=served_context(longest, context_length),
             kv_type=kv_type,
             **limits,
         )

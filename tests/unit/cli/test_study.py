@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from oracles.domain_rows import rows_of
 
+from subllm.cli.eval_options import TaskChoices
+from subllm.cli.study_options import StudyChoices, study_options, told
 from subllm.report.masks.records import read_comparison
 from subllm.report.study.records import read_study
 from subllm.store.collect import remove
@@ -370,3 +372,11 @@ def test_without_the_drawing_libraries_nothing_begins(
     assert (ran.status, ran.out) == (2, "")
     assert "run: pip install 'subllm[report]'" in ran.err
     assert tiny.names() == names
+
+
+def test_the_command_that_is_recorded_says_how_many_sequences() -> None:
+    """Also where nobody did: another version may have another default."""
+    options = study_options(StudyChoices(base=["a:1b"]), TaskChoices())
+    command = told(options, Path("out"))
+    assert f"--sequences {options.sequences} --out out" in command
+    assert command.startswith("subllm study --base a:1b --calibration general,python,")

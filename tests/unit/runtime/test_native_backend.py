@@ -337,9 +337,19 @@ def test_unknown_options_are_refused() -> None:
         NativeBackend(PACKED, kv="float16")  # type: ignore[arg-type]
 
 
-def test_kernels_that_are_not_there_are_refused_before_a_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SUBLLM_ISA", "potato")
-    with pytest.raises(BackendError, match=r"SUBLLM_ISA is 'potato'.*choose one of .*scalar"):
-        exact_backend()
+def test_kernels_that_are_not_there_are_refused_before_a_step() -> None:
+    """In a process of its own: the choice is made once."""
+    script = (
+        "from runtime.test_native_backend import exact_backend\n"
+        "from subllm.errors import BackendError\n"
+        "try:\n    exact_backend()\nexcept BackendError as error:\n    print(error)\n"
+    )
+    here = Path(__file__).parents[1]
+    path = f"{here}{os.pathsep}{here.parent}"
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "SUBLLM_ISA": "potato", "PYTHONPATH": path},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "SUBLLM_ISA: there are no kernels named 'potato'" in ran.stdout
+    assert "unset it" in ran.stdout

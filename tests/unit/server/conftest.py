@@ -1,4 +1,4 @@
-"""One server for the tests that change nothing of it."""
+"""Servers: one for the tests that change nothing of it, one of its own for each of the others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.tiny import Live, live, shelf
+from server.connections import COMPLETIONS
+from server.tiny import PYTHON, Live, live, shelf
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Live]:
     with live(shelf()) as running:
+        yield running
+
+
+@pytest.fixture
+def slow() -> Iterator[Live]:
+    """One engine of each model, loaded, where a step takes 20 ms and one request runs."""
+    with live(shelf(max_batch=1, keep_prefixes=0), keep_alive_seconds=0.1) as running:
+        running.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        engine = running.shelf.engine(PYTHON)
+        engine.delay = 0.02
+        engine.requests.clear()
+        engine.steps = 0
         yield running

@@ -5,19 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
+from server.connections import COMPLETIONS, LONG, body_of, idle, read_all, send
 from server.tiny import (
     BASE,
     CPP,
     JAVA,
-    PATIENCE,
     PYTHON,
-    SEP,
     Engine,
     Live,
     live,
@@ -26,49 +23,6 @@ from server.tiny import (
 )
 from subllm.errors import SettingsError
 from subllm.server.config import ServerConfig
-
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
-LONG: dict[str, Any] = {"model": PYTHON, "prompt": "x", "max_tokens": 200, "ignore_eos": True}
-
-
-@pytest.fixture
-def slow() -> Iterator[Live]:
-    """One engine of each model, loaded, where a step takes 20 ms and one request runs."""
-    with live(shelf(max_batch=1, keep_prefixes=0), keep_alive_seconds=0.1) as running:
-        running.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
-        engine = running.shelf.engine(PYTHON)
-        engine.delay = 0.02
-        engine.requests.clear()
-        engine.steps = 0
-        yield running
-
-
-def send(live: Live, path: str, body: dict[str, Any]) -> socket.socket:
-    """A request on a connection of its own; nothing is read."""
-    data = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    )
-    connection = socket.create_connection((live.host, live.port), timeout=PATIENCE)
-    connection.sendall(head.encode() + data)
-    return connection
-
-
-def read_all(connection: socket.socket) -> bytes:
-    with connection:
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def body_of(response: bytes) -> bytes:
-    """Undo the chunked encoding."""
-    rest, body = response.partition(b"\r\n\r\n")[2], b""
-    while True:
-        size, _, rest = rest.partition(b"\r\n")
-        if int(size, 16) == 0:
-            return body
-        body += rest[: int(size, 16)]
-        rest = rest[int(size, 16) + 2 :]
 
 
 def test_events_byte_by_byte(shared: Live) -> None:
@@ -108,10 +62,6 @@ def test_a_connection_serves_several_streams(shared: Live) -> None:
         body = {**LONG, "max_tokens": 5, "stream": True}
         with shared.http.stream("POST", COMPLETIONS, json=body) as reply:
             assert list(reply.iter_lines())[-2] == "data: [DONE]"
-
-
-def idle(live: Live) -> bool:
-    return all(model["active"] == 0 for model in live.health()["loaded"])
 
 
 def leave(live: Live, engine: Engine, connection: socket.socket, steps: int) -> None:
@@ -235,123 +185,6 @@ def test_eight_clients_get_what_one_gets(shared: Live) -> None:
         )
     assert together == alone
     assert len(set(alone)) == 8
-
-
-def test_an_engine_that_breaks_is_reloaded(slow: Live) -> None:
-    def post(**changes: Any) -> Any:
-        return slow.post(COMPLETIONS, **{**LONG, "max_tokens": 3, **changes})
-
-    broken = slow.shelf.engine(PYTHON)
-    good = post().json()["choices"][0]["text"]
-    broken.fail = RuntimeError("secret detail")
-    reply = post()
-    error = reply.json()["error"]
-    assert reply.status_code == 500
-    assert (error["type"], error["code"], error["param"]) == ("server_error", "engine_error", None)
-    assert "secret" not in error["message"]
-    assert broken.closed
-    assert post().json()["choices"][0]["text"] == good
-    assert slow.shelf.engine(PYTHON) is not broken
-
-
-def test_an_engine_that_breaks_during_a_stream(slow: Live) -> None:
-    engine = slow.shelf.engine(PYTHON)
-    with slow.http.stream("POST", COMPLETIONS, json={**LONG, "stream": True}) as reply:
-        lines = (line for line in reply.iter_lines() if line)
-        assert "choices" in next(lines)
-        engine.fail = RuntimeError("secret detail")
-        last = list(lines)[-1]
-    error = json.loads(last.removeprefix("data: "))["error"]
-    assert error["code"] == "engine_error" and "secret" not in last
-
-
-def test_logits_that_are_not_finite_fail_one_request_alone(slow: Live) -> None:
-    engine = slow.shelf.engine(PYTHON)
-    weights = engine._engine._backend._model.weights
-    with torch.inference_mode():
-        weights.embedding[SEP] = float("nan")
-    engine._engine._scheduler._max_batch = 3
-    good: dict[str, Any] = {**LONG, "max_tokens": 40}
-    want = slow.post(COMPLETIONS, **good).json()["choices"]
-    running = send(slow, COMPLETIONS, good)
-    count = len(engine.requests)
-    until(lambda: len(engine.requests) > count)
-    bad: dict[str, Any] = {**LONG, "prompt": [97, SEP]}
-    for stream in (False, True):  # a stream, too, has not begun yet
-        reply = slow.post(COMPLETIONS, **{**bad, "stream": stream})
-        assert reply.status_code == 500
-        error = reply.json()["error"]
-        assert (error["type"], error["code"]) == ("server_error", "engine_error")
-        assert error["message"].startswith("the model gave logits that are not finite")
-    head, _, body = read_all(running).partition(b"\r\n\r\n")
-    assert b" 200 " in head and json.loads(body)["choices"] == want
-    assert not engine.closed and idle(slow)
-    assert slow.shelf.engine(PYTHON) is engine
-
-
-def test_an_engine_thread_that_ends_is_said_and_nobody_hangs(
-    slow: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    engine = slow.shelf.engine(PYTHON)
-    engine.gate.clear()
-    running = send(slow, COMPLETIONS, {**LONG, "stream": True})
-    queued = send(slow, COMPLETIONS, LONG)
-    until(lambda: slow.worker.open == 2 and len(engine.requests) >= 1)
-
-    def fail() -> None:
-        raise SystemError("secret detail")
-
-    monkeypatch.setattr(slow.worker, "_drop_cancelled", fail)
-    engine.gate.set()
-    lines = body_of(read_all(running)).decode().split("\n\n")
-    assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "unavailable"
-    assert read_all(queued).startswith(b"HTTP/1.1 503")
-    for stream in (False, True):  # and those that come later
-        reply = slow.post(COMPLETIONS, **{**LONG, "stream": stream})
-        assert reply.status_code == 503
-        error = reply.json()["error"]
-        assert (error["type"], error["code"]) == ("server_error", "unavailable")
-        assert "start it again" in error["message"]
-        assert "secret" not in reply.text
-    health = slow.http.get("/health")
-    assert health.status_code == 503
-    assert health.json()["status"] == "failed"
-    assert "start it again" in health.json()["reason"]
-    assert (health.json()["open"], health.json()["loaded"]) == (0, [])
-    assert "secret" not in health.text
-    assert engine.closed
-    assert "secret detail" in caplog.text  # the log has it
-    assert slow.http.get("/v1/models").status_code == 200
-
-
-def test_an_engine_that_breaks_where_nothing_should_is_unloaded_alone(
-    slow: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In being asked for its size, and in dropping a request."""
-    for method in ("resident_bytes", "abort"):
-        slow.post(COMPLETIONS, **{**LONG, "max_tokens": 1})
-        engine = slow.shelf.engine(PYTHON)
-        engine.delay = 0.02
-        connection = send(slow, COMPLETIONS, {**LONG, "stream": True})
-        assert b"data: {" in connection.recv(65536) + connection.recv(65536)
-        monkeypatch.setattr(engine, "broken", method)
-        connection.close()
-        until(lambda engine=engine: engine.closed)
-        assert slow.post(COMPLETIONS, **{**LONG, "max_tokens": 1}).status_code == 200
-        assert slow.shelf.engine(PYTHON) is not engine
-
-
-def test_a_model_that_cannot_be_loaded(slow: Live) -> None:
-    def fail(name: str) -> None:
-        raise MemoryError("secret detail")
-
-    slow.shelf.loading = fail
-    for stream in (False, True):
-        reply = slow.post(COMPLETIONS, **{**LONG, "model": CPP, "stream": stream})
-        assert reply.status_code == 500 and "secret" not in reply.text
-        assert CPP in reply.json()["error"]["message"]
-    slow.shelf.loading = lambda name: None
-    assert slow.post(COMPLETIONS, **{**LONG, "model": CPP, "max_tokens": 1}).status_code == 200
 
 
 def test_the_least_recently_used_engine_makes_room() -> None:

@@ -78,7 +78,7 @@ class NativeBlocks:
             self._block = native.core().Block(
                 alone.to_dict(), tensors.layer(layer), self._threads, self._exact
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise ExtractionError(f"the native engine refused block {layer}: {error}") from error
         self._packed = packed
 

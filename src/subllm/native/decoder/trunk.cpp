@@ -32,6 +32,7 @@ Trunk::Trunk(DecoderSpec spec, std::vector<LayerWeights> layers, const DecoderOp
       exact_(options.exact), pool_(options.threads), cache_(spec_, options.kv), rope_(spec_),
       attention_(spec_) {
   check_layers(spec_, layers_);
+  kernels();  // that cannot be had fail the loading, not the first step
   for (LayerWeights& layer : layers_)
     for (NormWeights* norm : {&layer.input_norm, &layer.post_attention_norm, &layer.mlp_norm,
                               &layer.post_mlp_norm, &layer.q_norm, &layer.k_norm})

@@ -74,7 +74,12 @@ const Kernels& kernels(std::string_view name) {
 const Kernels& kernels() {
   static const Kernels& chosen = [&]() -> const Kernels& {
     const char* forced = std::getenv("SUBLLM_ISA");
-    return kernels(forced && *forced ? std::string_view(forced) : isas().front());
+    if (!forced || !*forced) return kernels(isas().front());
+    try {
+      return kernels(forced);
+    } catch (const std::runtime_error& error) {
+      throw std::runtime_error("SUBLLM_ISA: " + std::string(error.what()) + "; unset it");
+    }
   }();
   return chosen;
 }

@@ -6,7 +6,6 @@ checked there, before anything changes; a refusal comes back as BackendError.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -23,16 +22,6 @@ from subllm.runtime.request import TokenLogprob
 from subllm.runtime.weights import PackedWeightSource
 
 KvType = Literal["bfloat16", "int8", "float32"]
-
-
-def _check_isa() -> None:
-    """Else the first step would fail, which reads as the engine's failure."""
-    forced, known = os.environ.get("SUBLLM_ISA"), native.core().isas()
-    if forced and forced not in known:
-        raise BackendError(
-            f"SUBLLM_ISA is {forced!r}, which this CPU does not run; unset it or choose one of "
-            f"{', '.join(known)}"
-        )
 
 
 @contextmanager
@@ -106,7 +95,6 @@ class NativeBackend:
         the core was not built or does not know the architecture, or SUBLLM_ISA names
         kernels that this CPU does not run.
         """
-        _check_isa()
         weights = DecoderWeights(source)
         self._vocab_size = source.spec.vocab_size
         self._weight_bytes = weights.nbytes
