@@ -29,7 +29,7 @@ class TableCoder:
 
     def __init__(self, tables: BpeTables) -> None:
         """Raises BackendError where the native module is missing."""
-        self._tables = tables
+        self.tables = tables
         self._merge = core().merge_words
         self._pipeline = read_definition(tables.pipeline)
         added = self._pipeline.get_added_tokens_decoder()
@@ -40,7 +40,7 @@ class TableCoder:
         found = self._pipeline.encode(text, add_special_tokens=False)
         symbols = np.array(found.ids, np.uint32)
         words = np.array(found.word_ids, np.uint32)
-        tables = self._tables
+        tables = self.tables
         count = self._merge(tables.pairs, tables.ranks, tables.results, words, symbols)
         ids: list[int] = symbols[:count].tolist()
         return ids
@@ -61,7 +61,7 @@ class TableCoder:
         known = self._pipeline.token_to_id(token)
         if known is not None or not token:
             return known
-        sought, order = token.encode("utf-8", "surrogatepass"), self._tables.order
+        sought, order = token.encode("utf-8", "surrogatepass"), self.tables.order
         low, high = 0, len(order)
         while low < high:
             middle = (low + high) // 2
@@ -78,14 +78,14 @@ class TableCoder:
 
     @cached_property
     def continuing(self) -> TableCoder:
-        pipeline = without_prefix(self._tables.pipeline)
-        return TableCoder(replace(self._tables, pipeline=pipeline)) if pipeline else self
+        pipeline = without_prefix(self.tables.pipeline)
+        return TableCoder(replace(self.tables, pipeline=pipeline)) if pipeline else self
 
     def _spelling(self, token_id: int) -> bytes:
-        ends = self._tables.ends
+        ends = self.tables.ends
         if not 0 <= token_id < len(ends) - 1:
             return b""
-        return self._tables.text[ends[token_id] : ends[token_id + 1]].tobytes()
+        return self.tables.text[ends[token_id] : ends[token_id + 1]].tobytes()
 
 
 def agree(ours: Coder, library: Coder, added: Iterable[str] = ()) -> bool:
