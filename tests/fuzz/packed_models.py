@@ -120,10 +120,10 @@ class Attempt:
         ids = np.array([rng.randrange(256) for _ in range(rng.choice([1, 3, 8, 21]))], np.int32)
         kv, draw = backend.kv_open(), Draw(rng.choice(PARAMS), ids, 1, rng.random())
         for start, tokens in ((0, ids), (len(ids), ids[:1])):
-            (choice,) = backend.step([Chunk(kv, start, tokens, draw)])
+            ((choice,),) = backend.step([Chunk(kv, start, tokens, (draw,))])
             if isinstance(choice, LogitsError):
                 raise choice
-            assert choice is not None and 0 <= choice.token < backend.vocab_size
+            assert 0 <= choice.token < backend.vocab_size
         backend.score(kv, 0, ids, ids, 2)
         backend.close()
 

@@ -1,10 +1,10 @@
 """What an engine asks of the code that owns weights, KV memory and arithmetic.
 
 A backend is told everything by value: a step is a list of chunks (sequences at any
-positions, prefill and decode mixed), and each chunk carries what drawing the next
-token needs. It keeps no per-request state besides the KV slabs, so one foreign call
-per step can implement it and nothing can leak when a request is aborted. Logits never
-leave a backend; tokens and log-probabilities do.
+positions, prefill and decode mixed), and each chunk carries what drawing the tokens
+after its last positions needs. It keeps no per-request state besides the KV slabs, so
+one foreign call per step can implement it and nothing can leak when a request is
+aborted. Logits never leave a backend; tokens and log-probabilities do.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ KV_BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How to choose the token that follows a chunk.
+    """How to choose the token that follows a position.
 
-    history        int32, every token of the sequence so far, prompt first
+    history        int32, every token up to that position, prompt first; draws of one chunk
+                   are best given views of one buffer
     prompt_length  how many of them are the prompt (penalties tell the two apart)
     uniform        in [0, 1): the random number that decides a sampled token
     """
@@ -45,21 +46,26 @@ class Chunk:
     """Consecutive tokens of one sequence, at positions start, start + 1, ...
 
     Positions before `start` must have been computed in the same KV slab; positions
-    from `start` on are overwritten. `draw` None: no token is wanted (more to come).
+    from `start` on are overwritten. `draws` choose the tokens that follow the last
+    len(draws) positions, in order; where there are none, no token is wanted (more to come).
     """
 
     kv: int
     start: int
     tokens: TokenArray
-    draw: Draw | None = None
+    draws: tuple[Draw, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The token drawn after a chunk; `logprob` where the request asked for one."""
+    """The token drawn after a position; `logprob` where the request asked for one."""
 
     token: int
     logprob: TokenLogprob | None = None
+
+
+Choices = tuple[Choice | LogitsError, ...]
+"""What was drawn after a chunk, one for each of its draws."""
 
 
 class Backend(Protocol):
@@ -80,6 +86,11 @@ class Backend(Protocol):
     def kv_shares(self) -> bool:
         """Whether a fork and its source share full blocks until one writes to them."""
 
+    @property
+    def exact_widths(self) -> bool:
+        """Whether a position's logits have the same bits however many others are in its step
+        (up to 16 of a chunk). Speculation gives the text of plain decoding only then."""
+
     def kv_open(self) -> int:
         """An empty KV slab; returns its handle. It grows as steps write to it."""
 
@@ -89,9 +100,9 @@ class Backend(Protocol):
     def kv_close(self, handle: int) -> None:
         """Frees a slab."""
 
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
-        """One forward pass over all chunks; a choice for each chunk with a draw, or the
-        error of that chunk alone where its logits are not finite."""
+    def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
+        """One forward pass over all chunks; for each chunk a choice of every draw, or the
+        error of that draw alone where its logits are not finite."""
 
     def score(
         self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int

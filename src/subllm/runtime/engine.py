@@ -122,10 +122,11 @@ class LocalEngine:
         if not work:
             return events
         choices = self._backend.step([_chunk(item) for item in work])
-        for item, choice in zip(work, choices, strict=True):
+        for item, drawn in zip(work, choices, strict=True):
             item.sequence.computed += item.count
-            if choice is None:
+            if not drawn:
                 continue
+            (choice,) = drawn
             if isinstance(choice, LogitsError):
                 event = item.sequence.fail(choice)
             else:
@@ -243,4 +244,4 @@ def _chunk(item: Work) -> Chunk:
     assert sequence.kv is not None
     stop = sequence.computed + item.count
     tokens = sequence.tokens[sequence.computed : stop]
-    return Chunk(sequence.kv, sequence.computed, tokens, sequence.draw() if item.last else None)
+    return Chunk(sequence.kv, sequence.computed, tokens, (sequence.draw(),) if item.last else ())

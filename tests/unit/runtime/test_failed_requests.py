@@ -119,17 +119,16 @@ def test_a_step_says_which_chunk_it_was(backend: Callable[[], Backend]) -> None:
     ids = np.array([1, 2, 3], np.int32)
     bad = np.array([1, BAD, 3], np.int32)
     draw = Draw(SamplingParams(), ids, 3, 0.5)
-    first, second, third = one.step(
+    (first,), (second,), third = one.step(
         [
-            Chunk(one.kv_open(), 0, ids, draw),
-            Chunk(one.kv_open(), 0, bad, draw),
+            Chunk(one.kv_open(), 0, ids, (draw,)),
+            Chunk(one.kv_open(), 0, bad, (draw,)),
             Chunk(one.kv_open(), 0, bad),
         ]
     )
     assert isinstance(second, LogitsError)
-    assert first is not None
     assert not isinstance(first, LogitsError)
-    assert third is None
+    assert third == ()
 
 
 def test_scoring(backend: Callable[[], Backend]) -> None:

@@ -11,7 +11,7 @@ from oracles.packed_models import NAME, packed_oracle, store_model
 from oracles.tiny_models import tokenizer
 
 from subllm.errors import ContextLengthError, EngineError, UsageError
-from subllm.runtime.backend import Choice, Chunk
+from subllm.runtime.backend import Choice, Choices, Chunk
 from subllm.runtime.bandwidth import read_bandwidth, weight_bytes_per_token
 from subllm.runtime.compare import measure_models
 from subllm.runtime.engine import LocalEngine
@@ -53,10 +53,10 @@ class TimedBackend:
     def kv_close(self, handle: int) -> None:
         pass
 
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | None]:
+    def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         self.steps.append([len(chunk.tokens) for chunk in chunks])
         self.now += STEP + TOKEN * sum(self.steps[-1])
-        return [Choice(7) if chunk.draw is not None else None for chunk in chunks]
+        return [tuple(Choice(7) for _ in chunk.draws) for chunk in chunks]
 
     def close(self) -> None:
         pass

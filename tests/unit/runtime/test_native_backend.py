@@ -17,7 +17,7 @@ from oracles.packed_models import NAME, PackedMemory, packed_oracle, store_model
 from oracles.tiny_models import VOCAB, tokenizer
 
 from subllm.errors import BackendError, EngineError, WeightsError
-from subllm.runtime.backend import KV_BLOCK, Chunk, Draw
+from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.loader import load_engine
@@ -99,11 +99,11 @@ def test_logprobs_of_drawn_tokens() -> None:
     ids = np.array(PROMPT, np.int32)
     bias = ((7, 1000.0),)
     params = SamplingParams(logit_bias=bias, logprobs=4)
-    chunk = Chunk(backend.kv_open(), 0, ids, Draw(params, ids, len(ids), 0.0))
-    (choice,) = backend.step([chunk])
+    chunk = Chunk(backend.kv_open(), 0, ids, (Draw(params, ids, len(ids), 0.0),))
+    ((choice,),) = backend.step([chunk])
     with torch.no_grad():
         want = REFERENCE(torch.tensor([PROMPT])).logits[0, -1].double().log_softmax(-1)
-    assert choice is not None
+    assert isinstance(choice, Choice)
     assert choice.token == 7
     assert choice.logprob is not None
     assert choice.logprob.logprob == pytest.approx(float(want[7]), abs=1e-4)  # without bias
@@ -207,7 +207,7 @@ def test_weights_stay_where_they_are_mapped(tmp_path: Path) -> None:
 
 def chunk(backend: NativeBackend, **changes: Any) -> Chunk:
     ids = np.array(PROMPT, np.int32)
-    values: dict[str, Any] = {"kv": backend.kv_open(), "start": 0, "tokens": ids, "draw": None}
+    values: dict[str, Any] = {"kv": backend.kv_open(), "start": 0, "tokens": ids}
     return Chunk(**{**values, **changes})
 
 
@@ -229,10 +229,11 @@ def chunk(backend: NativeBackend, **changes: Any) -> Chunk:
         {"tokens": np.zeros((2, 2), np.int32)},
         {"tokens": None},
         {"tokens": "abc"},
-        {"draw": Draw(SamplingParams(temperature=-1), np.zeros(3, np.int32), 1, 0.5)},
-        {"draw": Draw(SamplingParams(), np.array([VOCAB], np.int32), 1, 0.5)},
-        {"draw": Draw(SamplingParams(), np.zeros(3, np.int32), 4, 0.5)},
-        {"draw": Draw(SamplingParams(top_k=2**70), np.zeros(3, np.int32), 1, 0.5)},
+        {"draws": (Draw(SamplingParams(), np.zeros(3, np.int32), 1, 0.5),) * 21},
+        {"draws": (Draw(SamplingParams(temperature=-1), np.zeros(3, np.int32), 1, 0.5),)},
+        {"draws": (Draw(SamplingParams(), np.array([VOCAB], np.int32), 1, 0.5),)},
+        {"draws": (Draw(SamplingParams(), np.zeros(3, np.int32), 4, 0.5),)},
+        {"draws": (Draw(SamplingParams(top_k=2**70), np.zeros(3, np.int32), 1, 0.5),)},
     ],
     ids=str,
 )

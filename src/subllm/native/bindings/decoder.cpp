@@ -110,20 +110,21 @@ nb::list step(DecoderHandle& handle, const std::vector<nb::tuple>& chunks) {
     alive.push_back(nb::cast<Tokens>(chunk[2]));
     work.push_back({nb::cast<int64_t>(chunk[0]), nb::cast<int64_t>(chunk[1]),
                     span_of(alive.back()), {}});
-    if (!chunk[3].is_none()) work.back().draw = draw_of(nb::cast<nb::tuple>(chunk[3]), alive);
+    for (const nb::handle draw : nb::cast<nb::list>(chunk[3]))
+      work.back().draws.push_back(draw_of(nb::cast<nb::tuple>(draw), alive));
   }
-  std::vector<std::optional<Choice>> choices;
+  std::vector<Choice> choices;
   {
     nb::gil_scoped_release release;
     choices = subllm::step(*decoder, work);
   }
   nb::list result;
-  for (const auto& choice : choices) {
-    if (!choice) {
-      result.append(nb::none());
-      continue;
-    }
-    result.append(nb::make_tuple(choice->token, object_of(choice->logprob)));
+  auto choice = choices.begin();
+  for (const StepChunk& chunk : work) {
+    nb::list drawn;
+    for (size_t i = 0; i < chunk.draws.size(); ++i, ++choice)
+      drawn.append(nb::make_tuple(choice->token, object_of(choice->logprob)));
+    result.append(drawn);
   }
   return result;
 }
@@ -199,8 +200,8 @@ void bind_decoder(nb::module_& m) {
       .def("kv_close", [](DecoderHandle& self, int64_t slab) { Use(self)->cache().close(slab); },
            "slab"_a)
       .def("step", &step, "chunks"_a,
-           "[(slab, start, int32 tokens, draw or None)] -> [None or (token, logprob or None)]; "
-           "the token is None where the logits of that chunk are not finite.")
+           "[(slab, start, int32 tokens, [draw])] -> [[(token, logprob or None)]], of the last "
+           "positions; a token is None where the logits of that draw are not finite.")
       .def("score", &score, "slab"_a, "start"_a, "tokens"_a.noconvert(), "targets"_a.noconvert(),
            "top"_a,
            "[(token, log-probability, ((token, log-probability), ...))] of the targets; None where "

@@ -11,9 +11,15 @@ namespace subllm {
 namespace {
 
 constexpr int64_t kRows = 64;          // query rows of a tile, unless one token has more
-constexpr int64_t kFewTokens = 8;      // below that, long ranges of keys are split
-constexpr int64_t kSplitKeys = 1024;   // fixed, so that results do not depend on threads
+constexpr int64_t kFewTokens = 8;      // below that, parts of the keys are tasks of their own
+// Keys are attended to in parts of so many positions, whose results are then joined. The parts
+// are fixed, so that a token's result has the same bits whatever else is in the step and
+// however many threads there are.
+constexpr int64_t kPartKeys = 1024;
 constexpr int64_t kSerialProducts = 1 << 15;  // less work than that is not worth a region
+
+// Parts that hold some of the keys [begin, end).
+int64_t parts_of(int64_t begin, int64_t end) { return ceil_div(end, kPartKeys) - begin / kPartKeys; }
 
 int64_t tokens_of_tile(int64_t group) { return std::max<int64_t>(1, kRows / group); }
 
@@ -30,13 +36,15 @@ Attention::Plan Attention::planned(std::span<const Span> spans, int64_t window) 
         const int64_t end = span.start + first + count;
         int64_t begin = 0;
         if (window > 0) begin = std::max<int64_t>(0, span.start + first - window + 1);
-        const bool split = span.count < kFewTokens && end - begin > kSplitKeys;
-        const int64_t parts = split ? ceil_div(end - begin, kSplitKeys) : 1;
-        for (int64_t part = 0; part < parts; ++part) {
-          Tile tile{&span, kv_head, first, count, begin, end, part, parts};
+        const int64_t parts = parts_of(begin, end);
+        const bool split = span.count < kFewTokens && parts > 1;
+        const int64_t tasks = split ? parts : 1;
+        for (int64_t task = 0; task < tasks; ++task) {
+          Tile tile{&span, kv_head, first, count, begin, end, tasks};
           if (split) {
-            tile.begin = begin + part * kSplitKeys;
-            tile.end = std::min(end, tile.begin + kSplitKeys);
+            const int64_t origin = (begin / kPartKeys + task) * kPartKeys;
+            tile.begin = std::max(begin, origin);
+            tile.end = std::min(end, origin + kPartKeys);
           }
           plan.tiles.push_back(tile);
         }
@@ -76,8 +84,9 @@ void Attention::run(Pool& pool, const KvCache& cache, int64_t layer, const float
               partials ? partials + i * partial_floats() : nullptr, out);
   });
   if (!plan.split) return;
-  for (int64_t i = 0; i < count; i += plan.tiles[i].parts)
-    if (plan.tiles[i].parts > 1) join(&plan.tiles[i], partials + i * partial_floats(), out);
+  for (int64_t i = 0; i < count; i += plan.tiles[i].tasks)
+    if (plan.tiles[i].tasks > 1)
+      join(plan.tiles[i], plan.tiles[i].tasks, partials + i * partial_floats(), out);
 }
 
 void Attention::compute(const KvCache& cache, const Tile& tile, int64_t window, int64_t layer,
@@ -89,16 +98,17 @@ void Attention::compute(const KvCache& cache, const Tile& tile, int64_t window, 
   const int64_t query_floats = ceil_div(rows * dim, 16) * 16;
   const int64_t score_floats = rows * kKvBlock;
   const int64_t key_floats = layout.type == KvType::int8 ? dim * kKvBlock : 0;
+  const int64_t parts = parts_of(tile.begin, tile.end);
   float* gathered =
-      scratch.reserve(query_floats + score_floats + key_floats + partial_floats());
-  if (tile.parts == 1) partial = gathered + query_floats + score_floats + key_floats;
+      scratch.reserve(query_floats + score_floats + key_floats + parts * partial_floats());
+  if (tile.tasks == 1) partial = gathered + query_floats + score_floats + key_floats;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t token = tile.span->row + tile.first + row / group;
     const float* query = queries + token * query_stride + (tile.kv_head * group + row % group) * dim;
     for (int64_t i = 0; i < dim; ++i) gathered[row * dim + i] = query[i] * spec_.attn_scale;
   }
   const int64_t head = layout.head(layer, tile.kv_head);
-  const AttendTile work{
+  AttendTile work{
       .type = layout.type,
       .dim = dim,
       .stride = layout.stride,
@@ -117,21 +127,25 @@ void Attention::compute(const KvCache& cache, const Tile& tile, int64_t window, 
       .value_scales = head + layout.value_scales,
       .scores = gathered + query_floats,
       .widened = gathered + query_floats + score_floats,
-      .out = partial,
-      .peak = partial + rows * layout.stride,
-      .mass = partial + rows * (layout.stride + 1),
+      .out = nullptr,
+      .peak = nullptr,
+      .mass = nullptr,
   };
-  ops().attend(work);
-  if (tile.parts > 1) return;
-  for (int64_t row = 0; row < rows; ++row) {
-    float* target = out_of(tile, row, out);
-    const float inverse = 1.0f / work.mass[row];
-    for (int64_t i = 0; i < dim; ++i) target[i] = work.out[row * layout.stride + i] * inverse;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t origin = (tile.begin / kPartKeys + part) * kPartKeys;
+    work.begin = std::max(tile.begin, origin);
+    work.end = std::min(tile.end, origin + kPartKeys);
+    work.out = partial + part * partial_floats();
+    work.peak = work.out + rows * layout.stride;
+    work.mass = work.peak + rows;
+    ops().attend(work);
   }
+  if (tile.tasks == 1) join(tile, parts, partial, out);
 }
 
-void Attention::join(const Tile* parts, const float* partials, float* out) const {
-  const int64_t rows = rows_of(*parts), dim = spec_.head_dim;
+// Partials of a row that sees no key of a part have peak -infinity and mass 0.
+void Attention::join(const Tile& tile, int64_t parts, const float* partials, float* out) const {
+  const int64_t rows = rows_of(tile), dim = spec_.head_dim;
   const int64_t stride = ceil_div(dim, 16) * 16;
   for (int64_t row = 0; row < rows; ++row) {
     const auto peak = [&](int64_t p) { return partials[p * partial_floats() + rows * stride + row]; };
@@ -139,17 +153,18 @@ void Attention::join(const Tile* parts, const float* partials, float* out) const
       return partials[p * partial_floats() + rows * (stride + 1) + row];
     };
     float top = peak(0);
-    for (int64_t p = 1; p < parts->parts; ++p) top = std::max(top, peak(p));
-    float* target = out_of(*parts, row, out);
+    for (int64_t p = 1; p < parts; ++p) top = std::max(top, peak(p));
+    float* target = out_of(tile, row, out);
     std::fill(target, target + dim, 0.0f);
     float total = 0.0f;
-    for (int64_t p = 0; p < parts->parts; ++p) {
+    for (int64_t p = 0; p < parts; ++p) {
       const float weight = std::exp(peak(p) - top);
       total += weight * mass(p);
       const float* sum = partials + p * partial_floats() + row * stride;
       for (int64_t i = 0; i < dim; ++i) target[i] += weight * sum[i];
     }
-    for (int64_t i = 0; i < dim; ++i) target[i] /= total;
+    const float inverse = 1.0f / total;
+    for (int64_t i = 0; i < dim; ++i) target[i] *= inverse;
   }
 }
 

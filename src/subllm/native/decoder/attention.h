@@ -38,7 +38,7 @@ class Attention {
     int64_t kv_head;
     int64_t first, count;  // tokens of the span
     int64_t begin, end;    // keys
-    int64_t part, parts;   // of the range of keys, where that is split
+    int64_t tasks;         // that share the keys of these tokens, one part each; 1: all parts
   };
   struct Plan {
     int64_t window = 0;
@@ -50,7 +50,7 @@ class Attention {
   Plan planned(std::span<const Span> spans, int64_t window) const;
   void compute(const KvCache& cache, const Tile& tile, int64_t window, int64_t layer,
                const float* queries, int64_t query_stride, float* partial, float* out) const;
-  void join(const Tile* parts, const float* partials, float* out) const;
+  void join(const Tile& tile, int64_t parts, const float* partials, float* out) const;
   int64_t rows_of(const Tile& tile) const { return tile.count * spec_.group(); }
   int64_t partial_floats() const;
   float* out_of(const Tile& tile, int64_t row, float* out) const;

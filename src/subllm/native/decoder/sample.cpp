@@ -5,7 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
-#include <unordered_map>
+#include <utility>
 
 #include "decoder/ops.h"
 
@@ -71,6 +71,14 @@ int64_t argmax(std::span<const float> logits) {
   return ops().argmax(logits.data(), static_cast<int64_t>(logits.size()));
 }
 
+// A count of 0 for every token; whoever raises some sets them back to 0. A draw's history is
+// long and several draws of a step share most of it, so it is neither copied nor sorted.
+int32_t* tallies(size_t vocab) {
+  thread_local std::vector<int32_t> counts;
+  if (counts.size() < vocab) counts.resize(vocab);
+  return counts.data();
+}
+
 struct Filtered {
   std::vector<int64_t> tokens;     // in drawing order
   std::vector<double> cumulative;  // of their weights
@@ -131,7 +139,7 @@ Filtered kept(const Draw& draw, std::span<const float> logits, double peak) {
 
 }  // namespace
 
-void check_draw(const Draw& draw, int64_t vocab) {
+void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known) {
   const SampleParams& p = draw.params;
   const auto expect = [](bool right, const char* what) {
     if (!right) throw std::invalid_argument(std::string(what) + " is out of range");
@@ -150,7 +158,9 @@ void check_draw(const Draw& draw, int64_t vocab) {
          "prompt_length");
   for (const auto& [token, bias] : p.logit_bias)
     expect(token >= 0 && token < vocab && std::isfinite(bias), "logit_bias");
-  for (const int32_t token : draw.history) expect(token >= 0 && token < vocab, "a token of history");
+  const bool goes_on = known.data() == draw.history.data() && known.size() <= draw.history.size();
+  for (const int32_t token : draw.history.subspan(goes_on ? known.size() : 0))
+    expect(token >= 0 && token < vocab, "a token of history");
 }
 
 void adjust(const Draw& draw, std::span<float> logits) {
@@ -158,18 +168,21 @@ void adjust(const Draw& draw, std::span<float> logits) {
   for (const auto& [token, bias] : p.logit_bias) logits[token] += static_cast<float>(bias);
   if (p.repetition_penalty != 1.0) {
     const auto penalty = static_cast<float>(p.repetition_penalty);
-    std::vector<int32_t> seen(draw.history.begin(), draw.history.end());
-    std::sort(seen.begin(), seen.end());
-    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-    for (const int32_t token : seen) {
+    int32_t* seen = tallies(logits.size());
+    for (const int32_t token : draw.history) {
+      if (seen[token]++ != 0) continue;
       float& logit = logits[token];
       logit = logit > 0.0f ? logit / penalty : logit * penalty;
     }
+    for (const int32_t token : draw.history) seen[token] = 0;
   }
   if (p.presence_penalty != 0.0 || p.frequency_penalty != 0.0) {
-    std::unordered_map<int32_t, int64_t> counts;
-    for (const int32_t token : draw.history.subspan(draw.prompt_length)) ++counts[token];
-    for (const auto& [token, count] : counts) {
+    const auto completion = draw.history.subspan(draw.prompt_length);
+    int32_t* counts = tallies(logits.size());
+    for (const int32_t token : completion) ++counts[token];
+    for (const int32_t token : completion) {
+      const int32_t count = std::exchange(counts[token], 0);
+      if (count == 0) continue;
       logits[token] -= static_cast<float>(p.presence_penalty);
       logits[token] -= static_cast<float>(p.frequency_penalty) * static_cast<float>(count);
     }

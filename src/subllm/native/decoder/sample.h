@@ -36,7 +36,8 @@ struct TokenLogprob {
 };
 
 // Throws std::invalid_argument for parameters out of range or tokens outside the vocabulary.
-void check_draw(const Draw& draw, int64_t vocab);
+// Tokens of the history that lie in `known` were checked before.
+void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known = {});
 
 // Applies bias and penalties in place. The draw must have been checked.
 void adjust(const Draw& draw, std::span<float> logits);

@@ -25,36 +25,38 @@ void each_state(Decoder& decoder, const Body& body) {
 
 }  // namespace
 
-std::vector<std::optional<Choice>> step(Decoder& decoder, std::span<const StepChunk> chunks) {
+std::vector<Choice> step(Decoder& decoder, std::span<const StepChunk> chunks) {
   std::vector<Chunk> work;
-  std::vector<size_t> drawing;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const StepChunk& chunk = chunks[i];
-    const auto last = static_cast<int64_t>(chunk.tokens.size()) - 1;
-    work.push_back({chunk.slab, chunk.start, chunk.tokens, last, chunk.draw ? 1 : 0});
-    if (!chunk.draw) work.back().first_wanted = 0;
-    if (!chunk.draw) continue;
-    check_draw(*chunk.draw, decoder.spec().vocab);
-    drawing.push_back(i);
+  std::vector<const Draw*> draws;
+  for (const StepChunk& chunk : chunks) {
+    const auto count = static_cast<int64_t>(chunk.tokens.size());
+    const auto wanted = static_cast<int64_t>(chunk.draws.size());
+    if (wanted > count) throw std::invalid_argument("a chunk has more draws than tokens");
+    work.push_back({chunk.slab, chunk.start, chunk.tokens, count - wanted, wanted});
+    std::span<const int32_t> known;  // history that was checked: of the draw before, mostly
+    for (const Draw& draw : chunk.draws) {
+      check_draw(draw, decoder.spec().vocab, known);
+      known = draw.history;
+      draws.push_back(&draw);
+    }
   }
   decoder.forward(work);
-  std::vector<std::optional<Choice>> choices(chunks.size());
+  std::vector<Choice> choices(draws.size());
   each_state(decoder, [&](int64_t i, std::span<float> logits) {
-    const size_t index = drawing[static_cast<size_t>(i)];
-    const Draw& draw = *chunks[index].draw;
+    const Draw& draw = *draws[static_cast<size_t>(i)];
+    Choice& choice = choices[static_cast<size_t>(i)];
     if (draw.logprobs < 0) {
       adjust(draw, logits);
-      choices[index] = Choice{sample(draw, logits), {}};
+      choice.token = sample(draw, logits);
       return;
     }
     // Log-probabilities are those of the unmodified logits.
     std::vector<float> adjusted(logits.begin(), logits.end());
     adjust(draw, adjusted);
-    const std::optional<int64_t> token = sample(draw, adjusted);
-    choices[index] = Choice{token, {}};
-    if (!token) return;
-    choices[index]->logprob = logprob_of(*token, draw.logprobs, logits);
-    if (!choices[index]->logprob) choices[index]->token.reset();
+    choice.token = sample(draw, adjusted);
+    if (!choice.token) return;
+    choice.logprob = logprob_of(*choice.token, draw.logprobs, logits);
+    if (!choice.logprob) choice.token.reset();
   });
   return choices;
 }

@@ -14,17 +14,17 @@ namespace subllm {
 struct StepChunk {
   int64_t slab, start;
   std::span<const int32_t> tokens;
-  std::optional<Draw> draw;  // none: no token is wanted
+  std::vector<Draw> draws;  // of the tokens that follow the last draws.size() positions
 };
 
 struct Choice {
-  std::optional<int64_t> token;  // none: the logits are not finite, of this chunk alone
+  std::optional<int64_t> token;  // none: the logits are not finite, of this draw alone
   std::optional<TokenLogprob> logprob;
 };
 
-// A choice for each chunk with a draw. Throws std::invalid_argument for chunks or draws that
-// do not fit, before anything has changed.
-std::vector<std::optional<Choice>> step(Decoder& decoder, std::span<const StepChunk> chunks);
+// A choice for each draw, those of the first chunk first. Throws std::invalid_argument for
+// chunks or draws that do not fit, before anything has changed.
+std::vector<Choice> step(Decoder& decoder, std::span<const StepChunk> chunks);
 
 // Log-probabilities of targets[i] after tokens[i], with `top` alternatives each; there may be
 // fewer targets than tokens. None where the logits are not finite. Throws as `step` does.

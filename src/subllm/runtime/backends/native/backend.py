@@ -16,7 +16,7 @@ import numpy.typing as npt
 from subllm import native
 from subllm.errors import BackendError, LogitsError
 from subllm.machine import usable_cores
-from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw, TokenArray
+from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, Draw, TokenArray
 from subllm.runtime.backends.native.weights import DecoderWeights
 from subllm.runtime.request import TokenLogprob
 from subllm.runtime.weights import PackedWeightSource
@@ -98,6 +98,7 @@ class NativeBackend:
         weights = DecoderWeights(source)
         self._vocab_size = source.spec.vocab_size
         self._weight_bytes = weights.nbytes
+        self._exact_widths = weights.integers and not exact
         with _refusals():
             self._decoder = native.core().Decoder(
                 source.spec.to_dict(),
@@ -126,6 +127,11 @@ class NativeBackend:
     def kv_shares(self) -> bool:
         return True
 
+    @property
+    def exact_widths(self) -> bool:
+        """Sums of integers are exact; those of floats depend on their order."""
+        return self._exact_widths
+
     def kv_open(self) -> int:
         with _refusals():
             return int(self._decoder.kv_open())
@@ -139,18 +145,18 @@ class NativeBackend:
         with _refusals():
             self._decoder.kv_close(handle)
 
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
+    def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         with _refusals():
             work = [
                 (
                     chunk.kv,
                     chunk.start,
                     as_tokens(chunk.tokens),
-                    None if chunk.draw is None else pack_draw(chunk.draw),
+                    [pack_draw(draw) for draw in chunk.draws],
                 )
                 for chunk in chunks
             ]
-            return [_choice(found) for found in self._decoder.step(work)]
+            return [tuple(map(_choice, found)) for found in self._decoder.step(work)]
 
     def score(
         self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
@@ -174,10 +180,8 @@ class NativeBackend:
             self._decoder.close()
 
 
-def _choice(found: tuple[int | None, Any] | None) -> Choice | LogitsError | None:
-    """What the core says of one chunk."""
-    if found is None:
-        return None
+def _choice(found: tuple[int | None, Any]) -> Choice | LogitsError:
+    """What the core says of one draw."""
     token, logprob = found
     if token is None:
         return LogitsError()

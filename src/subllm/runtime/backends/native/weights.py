@@ -14,7 +14,8 @@ from subllm.runtime.weights import PackedWeightSource
 
 
 class DecoderWeights:
-    """`shared` and `layers` as `_native.Decoder` takes them; `nbytes` of all tensors."""
+    """`shared` and `layers` as `_native.Decoder` takes them; `nbytes` of all tensors;
+    `integers`: whether all that are multiplied with are stored as integers."""
 
     def __init__(self, source: PackedWeightSource) -> None:
         """Raises WeightsError for a tensor that is missing, damaged or of another shape
@@ -28,15 +29,19 @@ class DecoderWeights:
         tensors.norm(self.shared, "final_norm", spec.final_norm_name.removesuffix(".weight"))
         self.layers = [tensors.layer(index) for index in range(spec.num_layers)]
         self.nbytes = tensors.nbytes
+        if not spec.tied_head:  # rows of an embedding of its own are looked up only
+            tensors.values.pop(spec.embedding_name)
+        self.integers = "bf16" not in tensors.values.values()
 
 
 class NamedTensors:
-    """Tensors of a source in the core's form; `nbytes` of all that were asked for. Methods
-    raise WeightsError as `DecoderWeights` does."""
+    """Tensors of a source in the core's form; `nbytes` of all that were asked for, `values`:
+    how each matrix is coded. Methods raise WeightsError as `DecoderWeights` does."""
 
     def __init__(self, source: PackedWeightSource) -> None:
         self._source, self._spec = source, source.spec
         self.nbytes = 0
+        self.values: dict[str, str] = {}
 
     def layer(self, index: int) -> dict[str, Any]:
         """The matrices, norms and biases of a block, by their role."""
@@ -80,6 +85,7 @@ class NamedTensors:
         if packed.shape != (rows, cols):
             raise _misfit(name, packed.shape, (rows, cols))
         self.nbytes += packed.nbytes
+        self.values[name] = packed.values
         return Matrix(packed, name).handle
 
 

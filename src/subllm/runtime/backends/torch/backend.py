@@ -11,7 +11,7 @@ import torch
 
 from subllm.errors import BackendError, LogitsError
 from subllm.machine import usable_cores
-from subllm.runtime.backend import Choice, Chunk, TokenArray
+from subllm.runtime.backend import Choice, Choices, Chunk, Draw, TokenArray
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.model import TorchModel
 from subllm.runtime.backends.torch.sampling import logprobs, sample, without_nan
@@ -22,6 +22,7 @@ from subllm.runtime.weights import WeightSource
 
 DType = Literal["bfloat16", "float32"]
 
+_DRAW_ROWS = 16  # rows of logits held at once while drawing
 _SCORE_ROWS = 64  # rows of logits held at once while scoring: 39 MB at 152k tokens
 
 
@@ -91,6 +92,10 @@ class TorchBackend:
     def kv_shares(self) -> bool:
         return False  # slabs are contiguous
 
+    @property
+    def exact_widths(self) -> bool:
+        return False  # libraries choose another kernel for another shape
+
     def kv_open(self) -> int:
         self._next_handle += 1
         self._slabs[self._next_handle] = KvSlab(self._spec, self._dtype, self._device)
@@ -106,18 +111,21 @@ class TorchBackend:
         del self._slabs[handle]
 
     @torch.inference_mode()
-    def step(self, chunks: Sequence[Chunk]) -> list[Choice | LogitsError | None]:
+    def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         hidden = self._forward(chunks)
-        ends = np.cumsum([len(chunk.tokens) for chunk in chunks]) - 1
-        drawing = [i for i, chunk in enumerate(chunks) if chunk.draw is not None]
-        choices: list[Choice | LogitsError | None] = [None] * len(chunks)
-        if drawing:
-            logits = self._model.logits(hidden[torch.from_numpy(ends[drawing])])
-            for index, choice in zip(
-                drawing, _choose(logits, [chunks[i] for i in drawing]), strict=True
-            ):
-                choices[index] = choice
-        return choices
+        ends = np.cumsum([len(chunk.tokens) for chunk in chunks])
+        rows = [
+            int(end) - len(chunk.draws) + i
+            for end, chunk in zip(ends, chunks, strict=True)
+            for i in range(len(chunk.draws))
+        ]
+        draws = [draw for chunk in chunks for draw in chunk.draws]
+        choices: list[Choice | LogitsError] = []
+        for first in range(0, len(rows), _DRAW_ROWS):
+            part = slice(first, first + _DRAW_ROWS)
+            choices += _choose(self._model.logits(hidden[rows[part]]), draws[part])
+        drawn = iter(choices)
+        return [tuple(next(drawn) for _ in chunk.draws) for chunk in chunks]
 
     @torch.inference_mode()
     def score(
@@ -151,19 +159,17 @@ class TorchBackend:
             ) from error
 
 
-def _choose(logits: torch.Tensor, chunks: Sequence[Chunk]) -> list[Choice | LogitsError]:
+def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice | LogitsError]:
     """One choice for each row of float32 [rows, vocab], or why there is none."""
     peaks, best = (found.tolist() for found in without_nan(logits).max(-1))
     return [
-        _choose_one(logits[row : row + 1], chunk, best[row] if isfinite(peaks[row]) else None)
-        for row, chunk in enumerate(chunks)
+        _choose_one(logits[row : row + 1], draw, best[row] if isfinite(peaks[row]) else None)
+        for row, draw in enumerate(draws)
     ]
 
 
-def _choose_one(logits: torch.Tensor, chunk: Chunk, best: int | None) -> Choice | LogitsError:
+def _choose_one(logits: torch.Tensor, draw: Draw, best: int | None) -> Choice | LogitsError:
     """From float32 [1, vocab]. `best`: the largest, None where that is not finite."""
-    draw = chunk.draw
-    assert draw is not None
     if best is None:
         return LogitsError()
     wanted = draw.params.logprobs
