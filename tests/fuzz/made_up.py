@@ -12,6 +12,7 @@ import numpy as np
 from fuzz.packed_bytes import split
 from subllm.sparsity.container import METADATA, Entry, TableRow, encode_header, planes_of
 from subllm.sparsity.layout import ALIGN, BITS, TILE_COLS, VALUES, Geometry, elements, padded
+from subllm.sparsity.mask import pack_bits_reference
 from subllm.sparsity.pattern import Pattern
 
 PATTERNS = ("dense", "8:16", "2:4", "1:4", "31:32", "50%", "3%", "99.99%")
@@ -79,6 +80,8 @@ def _made_up(rng: random.Random, name: str, row: TableRow, *, lies: bool) -> lis
         count = elements(geometry.scales_shape)
         small = np.full(count, 0.01, np.float16).tobytes()
         planes["scales"] = rng.choice([small, small, rng.randbytes(2 * count)])
+    if geometry.subscales_shape is not None:
+        planes["subscales"] = rng.randbytes(elements(geometry.subscales_shape))
     return [
         _Part(f"{name}.{plane}", "U8", raw.ljust(padded(len(raw)), b"\0"), (padded(len(raw)),))
         for plane, raw in ((plane, planes[plane]) for plane in planes_of(geometry))
@@ -115,8 +118,7 @@ def _mask(rng: random.Random, geometry: Geometry, lie: str) -> np.ndarray | None
             kept[row, rng.randrange(geometry.cols)] = True
             if lie == "moved":
                 kept[row, rng.choice(np.flatnonzero(kept[row]).tolist())] = False
-    words = np.packbits(kept, axis=1, bitorder="little").view("<u8")
-    return np.ascontiguousarray(words.reshape(tiles, 8, blocks).transpose(0, 2, 1))
+    return pack_bits_reference(kept)
 
 
 def _offsets(

@@ -18,8 +18,8 @@ from subllm.arch.spec import ArchSpec
 from subllm.errors import PatternError, UsageError, WeightsError
 from subllm.progress import NullProgress, Progress, bar
 from subllm.report.masks.records import ComparedModel, Comparison, ComparisonHeader, MatrixCounts
-from subllm.sparsity.layout import BITS, TILE_COLS, TILE_ROWS
-from subllm.sparsity.mask import Bits
+from subllm.sparsity.layout import BITS
+from subllm.sparsity.mask import Bits, pack_bits
 from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.model_files import ModelFiles
 from subllm.store.store import Store
@@ -92,11 +92,7 @@ def count_overlap(masks: Sequence[Bits]) -> MaskCounts:
 
 def full_mask(rows: int, cols: int) -> Bits:
     """The packed mask of a dense [rows, cols] matrix, which files leave out."""
-    tiles, blocks = -(-rows // TILE_ROWS), -(-cols // TILE_COLS)
-    bits = np.full((tiles, blocks, TILE_ROWS), ~np.uint64(0), np.uint64)
-    bits[:, -1] >>= np.uint64(blocks * TILE_COLS - cols)
-    bits[-1, :, rows - (tiles - 1) * TILE_ROWS :] = 0
-    return bits
+    return pack_bits(np.ones((rows, cols), np.bool_))
 
 
 def mask_of(files: ModelFiles, matrix: Matrix) -> Bits:

@@ -126,12 +126,12 @@ def differing_cells(
         some, every = some | mask, every & mask
     differing = np.bitwise_count(some & ~every).astype(np.int64)
     tiles, blocks, _ = differing.shape
-    by_row = differing.transpose(0, 2, 1).reshape(tiles * TILE_ROWS, blocks)
+    by_block = differing.sum(axis=2)
     cell = (
         TILE_ROWS * -(-tiles // MOST_CELLS),
         TILE_COLS * -(-blocks // MOST_CELLS),
     )
-    counts = np.add.reduceat(by_row, np.arange(0, len(by_row), cell[0]), axis=0)
+    counts = np.add.reduceat(by_block, np.arange(0, tiles, cell[0] // TILE_ROWS), axis=0)
     counts = np.add.reduceat(counts, np.arange(0, blocks, cell[1] // TILE_COLS), axis=1)
     return cell, counts / np.outer(_sides(shape[0], cell[0]), _sides(shape[1], cell[1]))
 

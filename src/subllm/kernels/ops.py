@@ -47,6 +47,7 @@ class Matrix:
                 packed.offsets,
                 packed.data,
                 scales,
+                packed.subscales,
             )
         except (ValueError, TypeError) as error:
             raise LayoutError(f"{name} is damaged: {error}; run 'subllm verify'") from error
@@ -58,7 +59,7 @@ def sum_words(pool: Pool, words: npt.NDArray[np.uint64]) -> int:
 
 
 def isas() -> tuple[str, ...]:
-    """Kernels that this CPU runs ("avx512", "avx2", "neon", "scalar"), best first."""
+    """Kernels that this CPU runs ("avx512", "avx_vnni", "avx2", "neon", "scalar"), best first."""
     return tuple(native.core().isas())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.errors import LayoutError
-from subllm.sparsity.layout import ALIGN, BITS, TILE_ROWS, Geometry, aligned_empty, elements
+from subllm.sparsity.layout import ALIGN, Geometry, aligned_empty, elements
 from subllm.sparsity.packing import PackedTensor
 
 PART_ROWS = 32  # four tiles, so that a part's scales fill whole 64-byte units
@@ -58,6 +58,7 @@ def concatenate_rows(parts: Sequence[PackedTensor]) -> PackedTensor:
         data,
         _stack([part.scales for part in parts], np.float16, geometry.scales_shape),
         offsets,
+        _stack([part.subscales for part in parts], np.uint8, geometry.subscales_shape),
     )
 
 
@@ -66,8 +67,7 @@ def _used_bytes(part: PackedTensor) -> int:
     geometry = part.geometry
     if part.offsets is not None:
         return int(part.offsets[-1]) * ALIGN
-    run = geometry.slots * BITS[part.values] // 8
-    return geometry.row_tiles * geometry.col_blocks * TILE_ROWS * run
+    return geometry.row_tiles * geometry.col_blocks * geometry.block_bytes
 
 
 def _offsets(parts: Sequence[PackedTensor]) -> npt.NDArray[np.uint32]:

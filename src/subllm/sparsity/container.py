@@ -2,7 +2,7 @@
 
     u64 length | JSON, padded with spaces to a multiple of 64 | data
 
-Each plane of a packed tensor is a U8 tensor `<name>.mask|values|scales|offsets`, zero
+Each plane of a packed tensor is a U8 tensor `<name>.mask|values|scales|subscales|offsets`, zero
 padded to a multiple of 64 bytes, so that planes are 64-byte aligned in the file. Vectors
 are F32 tensors of one dimension and come after all planes. Any safetensors reader opens
 the file.
@@ -74,6 +74,8 @@ def planes_of(geometry: Geometry) -> dict[str, int | None]:
     planes["values"] = None if geometry.offsets_shape else geometry.values_bytes()
     if geometry.scales_shape:
         planes["scales"] = padded(2 * elements(geometry.scales_shape))
+    if geometry.subscales_shape:
+        planes["subscales"] = padded(elements(geometry.subscales_shape))
     if geometry.offsets_shape:
         planes["offsets"] = padded(4 * elements(geometry.offsets_shape))
     return planes
@@ -152,7 +154,8 @@ def _table(metadata: object) -> dict[str, TableRow]:
     if version != str(LAYOUT_VERSION):
         raise LayoutError(
             f"packed layout {version!r} cannot be read by this subllm (it reads "
-            f"{LAYOUT_VERSION}); update subllm, or extract the model again"
+            f"{LAYOUT_VERSION}); make the model again with `subllm add` or `subllm extract`, "
+            "or update subllm"
         )
     text = metadata.get("table")
     if not isinstance(text, str):

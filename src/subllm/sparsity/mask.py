@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from subllm import native
 from subllm.errors import PatternError
-from subllm.sparsity.layout import TILE_COLS, TILE_ROWS, aligned_empty
+from subllm.sparsity.layout import TILE_COLS, TILE_ROWS, UNIT_COLS, UNIT_ROWS, UNITS, aligned_empty
 from subllm.sparsity.pattern import Pattern
 
 Bools = npt.NDArray[np.bool_]
@@ -62,7 +62,7 @@ def pack_bits(mask: Bools, *, threads: int = 0) -> Bits:
     """bool [R, C] -> packed mask; rows and columns beyond the matrix are 0."""
     mask = _matrix(mask, np.bool_)
     rows, cols = mask.shape
-    shape = (-(-rows // TILE_ROWS), -(-cols // TILE_COLS), TILE_ROWS)
+    shape = (-(-rows // TILE_ROWS), -(-cols // TILE_COLS), UNITS)
     out = aligned_empty(shape[0] * shape[1] * shape[2], np.uint64).reshape(shape)
     native.core().pack_bits(mask, out, threads)
     return out
@@ -75,8 +75,10 @@ def pack_bits_reference(mask: Bools) -> Bits:
     tiles, blocks = -(-rows // TILE_ROWS), -(-cols // TILE_COLS)
     full = np.zeros((tiles * TILE_ROWS, blocks * TILE_COLS), np.bool_)
     full[:rows, :cols] = mask
-    words = np.packbits(full, axis=1, bitorder="little").view("<u8")
-    return np.ascontiguousarray(words.reshape(tiles, TILE_ROWS, blocks).transpose(0, 2, 1))
+    halves, pieces = TILE_ROWS // UNIT_ROWS, TILE_COLS // UNIT_COLS
+    units = full.reshape(tiles, halves, UNIT_ROWS, blocks, pieces, UNIT_COLS)
+    units = units.transpose(0, 3, 4, 1, 2, 5).reshape(tiles, blocks, UNITS, UNIT_ROWS * UNIT_COLS)
+    return np.packbits(units, axis=3, bitorder="little").view("<u8").reshape(tiles, blocks, UNITS)
 
 
 def unpack_bits(bits: Bits, rows: int, cols: int, *, threads: int = 0) -> Bools:
@@ -110,21 +112,13 @@ def jaccard_distance(a: Bits, b: Bits) -> float:
 
 def fits(bits: Bits, rows: int, cols: int, pattern: Pattern) -> bool:
     """Whether a packed mask lies inside [rows, cols] and, for N:M, keeps N of every M."""
-    last = cols - (bits.shape[1] - 1) * TILE_COLS
-    if last < TILE_COLS and np.any(bits[:, -1] >> np.uint64(last)):
-        return False
-    if np.any(bits[-1, :, rows - (bits.shape[0] - 1) * TILE_ROWS :]):
-        return False
+    mask = unpack_bits(bits, rows, cols)
+    if not np.array_equal(pack_bits(mask), bits):
+        return False  # a bit lies outside
     if pattern.kind != "nm":
         return True
-    group_mask = np.uint64((1 << pattern.m) - 1)
-    by_row = bits.transpose(0, 2, 1).reshape(-1, bits.shape[1])[:rows]
-    for start in range(0, TILE_COLS, pattern.m):
-        groups = by_row if start < last else by_row[:, :-1]
-        kept = np.bitwise_count((groups >> np.uint64(start)) & group_mask)
-        if np.any(kept != pattern.n):
-            return False
-    return True
+    groups = mask.reshape(-1, pattern.m)
+    return bool(np.all(np.count_nonzero(groups, axis=1) == pattern.n))
 
 
 def _matrix(array: npt.NDArray[_T], dtype: type[_T]) -> npt.NDArray[_T]:

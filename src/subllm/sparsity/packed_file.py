@@ -63,6 +63,7 @@ class PackedWriter:
             "values": tensor.data,
             "scales": tensor.scales,
             "offsets": tensor.offsets,
+            "subscales": tensor.subscales,
         }
         for plane in planes_of(geometry):
             self._append(f"{name}.{plane}", "U8", cast("npt.NDArray[np.generic]", planes[plane]))
@@ -203,6 +204,10 @@ class PackedReader:
             ),
             cast(
                 "npt.NDArray[np.uint32] | None", plane("offsets", np.uint32, geometry.offsets_shape)
+            ),
+            cast(
+                "npt.NDArray[np.uint8] | None",
+                plane("subscales", np.uint8, geometry.subscales_shape),
             ),
         )
         tensor.check()

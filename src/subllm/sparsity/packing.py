@@ -3,8 +3,8 @@ same in numpy, equal bit for bit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,9 @@ class PackedTensor:
     values    how kept weights are coded
     mask      uint64 [row_tiles, col_blocks, 8], None when dense
     data      uint8 flat: the values plane with its padding
-    scales    float16 [row_tiles, col_groups, 8], None for bf16
-    offsets   uint32 [row_tiles + 1], unstructured only
+    scales    float16, None for bf16
+    offsets   uint32 [row_tiles + 1], unstructured and N:32 only
+    subscales uint8 [row_tiles, col_groups, terms, 8, 4], int4 only
     """
 
     shape: tuple[int, int]
@@ -38,6 +39,7 @@ class PackedTensor:
     data: npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float16] | None
     offsets: npt.NDArray[np.uint32] | None
+    subscales: npt.NDArray[np.uint8] | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -51,7 +53,7 @@ class PackedTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of all planes."""
-        planes = (self.mask, self.data, self.scales, self.offsets)
+        planes = (self.mask, self.data, self.scales, self.offsets, self.subscales)
         return sum(plane.nbytes for plane in planes if plane is not None)
 
     def check(self) -> Geometry:
@@ -61,6 +63,7 @@ class PackedTensor:
             ("mask", self.mask, np.uint64, geometry.mask_shape),
             ("scales", self.scales, np.float16, geometry.scales_shape),
             ("offsets", self.offsets, np.uint32, geometry.offsets_shape),
+            ("subscales", self.subscales, np.uint8, geometry.subscales_shape),
         ):
             have = None if plane is None else (plane.dtype, plane.shape)
             want = None if shape is None else (np.dtype(dtype), shape)
@@ -100,10 +103,11 @@ def pack(
 ) -> PackedTensor:
     """Packs float32 [R, C]; `mask` bool [R, C] is None for the pattern "dense" alone.
 
-    The result does not depend on `threads`. bf16 rounds to the nearest even; int8 and int4
-    take, per row and 128 columns, the binary16 scale with the least squared error among a
-    fixed list and its closed-form refinement. A scale is at most 65504, so weights beyond
-    8.3e6 (int8) or 524032 (int4) saturate, and at least 6e-8, so smaller ones become 0.
+    The result does not depend on `threads`. bf16 rounds to the nearest even; int8 takes,
+    per row and 128 columns, the binary16 scale with the least squared error among a fixed
+    list and its closed-form refinement; int4 see `reference.quantize_super`. A scale is at
+    most 65504, so weights beyond 8.3e6 (int8) saturate, and at least 6e-8, so smaller ones
+    become 0.
 
     Raises PatternError when mask and pattern do not fit each other, WeightsError for NaN
     or infinity in the weights.
@@ -120,25 +124,43 @@ def pack(
     rows, cols = weights.shape
     pattern.check(rows, cols)
     geometry = Geometry(rows, cols, pattern, values)
-    bits = _bits_of(mask, geometry, threads)
-    offsets = _tile_offsets(geometry, bits) if geometry.offsets_shape else None
-    data = aligned_empty(geometry.values_bytes(offsets), np.uint8)
-    scales = None
-    if geometry.scales_shape is not None:
-        scales = aligned_empty(elements(geometry.scales_shape), np.uint16)
+    packed = _empty(geometry, mask, threads)
     try:
-        native.core().pack(weights, geometry.slots, values, bits, offsets, data, scales, threads)
+        native.core().pack(weights, *_planes(packed), threads)
     except ValueError as error:
         raise WeightsError(f"cannot pack a tensor: {error}") from error
-    return PackedTensor(
-        (rows, cols),
-        str(pattern),
-        values,
-        bits,
-        data,
-        None if scales is None else scales.view(np.float16).reshape(geometry.scales_shape),
-        offsets,
-    )
+    return packed
+
+
+def pack_codes(
+    codes: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.bool_] | None,
+    pattern: Pattern | str,
+    values: Literal["int8", "int4"],
+    scales: npt.NDArray[np.float16],
+    subscales: npt.NDArray[np.uint8] | None = None,
+    *,
+    threads: int = 0,
+) -> PackedTensor:
+    """Packs weights that are quantised already.
+
+    codes uint8 [R, C]: 0..15 for int4, the bits of an int8 for int8; `scales` and `subscales`
+    as `layout` draws them. Raises PatternError when mask and pattern do not fit each other,
+    LayoutError when scales do not fit the shape.
+    """
+    if isinstance(pattern, str):
+        pattern = Pattern.parse(pattern)
+    rows, cols = codes.shape
+    pattern.check(rows, cols)
+    packed = _empty(Geometry(rows, cols, pattern, values), mask, threads)
+    packed = replace(packed, scales=scales, subscales=subscales)
+    packed.check()
+    try:
+        codes = np.ascontiguousarray(codes)
+        native.core().pack_codes(codes, *_planes(packed), threads)
+    except ValueError as error:
+        raise WeightsError(f"cannot pack a tensor: {error}") from error
+    return packed
 
 
 def unpack(packed: PackedTensor, out: Floats | None = None, *, threads: int = 0) -> Floats:
@@ -179,6 +201,27 @@ def unpack_mask(packed: PackedTensor) -> npt.NDArray[np.bool_]:
     return unpack_bits(packed.mask, *packed.shape)
 
 
+def _empty(geometry: Geometry, mask: npt.NDArray[np.bool_] | None, threads: int) -> PackedTensor:
+    """Planes to be filled, the mask's and the offsets already so."""
+    bits = _bits_of(mask, geometry, threads)
+    offsets = _tile_offsets(geometry, bits) if geometry.offsets_shape else None
+    scales = subscales = None
+    if (shape := geometry.scales_shape) is not None:
+        scales = aligned_empty(elements(shape), np.float16).reshape(shape)
+    if (shape := geometry.subscales_shape) is not None:
+        subscales = aligned_empty(elements(shape), np.uint8).reshape(shape)
+    return PackedTensor(
+        (geometry.rows, geometry.cols),
+        str(geometry.pattern),
+        geometry.values,
+        bits,
+        aligned_empty(geometry.values_bytes(offsets), np.uint8),
+        scales,
+        offsets,
+        subscales,
+    )
+
+
 def _bits_of(
     mask: npt.NDArray[np.bool_] | None, geometry: Geometry, threads: int
 ) -> npt.NDArray[np.uint64] | None:
@@ -209,4 +252,7 @@ def _planes(packed: PackedTensor) -> tuple[Any, ...]:
     """The arguments that describe a packed tensor to the native core."""
     scales = None if packed.scales is None else packed.scales.view(np.uint16)
     slots = packed.geometry.slots
-    return slots, packed.values, packed.mask, packed.offsets, packed.data, scales
+    return (
+        *(slots, packed.values, packed.mask, packed.offsets, packed.data),
+        *(scales, packed.subscales),
+    )

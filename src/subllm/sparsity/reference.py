@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
-from subllm.sparsity.layout import ALIGN, GROUP, TILE_COLS, TILE_ROWS, Geometry, padded
+from subllm.sparsity.layout import (
+    ALIGN,
+    GROUP,
+    SUB,
+    SUBSCALE_ROWS,
+    SUPER,
+    TILE_COLS,
+    TILE_ROWS,
+    UNIT_COLS,
+    UNIT_ROWS,
+    UNITS,
+    Geometry,
+    padded,
+)
 from subllm.sparsity.mask import pack_bits_reference
 from subllm.sparsity.packing import Floats, PackedTensor
 from subllm.sparsity.pattern import Pattern
 
+_T = TypeVar("_T", bound=np.generic)
 LANES = 16
-INT4_DIVISORS = (
-    *(6.5, 6.75, 7.0, 7.125, 7.25, 7.375, 7.5, 7.625, 7.75, 7.875),
-    *(8.0, 8.125, 8.25, 8.5, 8.75, 9.0, 9.5, 10.0, 10.5, 11.0),
-)
 INT8_DIVISORS = (126.5, 127.0, 127.5, 128.5)
-LIMITS = {"int8": (-127, 127), "int4": (-8, 7)}
 
 
 def to_bf16(weights: Floats) -> npt.NDArray[np.uint16]:
@@ -41,54 +52,159 @@ def _sum_lanes(terms: Floats) -> np.float32:
     return np.float32(lanes[0])
 
 
-def _codes(group: Floats, scale: np.float16, values: str) -> Floats:
+def _codes(group: Floats, scale: np.float16) -> Floats:
     wide = np.float32(scale)
     inverse = np.float32(1) / wide if wide != 0 else np.float32(0)
-    low, high = LIMITS[values]
-    codes: Floats = np.rint(np.clip(group * inverse, low, high)) + np.float32(0)
+    codes: Floats = np.rint(np.clip(group * inverse, -127, 127)) + np.float32(0)
     return codes
 
 
-def quantize_group(group: Floats, values: str) -> tuple[np.float16, npt.NDArray[np.int8]]:
-    """Scale and codes of the kept weights of one row and group, by least squared error."""
+def to_half(wide: np.float32) -> np.float16:
+    return np.float16(np.clip(wide, -65504, 65504))
+
+
+def quantize_group(group: Floats) -> tuple[np.float16, npt.NDArray[np.int8]]:
+    """int8 scale and codes of the kept weights of one row and group, by least squared error."""
     if group.size == 0 or not group.any():
         return np.float16(0), np.zeros(group.size, np.int8)
     full = np.zeros(-(-group.size // LANES) * LANES, np.float32)
     full[: group.size] = group
-    extreme = group[np.argmax(np.abs(group))]
-    edge = -extreme if values == "int4" else np.abs(extreme)
-    divisors = INT4_DIVISORS if values == "int4" else INT8_DIVISORS
-
-    def scale_of(wide: np.float32) -> np.float16:
-        return np.float16(np.clip(wide, -65504, 65504))
+    edge = np.abs(group).max()
 
     def error_of(scale: np.float16) -> np.float32:
-        difference = full - _codes(full, scale, values) * np.float32(scale)
+        difference = full - _codes(full, scale) * np.float32(scale)
         return _sum_lanes(difference * difference)
 
     with np.errstate(over="ignore", under="ignore"):
-        candidates = [scale_of(edge / np.float32(d)) for d in divisors]
+        candidates = [to_half(edge / np.float32(d)) for d in INT8_DIVISORS]
         best = candidates[int(np.argmin([error_of(c) for c in candidates]))]
-        codes = _codes(full, best, values)
+        codes = _codes(full, best)
         squares = _sum_lanes(codes * codes)
         if squares != 0:
-            refined = scale_of(_sum_lanes(full * codes) / squares)
+            refined = to_half(_sum_lanes(full * codes) / squares)
             if error_of(refined) < error_of(best):
                 best = refined
     if best == 0:
         best = np.float16(0)
-    return best, _codes(group, best, values).astype(np.int8)
+    return best, _codes(group, best).astype(np.int8)
 
 
-def _run(codes: npt.NDArray[np.generic], slots: int, values: str) -> bytes:
-    """One run of the values plane, filled up with zeros to `slots`."""
-    full = np.zeros(slots, codes.dtype)
-    full[: codes.size] = codes
-    if values != "int4":
-        return full.tobytes()
-    nibbles = np.full(slots + slots % 2, 8, np.uint8)
-    nibbles[:slots] = full.astype(np.int16) + 8
-    return (nibbles[::2] | nibbles[1::2] << 4).tobytes()
+def _common_scale(wanted: Floats) -> tuple[np.float16, npt.NDArray[np.uint8]]:
+    """Integer parts 0..255 of what `wanted` asks for, and their scale."""
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        half = to_half(wanted.max() / np.float32(255))
+        parts = wanted / np.float32(half) if half else np.zeros_like(wanted)
+        return half, np.rint(np.minimum(parts, np.float32(255))).astype(np.uint8)
+
+
+def quantize_super(
+    weights: Floats, kept: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+    """int4 of one row and up to 256 columns -> codes [cols], scales [terms], subscales
+    [terms, 8]. Steps span what every 32 columns hold, rounded to the nearest; without a mask
+    from the smallest (0 at most) to the largest, with one about 0."""
+    cols = weights.size
+    steps, minima = np.zeros(SUPER // SUB, np.float32), np.zeros(SUPER // SUB, np.float32)
+    chosen = np.ones(cols, np.bool_) if kept is None else kept
+    with np.errstate(over="ignore", under="ignore"):
+        for j in range(-(-cols // SUB)):
+            part = slice(j * SUB, (j + 1) * SUB)
+            values = np.append(weights[part][chosen[part]], np.float32(0))
+            low, high = values.min(), values.max()
+            minima[j] = -low
+            steps[j] = (
+                (high - low) / np.float32(15)
+                if kept is None
+                else max(high / np.float32(7), -low / np.float32(8))
+            )
+        scale, parts = _common_scale(steps)
+        minimum, subminima = _common_scale(minima)
+        step = (np.float32(scale) * parts.astype(np.float32)).repeat(SUB)[:cols]
+        offset = (np.float32(minimum) * subminima.astype(np.float32)).repeat(SUB)[:cols]
+        if kept is not None:
+            offset = step * np.float32(8)
+        zero = np.float32(0 if kept is None else 8)
+        quotients = np.full(cols, zero)
+        np.divide(weights + offset, step, out=quotients, where=(step != 0) & chosen)
+        codes = np.rint(np.clip(quotients, 0, 15)).astype(np.uint8)
+    if kept is None:
+        return codes, np.array([scale, minimum]), np.stack([parts, subminima])
+    return codes, np.array([scale]), parts[None]
+
+
+def _quantize(
+    weights: Floats, mask: npt.NDArray[np.bool_] | None, geometry: Geometry
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float16] | None, npt.NDArray[np.uint8] | None]:
+    """Codes [R, C] (bf16: bits), scales and subscales."""
+    kept = np.ones(weights.shape, np.bool_) if mask is None else mask
+    if geometry.scales_shape is None:
+        return to_bf16(weights), None, None
+    scales = np.zeros(geometry.scales_shape, np.float16)
+    if geometry.values == "int8":
+        small = np.zeros(weights.shape, np.int8)
+        for row in range(geometry.rows):
+            for group in range(geometry.col_groups):
+                part = slice(group * GROUP, (group + 1) * GROUP)
+                chosen = kept[row, part]
+                scale, found = quantize_group(weights[row, part][chosen])
+                scales[row // TILE_ROWS, group, row % TILE_ROWS] = scale
+                small[row, part][chosen] = found
+        return small, scales, None
+    assert geometry.subscales_shape is not None
+    subscales = np.zeros(geometry.subscales_shape, np.uint8)
+    codes = np.zeros(weights.shape, np.uint8)
+    for row in range(geometry.rows):
+        tile, place = row // TILE_ROWS, SUBSCALE_ROWS.index(row % TILE_ROWS)
+        for super_ in range(geometry.col_supers):
+            part = slice(super_ * SUPER, (super_ + 1) * SUPER)
+            codes[row, part], scales[tile, super_, :, row % TILE_ROWS], parts = quantize_super(
+                weights[row, part], None if mask is None else mask[row, part]
+            )
+            for half in range(SUPER // GROUP):
+                group = super_ * (SUPER // GROUP) + half
+                if group < geometry.col_groups:
+                    own = parts[:, half * GROUP // SUB : (half + 1) * GROUP // SUB]
+                    subscales[tile, group, :, place] = own
+    return codes, scales, subscales
+
+
+def _units(array: npt.NDArray[np.generic], geometry: Geometry) -> npt.NDArray[np.generic]:
+    """[R, C] -> [row_tiles, col_blocks, 8, 64], zeros beyond the matrix."""
+    tiles, blocks = geometry.row_tiles, geometry.col_blocks
+    full = np.zeros((tiles * TILE_ROWS, blocks * TILE_COLS), array.dtype)
+    full[: array.shape[0], : array.shape[1]] = array
+    halves, pieces = TILE_ROWS // UNIT_ROWS, TILE_COLS // UNIT_COLS
+    units = full.reshape(tiles, halves, UNIT_ROWS, blocks, pieces, UNIT_COLS)
+    return units.transpose(0, 3, 4, 1, 2, 5).reshape(tiles, blocks, UNITS, UNIT_ROWS * UNIT_COLS)
+
+
+def _from_units(units: npt.NDArray[_T], geometry: Geometry) -> npt.NDArray[_T]:
+    """What `_units` does, backwards."""
+    tiles, blocks = geometry.row_tiles, geometry.col_blocks
+    halves, pieces = TILE_ROWS // UNIT_ROWS, TILE_COLS // UNIT_COLS
+    full = units.reshape(tiles, blocks, pieces, halves, UNIT_ROWS, UNIT_COLS)
+    full = full.transpose(0, 3, 4, 1, 2, 5).reshape(tiles * TILE_ROWS, blocks * TILE_COLS)
+    return np.ascontiguousarray(full[: geometry.rows, : geometry.cols])
+
+
+def _write_runs(pair: list[npt.NDArray[np.generic]], geometry: Geometry) -> bytes:
+    """The runs of rows 0..3 and 4..7 of the same 16 columns."""
+    zero = 8 if geometry.values == "int4" and geometry.terms == 1 else 0
+    if geometry.slots:
+        full = [np.full(geometry.slots, zero, run.dtype) for run in pair]
+        for run, to in zip(pair, full, strict=True):
+            to[: run.size] = run
+        if geometry.values == "int4":
+            low, high = (run.astype(np.uint8) for run in full)
+            return bytes((low | high << 4).tobytes())
+        return full[0].tobytes() + full[1].tobytes()
+    if geometry.values != "int4":
+        return pair[0].tobytes() + pair[1].tobytes()
+    out = b""
+    for run in pair:
+        even = np.append(run.astype(np.uint8), [np.uint8(8)] * (run.size % 2)).astype(np.uint8)
+        out += (even[::2] | even[1::2] << 4).tobytes()
+    return out
 
 
 def pack_reference(
@@ -97,25 +213,17 @@ def pack_reference(
     """`packing.pack` without its checks."""
     rows, cols = weights.shape
     geometry = Geometry(rows, cols, pattern, values)  # type: ignore[arg-type]
-    kept = np.ones(weights.shape, np.bool_) if mask is None else mask
-    raw = to_bf16(weights) if values == "bf16" else np.zeros(weights.shape, np.int8)
-    scales = None
-    if geometry.scales_shape is not None:
-        scales = np.zeros(geometry.scales_shape, np.float16)
-        for row in range(rows):
-            for group in range(geometry.col_groups):
-                part = slice(group * GROUP, (group + 1) * GROUP)
-                chosen = kept[row, part]
-                scale, codes = quantize_group(weights[row, part][chosen], values)
-                scales[row // TILE_ROWS, group, row % TILE_ROWS] = scale
-                raw[row, part][chosen] = codes
+    codes, scales, subscales = _quantize(weights, mask, geometry)
+    by_unit = _units(codes, geometry)
+    kept = _units(np.ones(weights.shape, np.bool_) if mask is None else mask, geometry)
+    if mask is None:
+        kept = np.ones_like(kept)  # dense runs have a place for every bit
     data, offsets = bytearray(), [0]
     for tile in range(geometry.row_tiles):
         for block in range(geometry.col_blocks):
-            part = slice(block * TILE_COLS, (block + 1) * TILE_COLS)
-            for row in range(tile * TILE_ROWS, (tile + 1) * TILE_ROWS):
-                run = raw[row, part][kept[row, part]] if row < rows else raw[:0, 0]
-                data += _run(run, geometry.slots or run.size, values)
+            for unit in range(0, UNITS, 2):
+                pair = [by_unit[tile, block, u][kept[tile, block, u]] for u in (unit, unit + 1)]
+                data += _write_runs(pair, geometry)
         if geometry.offsets_shape:
             data += bytes(padded(len(data)) - len(data))
             offsets.append(len(data) // ALIGN)
@@ -128,39 +236,71 @@ def pack_reference(
         np.frombuffer(bytes(data), np.uint8),
         scales,
         np.array(offsets, np.uint32) if geometry.offsets_shape else None,
+        subscales,
     )
 
 
-def unpack_reference(packed: PackedTensor) -> Floats:
-    """`packing.unpack` without its checks."""
+def codes_reference(packed: PackedTensor) -> npt.NDArray[np.int64]:
+    """Codes [R, C] of int8 and int4 weights, about 8 where int4 has a mask, so that a dropped
+    weight is 0; for bf16 their bits."""
     geometry = packed.geometry
-    rows, cols = packed.shape
-    out = np.zeros((geometry.row_tiles * TILE_ROWS, geometry.col_blocks * TILE_COLS), np.float32)
+    shape = (geometry.row_tiles, geometry.col_blocks, UNITS, UNIT_ROWS * UNIT_COLS)
+    out = np.zeros(shape, np.int64)
+    zero = 8 if packed.values == "int4" and geometry.terms == 1 else 0
     at = 0
     for tile in range(geometry.row_tiles):
         if packed.offsets is not None:
             at = int(packed.offsets[tile]) * ALIGN
         for block in range(geometry.col_blocks):
-            for r in range(TILE_ROWS):
-                if packed.mask is None:
-                    columns = np.arange(TILE_COLS)
-                else:
-                    word = packed.mask[tile, block, r]
-                    columns = np.flatnonzero(word >> np.arange(TILE_COLS, dtype=np.uint64) & 1)
-                slots = geometry.slots or columns.size
-                run, at = _read_run(packed.data, at, slots, packed.values)
-                if packed.scales is not None:
-                    group = block * TILE_COLS // GROUP
-                    run = run * np.float32(packed.scales[tile, group, r]) + np.float32(0)  # no -0
-                out[tile * TILE_ROWS + r, block * TILE_COLS + columns] = run[: columns.size]
-    return np.ascontiguousarray(out[:rows, :cols])
+            for unit in range(UNITS):
+                places = np.arange(UNIT_ROWS * UNIT_COLS)
+                if packed.mask is not None:
+                    word = packed.mask[tile, block, unit]
+                    places = np.flatnonzero(word >> places.astype(np.uint64) & 1)
+                run, at = _read_run(packed, unit, at, geometry.slots or places.size)
+                out[tile, block, unit, places] = run[: places.size] - zero
+    return _from_units(out, geometry)
 
 
-def _read_run(data: npt.NDArray[np.uint8], at: int, slots: int, values: str) -> tuple[Floats, int]:
-    if values == "bf16":
-        return from_bf16(data[at : at + 2 * slots].view("<u2")), at + 2 * slots
-    if values == "int8":
-        return data[at : at + slots].view(np.int8).astype(np.float32), at + slots
-    raw = data[at : at + (slots + 1) // 2]
-    nibbles = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)[:slots]
-    return nibbles.astype(np.float32) - np.float32(8), at + raw.size
+def row_subscales(packed: PackedTensor) -> npt.NDArray[np.uint8]:
+    """[R, groups, terms, 4], rows in their order."""
+    assert packed.subscales is not None
+    ordered = packed.subscales[:, :, :, np.argsort(SUBSCALE_ROWS)].transpose(0, 3, 1, 2, 4)
+    return ordered.reshape(-1, *ordered.shape[2:])[: packed.shape[0]]
+
+
+def unpack_reference(packed: PackedTensor) -> Floats:
+    """`packing.unpack` without its checks."""
+    rows, cols = packed.shape
+    codes = codes_reference(packed)
+    if packed.values == "bf16":
+        return from_bf16(codes.astype(np.uint16))
+    assert packed.scales is not None
+    floats = codes.astype(np.float32)
+    if packed.values == "int8":
+        by_row = packed.scales.transpose(0, 2, 1).reshape(-1, packed.scales.shape[1])[:rows]
+        by_col = by_row.astype(np.float32).repeat(GROUP, axis=1)[:, :cols]
+        return floats * by_col + np.float32(0)  # no -0
+    wide = packed.scales.astype(np.float32).transpose(0, 3, 1, 2)
+    scales = wide.reshape(-1, *wide.shape[2:])[:rows].repeat(SUPER, axis=1)[:, :cols]
+    parts = row_subscales(packed).astype(np.float32).transpose(0, 1, 3, 2)
+    parts = parts.reshape(rows, -1, parts.shape[3]).repeat(SUB, axis=1)[:, :cols]
+    steps = scales * parts
+    if steps.shape[2] == 1:
+        return steps[:, :, 0] * floats + np.float32(0)
+    return steps[:, :, 0] * floats - steps[:, :, 1] + np.float32(0)
+
+
+def _read_run(
+    packed: PackedTensor, unit: int, at: int, slots: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    data, fixed = packed.data, packed.offsets is None
+    if packed.values == "bf16":
+        return data[at : at + 2 * slots].view("<u2").astype(np.int64), at + 2 * slots
+    if packed.values == "int8":
+        return data[at : at + slots].view(np.int8).astype(np.int64), at + slots
+    if fixed:  # two runs share the bytes
+        raw = data[at : at + slots].astype(np.int64)
+        return (raw >> 4, at + slots) if unit % 2 else (raw & 15, at)
+    raw = data[at : at + (slots + 1) // 2].astype(np.int64)
+    return np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)[:slots], at + raw.size

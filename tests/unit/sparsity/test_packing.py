@@ -14,12 +14,21 @@ from hypothesis.extra import numpy as hnp
 
 from subllm.errors import LayoutError, PatternError, WeightsError
 from subllm.sparsity.mask import select
-from subllm.sparsity.packing import PackedTensor, pack, unpack, unpack_mask, unpack_rows
+from subllm.sparsity.packing import (
+    PackedTensor,
+    pack,
+    pack_codes,
+    unpack,
+    unpack_mask,
+    unpack_rows,
+)
 from subllm.sparsity.pattern import Pattern
 from subllm.sparsity.reference import (
+    codes_reference,
     from_bf16,
     pack_reference,
     quantize_group,
+    quantize_super,
     to_bf16,
     unpack_reference,
 )
@@ -43,7 +52,7 @@ def mask_of(weights: Floats, pattern: Pattern) -> Bools | None:
 
 def assert_same(have: PackedTensor, want: PackedTensor) -> None:
     assert (have.shape, have.pattern, have.values) == (want.shape, want.pattern, want.values)
-    for plane in ("mask", "data", "scales", "offsets"):
+    for plane in ("mask", "data", "scales", "offsets", "subscales"):
         a, b = getattr(have, plane), getattr(want, plane)
         assert (a is None) == (b is None), plane
         if b is not None:
@@ -137,41 +146,54 @@ def test_any_weights(data: st.DataObject, values: str, rows: int) -> None:
 
 
 def test_layout_by_hand() -> None:
-    """Two rows of 66 columns, kept: row 0 columns 0, 63 and 64; row 1 column 65."""
-    weights = np.zeros((2, 66), np.float32)
-    mask = np.zeros((2, 66), np.bool_)
-    for row, column, value in [(0, 0, 8.0), (0, 63, -3.0), (0, 64, 1.0), (1, 65, 7.0)]:
-        weights[row, column], mask[row, column] = value, True
+    """Six rows of 66 columns, kept: row 0 columns 0 and 63; row 1 columns 2 and 65; row 5
+    column 15."""
+    weights = np.zeros((6, 66), np.float32)
+    mask = np.zeros((6, 66), np.bool_)
+    kept = [(0, 0, 7.0), (0, 63, -8.0), (1, 2, 14.0), (1, 65, 7.0), (5, 15, 3.5)]
+    for row, column, value in kept:
+        weights[row, column], mask[row, column] = value * 0.25, True
     weights[1, 0] = 100.0  # dropped
     packed = pack(weights, mask, "50%", "int4")
     assert packed.mask is not None and packed.scales is not None and packed.offsets is not None
     assert packed.mask.shape == (1, 2, 8)
-    assert packed.mask[0, 0].tolist() == [1 | 1 << 63, 0, 0, 0, 0, 0, 0, 0]
-    assert packed.mask[0, 1].tolist() == [1, 2, 0, 0, 0, 0, 0, 0]
-    # The largest weight takes code -8, so the scale is -1: 8 -> -8, -3 -> 3, 1 -> -1.
-    assert packed.scales.shape == (1, 1, 8)
-    assert packed.scales[0, 0].tolist() == [-1.0, packed.scales[0, 0, 1], 0, 0, 0, 0, 0, 0]
+    assert packed.mask[0, 0].tolist() == [1 | 1 << 18, 1 << 31, 0, 0, 0, 0, 1 << 15, 0]
+    assert packed.mask[0, 1].tolist() == [1 << 17, 0, 0, 0, 0, 0, 0, 0]
     assert packed.offsets.tolist() == [0, 1]
-    # Codes + 8, low nibble first: block 0 row 0 is (0, 11), block 1 row 0 is (7, and 8 to
-    # end the odd run), block 1 row 1 the lone 7.0, which a fitting scale makes exact.
+    # Codes + 8, low nibble first. Row 1 has steps of 0.5 for columns 0..31 and of 0.25 for 64 on.
     assert packed.data.size == 128
-    code = int(packed.data[2]) & 15
-    assert packed.data[:3].tolist() == [0 | 11 << 4, 7 | 8 << 4, code | 8 << 4]
-    assert not packed.data[3:].any()
-    assert unpack(packed)[1, 65] == (code - 8) * np.float32(packed.scales[0, 0, 1])
-    assert abs(unpack(packed)[1, 65] - 7.0) < 7 * 2**-11
+    assert packed.data[:4].tolist() == [15 | 15 << 4, 15 | 8 << 4, 0 | 8 << 4, 15 | 8 << 4]
+    assert not packed.data[4:].any()
+    assert packed.scales.shape == (1, 1, 1, 8)
+    steps = [0.25, 0.5, 0, 0, 0, 0.125, 0, 0]
+    assert packed.scales[0, 0, 0].tolist() == [float(np.float16(s / 255)) for s in steps]
+    assert packed.subscales is not None and packed.subscales.shape == (1, 1, 1, 8, 4)
+    # In the order of rows 0, 4, 1, 5, 2, 6, 3, 7.
+    assert packed.subscales[0, 0, 0].tolist()[:4] == [
+        [255, 255, 0, 0], [0, 0, 0, 0], [255, 0, 128, 0], [255, 0, 0, 0],
+    ]  # fmt: skip
+    assert abs(unpack(packed)[0, 63] + 2.0) < 2 * 2**-11
 
 
 def test_layout_of_fixed_runs_by_hand() -> None:
     weights = np.arange(1, 17, dtype=np.float32).reshape(2, 8)
     mask = np.array([[1, 0, 0, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 0, 0, 1]], np.bool_)
     packed = pack(weights, mask, "2:4", "bf16")
-    # 32 slots a run, 8 rows a tile, one block: 512 bytes and 64 more.
+    # 32 slots a run, 8 units a block, one block: 512 bytes and 64 more.
     assert packed.data.size == 8 * 32 * 2 + 64
     runs = packed.data[:512].view("<u2").reshape(8, 32)
-    assert from_bf16(runs[0, :5].copy()).tolist() == [1, 4, 6, 7, 0]
-    assert from_bf16(runs[1, :5].copy()).tolist() == [10, 11, 13, 16, 0]
-    assert not runs[2:].any() and packed.scales is None and packed.offsets is None
+    assert from_bf16(runs[0, :9].copy()).tolist() == [1, 4, 6, 7, 10, 11, 13, 16, 0]
+    assert not runs[1:].any() and packed.scales is None and packed.offsets is None
+
+
+def test_dense_int4_by_hand() -> None:
+    """Two runs of the same 16 columns share bytes; a dense run has a place for every weight."""
+    weights = np.zeros((5, 18), np.float32)
+    weights[0] = np.arange(18) % 16
+    weights[4, 1] = 15.0
+    packed = pack(weights, None, "dense", "int4")
+    assert packed.data[:16].tolist() == [c | (15 if c == 1 else 0) << 4 for c in range(16)]
+    assert unpack(packed)[0].tolist() == pytest.approx(weights[0].tolist(), abs=0.05)
 
 
 def test_int8_is_exact_on_its_grid() -> None:
@@ -195,10 +217,41 @@ def test_the_scale_beats_the_maximum(values: str) -> None:
 
 
 def test_scales_by_hand() -> None:
-    scale, codes = quantize_group(np.array([2, -4, 8], np.float32), "int4")
-    assert (scale, codes.tolist()) == (-1, [-2, 4, -8])
-    scale, codes = quantize_group(np.array([0, 0], np.float32), "int8")
+    scale, codes = quantize_group(np.array([2, -4, 127], np.float32))
+    assert (scale, codes.tolist()) == (1, [2, -4, 127])
+    scale, codes = quantize_group(np.array([0, 0], np.float32))
     assert (scale, codes.tolist()) == (0, [0, 0])
+
+
+def test_terms_of_int4_by_hand() -> None:
+    levels = np.arange(64, dtype=np.float32) % 16
+    weights = levels * np.float32(127.5) - np.float32(255) * (np.arange(64) >= 32)
+    codes, scales, subscales = quantize_super(weights.astype(np.float32), None)
+    assert scales.tolist() == [0.5, 1.0]
+    assert subscales[:, :3].tolist() == [[255, 255, 0], [0, 255, 0]]
+    assert codes.tolist() == levels.tolist()
+    kept = np.arange(64) % 3 != 0
+    signed = (levels - 8) * np.float32(127.5)
+    codes, scales, subscales = quantize_super(np.where(kept, signed, 9e9).astype(np.float32), kept)
+    assert scales.tolist() == [0.5] and subscales[0, :3].tolist() == [255, 255, 0]
+    assert codes.tolist() == np.where(kept, levels, 8).tolist()
+
+
+def test_codes_that_are_given() -> None:
+    """What `pack` chose, handed over as codes, gives the same planes."""
+    for pattern, values in product(["dense", "8:16", "50%"], ["int8", "int4"]):
+        weights = matrix(20, 144)
+        mask = mask_of(weights, Pattern.parse(pattern))
+        packed = pack(weights, mask, pattern, values)
+        assert packed.scales is not None
+        codes = codes_reference(packed)
+        if values == "int4" and mask is not None:
+            codes += 8
+        bits = codes.astype(np.int16).astype(np.uint8)
+        again = pack_codes(bits, mask, pattern, values, packed.scales, packed.subscales)  # type: ignore[arg-type]
+        assert_same(again, packed)
+        with pytest.raises(LayoutError, match="scales"):
+            pack_codes(bits, mask, pattern, values, packed.scales[:1], packed.subscales)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -267,7 +320,9 @@ def test_damage_is_found(pattern: str, values: str) -> None:
     for tile, block, row, bit in flips:
         mask = packed.mask.copy()
         mask[tile, block, row] ^= np.uint64(1 << bit)
-        outside = tile * 8 + row >= 20 or block * 64 + bit >= 112
+        outside = (
+            tile * 8 + row % 2 * 4 + bit // 16 >= 20 or block * 64 + row // 2 * 16 + bit % 16 >= 112
+        )
         damaged = dataclasses.replace(packed, mask=mask)
         # Some flips of an unstructured mask hide in the padding of a tile.
         if pattern == "8:16" or outside:
@@ -277,9 +332,9 @@ def test_damage_is_found(pattern: str, values: str) -> None:
                 unpack(damaged)
     shifted = {"data": packed.data[:-1], "mask": packed.mask[:-1]}
     if packed.scales is not None:
-        shifted["scales"] = packed.scales[:, :, :4]
+        shifted["scales"] = packed.scales[..., :4]
         endless = packed.scales.copy()
-        endless[0, 0, 0] = np.inf
+        endless.reshape(-1)[0] = np.inf
         with pytest.raises(LayoutError, match="not finite"):
             dataclasses.replace(packed, scales=endless).verify()
     for plane, array in shifted.items():
@@ -303,5 +358,5 @@ def test_damage_is_found(pattern: str, values: str) -> None:
 def test_bytes_of_the_planes() -> None:
     weights = matrix(64, 512)
     packed = pack(weights, mask_of(weights, Pattern.parse("8:16")), "8:16", "int4")
-    mask, values, scales = 64 * 512 // 8, 64 * 512 // 4 + 64, 64 * 4 * 2
-    assert packed.nbytes == mask + values + scales
+    mask, values, scales = 64 * 512 // 8, 64 * 512 // 4 + 64, 64 * 2 * 2
+    assert packed.nbytes == mask + values + scales + 64 * 512 // 32

@@ -42,11 +42,11 @@ inline PackedView view_of(int64_t rows, int64_t cols, int64_t slots,
                           const std::optional<Array<const uint64_t>>& mask,
                           const uint8_t* values, int64_t values_size,
                           const uint16_t* scales, int64_t scales_size,
-                          const std::optional<Array<const uint32_t>>& offsets) {
-  const PackedView view{
-      {rows, cols, slots, parse_value_type(values_type)},
-      pointer(mask), values, scales, pointer(offsets)};
-  check_planes(view, {size(mask), values_size, scales_size, size(offsets)});
+                          const std::optional<Array<const uint32_t>>& offsets,
+                          const uint8_t* subscales, int64_t subscales_size) {
+  const PackedView view{{rows, cols, slots, parse_value_type(values_type)},
+                        pointer(mask), values, scales, pointer(offsets), subscales};
+  check_planes(view, {size(mask), values_size, scales_size, size(offsets), subscales_size});
   return view;
 }
 
@@ -56,6 +56,7 @@ struct MatrixHandle {
   std::optional<Array<const uint32_t>> offsets;
   Array<const uint8_t> values;
   std::optional<Array<const uint16_t>> scales;
+  std::optional<Array<const uint8_t>> subscales;
   PackedView view;
 };
 

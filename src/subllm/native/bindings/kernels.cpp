@@ -19,13 +19,14 @@ namespace {
 void construct(MatrixHandle* self, int64_t rows, int64_t cols, int64_t slots,
                const std::string& values_type, std::optional<Array<const uint64_t>> mask,
                std::optional<Array<const uint32_t>> offsets, Array<const uint8_t> values,
-               std::optional<Array<const uint16_t>> scales) {
+               std::optional<Array<const uint16_t>> scales,
+               std::optional<Array<const uint8_t>> subscales) {
   PackedView view = view_of(rows, cols, slots, values_type, mask, values.data(),
                                   static_cast<int64_t>(values.size()), pointer(scales),
-                                  size(scales), offsets);
+                                  size(scales), offsets, pointer(subscales), size(subscales));
   Pool pool;
   view.balanced = check_masks(pool, view);
-  new (self) MatrixHandle{mask, offsets, values, scales, view};
+  new (self) MatrixHandle{mask, offsets, values, scales, subscales, view};
 }
 
 void multiply(Pool& pool, const std::vector<MatrixHandle*>& matrices, Matrix<const float> x,
@@ -66,7 +67,7 @@ void bind_kernels(nb::module_& m) {
   nb::class_<MatrixHandle>(m, "Matrix", "The planes of a packed matrix, checked and kept alive.")
       .def("__init__", &construct, "rows"_a, "cols"_a, "slots"_a, "values_type"_a,
            "mask"_a.noconvert().none(), "offsets"_a.noconvert().none(), "values"_a.noconvert(),
-           "scales"_a.noconvert().none());
+           "scales"_a.noconvert().none(), "subscales"_a.noconvert().none());
   m.def("sum_words", [](Pool& pool, Array<const uint64_t> words) {
     nb::gil_scoped_release release;
     return sum_words(pool, words.data(), static_cast<int64_t>(words.size()));

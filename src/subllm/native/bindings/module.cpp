@@ -71,20 +71,38 @@ void tile_offsets(int64_t rows, int64_t cols, const std::string& values_type,
 
 void pack(Matrix<const float> weights, int64_t slots, const std::string& values_type,
           std::optional<Array<const uint64_t>> mask, std::optional<Array<const uint32_t>> offsets,
-          Array<uint8_t> values, std::optional<Array<uint16_t>> scales, int threads) {
+          Array<uint8_t> values, std::optional<Array<uint16_t>> scales,
+          std::optional<Array<uint8_t>> subscales, int threads) {
   const auto view = view_of(weights.shape(0), weights.shape(1), slots, values_type, mask,
-                            values.data(), values.size(), pointer(scales), size(scales), offsets);
+                            values.data(), values.size(), pointer(scales), size(scales), offsets,
+                            pointer(subscales), size(subscales));
   nb::gil_scoped_release release;
   subllm::pack(weights.data(), view.geometry, view.mask, view.offsets, values.data(),
-               pointer(scales), threads);
+               {pointer(scales), pointer(subscales)}, threads);
+}
+
+void pack_codes(Matrix<const uint8_t> codes, int64_t slots, const std::string& values_type,
+                std::optional<Array<const uint64_t>> mask,
+                std::optional<Array<const uint32_t>> offsets, Array<uint8_t> values,
+                std::optional<Array<const uint16_t>> scales,
+                std::optional<Array<const uint8_t>> subscales, int threads) {
+  const auto view = view_of(codes.shape(0), codes.shape(1), slots, values_type, mask,
+                            values.data(), values.size(), pointer(scales), size(scales), offsets,
+                            pointer(subscales), size(subscales));
+  if (view.geometry.type == subllm::ValueType::bf16)
+    throw std::invalid_argument("bf16 values have no codes");
+  nb::gil_scoped_release release;
+  subllm::pack_codes(codes.data(), view.geometry, view.mask, view.offsets, values.data(), threads);
 }
 
 void unpack(int64_t slots, const std::string& values_type,
             std::optional<Array<const uint64_t>> mask,
             std::optional<Array<const uint32_t>> offsets, Array<const uint8_t> values,
-            std::optional<Array<const uint16_t>> scales, Matrix<float> out, int threads) {
+            std::optional<Array<const uint16_t>> scales,
+            std::optional<Array<const uint8_t>> subscales, Matrix<float> out, int threads) {
   const auto view = view_of(out.shape(0), out.shape(1), slots, values_type, mask, values.data(),
-                            values.size(), pointer(scales), size(scales), offsets);
+                            values.size(), pointer(scales), size(scales), offsets, pointer(subscales),
+                            size(subscales));
   nb::gil_scoped_release release;
   subllm::unpack(view, out.data(), threads);
 }
@@ -92,11 +110,13 @@ void unpack(int64_t slots, const std::string& values_type,
 void unpack_rows(int64_t rows, int64_t slots, const std::string& values_type,
                  std::optional<Array<const uint64_t>> mask,
                  std::optional<Array<const uint32_t>> offsets, Array<const uint8_t> values,
-                 std::optional<Array<const uint16_t>> scales, Array<const int64_t> indices,
+                 std::optional<Array<const uint16_t>> scales,
+                 std::optional<Array<const uint8_t>> subscales, Array<const int64_t> indices,
                  Matrix<float> out, int threads) {
   expect_size("indices", indices.size(), out.shape(0));
   const auto view = view_of(rows, out.shape(1), slots, values_type, mask, values.data(),
-                            values.size(), pointer(scales), size(scales), offsets);
+                            values.size(), pointer(scales), size(scales), offsets, pointer(subscales),
+                            size(subscales));
   nb::gil_scoped_release release;
   subllm::unpack_rows(view, indices.data(), out.shape(0), out.data(), threads);
 }
@@ -133,13 +153,16 @@ NB_MODULE(_native, m) {
   m.def("tile_offsets", &tile_offsets, "rows"_a, "cols"_a, "values_type"_a, "mask"_a.noconvert(), "out"_a.noconvert(),
         "Start of each row tile of an unstructured matrix, uint32 [row tiles + 1], in 64 bytes.");
   m.def("pack", &pack, "weights"_a.noconvert(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
-        "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "threads"_a = 0,
-        "Fills the values plane and the scales plane (binary16 as uint16).");
+        "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "threads"_a = 0,
+        "Fills the values plane, the scales plane (binary16 as uint16) and the subscales plane.");
+  m.def("pack_codes", &pack_codes, "codes"_a.noconvert(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
+        "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "threads"_a = 0,
+        "Fills the values plane from codes uint8 [R, C].");
   m.def("unpack", &unpack, "slots"_a, "values_type"_a, "mask"_a.noconvert().none(), "offsets"_a.noconvert().none(),
-        "values"_a.noconvert(), "scales"_a.noconvert().none(), "out"_a.noconvert(), "threads"_a = 0,
+        "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "out"_a.noconvert(), "threads"_a = 0,
         "Packed planes -> float32 [R, C], dropped weights 0.");
   m.def("unpack_rows", &unpack_rows, "rows"_a, "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
-        "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "indices"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
+        "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "indices"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
         "Some rows of a packed matrix of `rows` rows -> float32 [len(indices), C].");
   m.def("gguf_value_count", &gguf_value_count, "type"_a, "bytes"_a,
         "Values in `bytes` bytes of a GGUF tensor type.");

@@ -43,10 +43,7 @@ bool has_dot_product() {
 const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = {
 #if defined(__x86_64__)
-      {&kAvx512Kernels, &has_avx512},
-      {&kAvx2Kernels, &has_avx2},
 #elif defined(__aarch64__)
-      {&kNeonKernels, &has_dot_product},
 #endif
       {&kScalarKernels, [] { return true; }},
   };

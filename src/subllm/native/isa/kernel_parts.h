@@ -24,91 +24,96 @@ inline void unrolled(Body body) {
   }(std::make_integer_sequence<int, count>{});
 }
 
-// How the runs of a matrix follow each other. `balanced` is `fixed` with the same number kept of
-// every 16 columns, for the instruction sets that gain from knowing it; `halved` is `balanced`
-// with eight, for kernels that are made for it alone.
-enum class Kind { dense, fixed, balanced, halved, ragged };
+// How the runs of a matrix follow each other. `picked` is `fixed` where every row of a unit keeps
+// as many weights as the others, for the instruction sets that gain from knowing it.
+enum class Kind { dense, fixed, picked, ragged };
 
 // Calls work.template operator()<type, kind>() for what the matrix is.
-template <ValueType type, bool balances, typename Work>
+template <ValueType type, bool picks, typename Work>
 inline void with_kind(const PackedView& view, Work work) {
   if (view.offsets) return work.template operator()<type, Kind::ragged>();
-  if constexpr (balances)
-    if (view.balanced) return work.template operator()<type, Kind::balanced>();
+  if constexpr (picks)
+    if (view.balanced) return work.template operator()<type, Kind::picked>();
   if (view.mask) return work.template operator()<type, Kind::fixed>();
   return work.template operator()<type, Kind::dense>();
 }
-template <bool balances = false, typename Work>
+template <bool picks = false, typename Work>
 inline void with_type_and_kind(const PackedView& view, Work work) {
   switch (view.geometry.type) {
-    case ValueType::int4: return with_kind<ValueType::int4, balances>(view, work);
-    case ValueType::int8: return with_kind<ValueType::int8, balances>(view, work);
+    case ValueType::int4: return with_kind<ValueType::int4, picks>(view, work);
+    case ValueType::int8: return with_kind<ValueType::int8, picks>(view, work);
     case ValueType::bf16: return with_kind<ValueType::bf16, false>(view, work);
   }
 }
 
 // How far ahead of use packed planes are asked for. The processor's own prefetching stops at
 // every page, which costs a tenth to a fifth of the bandwidth.
-constexpr int64_t kBlocksAhead = 32;
+constexpr int64_t kBytesAhead = 8192;
 
-// Walks the runs of row tiles that follow each other.
+// Walks the pairs of runs (rows 0..3 and 4..7 of the same 16 columns) of row tiles that follow
+// each other.
 template <ValueType type, Kind kind>
-class RunWalk {
+class PairWalk {
  public:
-  RunWalk(const PackedView& view, int64_t tile)
-      : view_(view), step_(run_bytes(type, view.geometry.slots)) {
-    const int64_t first = tile * ceil_div(view.geometry.cols, kBlockCols) * kTileRows;
-    mask_ = kind == Kind::dense ? nullptr : view.mask + first;
-    run_ = view.values + first * step_;
+  static constexpr bool kMasked = kind != Kind::dense;
+  // Both runs of a pair in the nibbles of the same bytes.
+  static constexpr bool kShared = type == ValueType::int4 && kind != Kind::ragged;
+
+  PairWalk(const PackedView& view, int64_t tile)
+      : view_(view), run_(run_bytes(type, view.geometry.slots)) {
+    const int64_t pairs = tile * ceil_div(view.geometry.cols, kBlockCols) * kBlockUnits / 2;
+    mask_ = kMasked ? view.mask + 2 * pairs : nullptr;
+    at_ = view.values + pairs * 2 * run_;
     start_tile(tile);
   }
 
-  // To be called before the first run of each tile.
+  // To be called before the first pair of each tile.
   void start_tile(int64_t tile) {
-    if constexpr (kind == Kind::ragged) run_ = view_.values + int64_t{view_.offsets[tile]} * kAlign;
+    if constexpr (kind == Kind::ragged) at_ = view_.values + int64_t{view_.offsets[tile]} * kAlign;
   }
 
-  // To be called before the runs of each block.
+  // To be called before the pairs of each block: asks for as many bytes as a block has.
   void fetch() const {
     const int64_t bytes =
-        kTileRows * (kind == Kind::ragged || kind == Kind::halved ? run_bytes(type, kBlockCols / 2)
-                                                                  : step_);
-    for (int64_t at = 0; at < bytes; at += kAlign)
-      __builtin_prefetch(run_ + kBlocksAhead * bytes + at);
-    if constexpr (kind != Kind::dense) __builtin_prefetch(mask_ + kBlocksAhead * kTileRows);
+        kind == Kind::ragged ? kBlockUnits * run_bytes(type, kBlockCols / 2) : kBlockUnits * run_;
+    for (int64_t i = 0; i < bytes; i += kAlign) __builtin_prefetch(at_ + kBytesAhead + i);
+    // One cache line of masks for each block of values.
+    if constexpr (kMasked) __builtin_prefetch(mask_ + kBytesAhead / bytes * kBlockUnits);
   }
 
  protected:
-  const uint8_t* run() const { return run_; }
-  const uint64_t* mask_at() const { return mask_; }
-  const uint8_t* mask_bytes() const { return reinterpret_cast<const uint8_t*>(mask_); }
-  uint64_t mask() const { return kind == Kind::dense ? ~uint64_t{0} : *mask_; }
-  void step() {
-    if constexpr (kind == Kind::ragged)
-      run_ += run_bytes(type, __builtin_popcountll(*mask_));
-    else
-      run_ += step_;
-    if constexpr (kind != Kind::dense) ++mask_;
+  // The mask of rows 0..3 (half 0) or 4..7 of the pair.
+  uint64_t mask(int half) const { return kMasked ? mask_[half] : ~uint64_t{0}; }
+  const uint8_t* mask_bytes(int half) const { return reinterpret_cast<const uint8_t*>(mask_ + half); }
+
+  // Where the run of this half begins (of both, where they are shared).
+  const uint8_t* run(int half) const {
+    if (kShared || half == 0) return at_;
+    if constexpr (kind == Kind::ragged) return at_ + run_bytes(type, __builtin_popcountll(mask_[0]));
+    return at_ + run_;
   }
 
-  void step_block() {
-    static_assert(kind == Kind::halved);
-    run_ += kTileRows * run_bytes(type, kBlockCols / 2);
-    mask_ += kTileRows;
+  void step() {
+    if constexpr (kind == Kind::ragged)
+      at_ = run(1) + run_bytes(type, __builtin_popcountll(mask_[1]));
+    else
+      at_ += 2 * run_;
+    if constexpr (kMasked) mask_ += 2;
   }
 
  private:
   const PackedView& view_;
-  int64_t step_;
+  int64_t run_;  // bytes of a run; of two that share their bytes, half of those
   const uint64_t* mask_;
-  const uint8_t* run_;
+  const uint8_t* at_;
 };
 
 // The eight rows of a tile, unpacked, and where they stand in the matrix.
 struct Tile {
   const uint8_t* rows;  // [8][pitch]
   int64_t pitch, row, row_count, blocks;
-  const uint16_t* scales;  // [groups][8]
+  const uint16_t* scales;     // of the tile; see Geometry
+  const uint8_t* subscales;
 };
 
 // With a block of tokens, a panel of so many bytes stays in a core's second cache.
@@ -133,16 +138,16 @@ inline int64_t panel_bytes(const Geometry& g, int64_t tokens, int64_t lanes) {
 }
 
 // Several tokens: row tiles are unpacked into a panel once, then multiplied with blocks of
-// tokens that lie side by side in the lanes, and one by one with the tokens that are left.
-// Isa says how: kLanes (0: no blocks), kFill, kVectors (blocks at a time, 1 or 2), unpack,
-// block and one.
+// tokens that lie side by side in the lanes. Tokens beyond `laned` are left out.
+// Isa says how: kLanes, kVectors (blocks at a time, 1 or 2), unpack (the next block of the eight
+// rows, to `rows` + their place) and block.
 template <typename Isa, ValueType type, Kind kind>
 inline void multiply_panels(const PackedView& view, const Activations& x, int64_t begin,
                             int64_t end, const Target& target, uint8_t* panel) {
   const Geometry& g = view.geometry;
   const int64_t blocks = ceil_div(g.cols, kBlockCols), pitch = row_bytes(g);
   const int64_t tiles = panel_tiles(g, x.tokens, Isa::kLanes);
-  typename Isa::template Runs<type, kind> runs(view, begin);
+  typename Isa::template Pairs<type, kind> pairs(view, begin);
   for (int64_t first = begin; first < end; first += tiles) {
     const int64_t last = least(first + tiles, end);
     const auto tile_at = [&](int64_t tile) {
@@ -151,33 +156,25 @@ inline void multiply_panels(const PackedView& view, const Activations& x, int64_
                   tile * kTileRows,
                   g.rows,
                   blocks,
-                  type == ValueType::bf16 ? nullptr : view.scales + tile * x.groups * kTileRows};
+                  view.scales + tile * g.tile_scales(),
+                  view.subscales + tile * g.tile_subscales()};
     };
     for (int64_t tile = first; tile < last; ++tile) {
-      runs.start_tile(tile);
+      pairs.start_tile(tile);
       uint8_t* rows = panel + (tile - first) * kTileRows * pitch;
       for (int64_t block = 0; block < blocks; ++block) {
-        runs.fetch();
-        for (int64_t r = 0; r < kTileRows; ++r) Isa::unpack(runs, block, rows + r * pitch);
+        pairs.fetch();
+        Isa::unpack(pairs, block, rows, pitch);
       }
     }
-    if constexpr (Isa::kLanes > 0) {
-      const int64_t full = x.laned / Isa::kLanes;
-      int64_t block = 0;
-      for (; block + Isa::kVectors <= full; block += Isa::kVectors)
-        for (int64_t tile = first; tile < last; ++tile)
-          Isa::template block<type, Isa::kVectors>(tile_at(tile), x, block, target);
-      if (block < full)
-        for (int64_t tile = first; tile < last; ++tile)
-          Isa::template block<type, 1>(tile_at(tile), x, block, target);
-    }
-    if constexpr (Isa::kHalves)
-      if (x.halved > 0)
-        for (int64_t tile = first; tile < last; ++tile)
-          Isa::template half<type>(tile_at(tile), x, target);
-    for (int64_t tile = first; tile < last; ++tile)
-      for (int64_t t = x.laned + x.halved; t < x.tokens; ++t)
-        Isa::template one<type>(tile_at(tile), x, t, target);
+    const int64_t full = x.laned / Isa::kLanes;
+    int64_t block = 0;
+    for (; block + Isa::kVectors <= full; block += Isa::kVectors)
+      for (int64_t tile = first; tile < last; ++tile)
+        Isa::template block<type, kind, Isa::kVectors>(tile_at(tile), x, block, target);
+    if (block < full)
+      for (int64_t tile = first; tile < last; ++tile)
+        Isa::template block<type, kind, 1>(tile_at(tile), x, block, target);
   }
 }
 

@@ -14,7 +14,7 @@ struct Activations {
   int64_t tokens, cols, groups;
   const int8_t* codes;      // [tokens][stride]
   const float* scales;      // [tokens][groups]
-  const int32_t* sums;      // [tokens][groups]
+  const int16_t* subs;      // [tokens][groups][4], sums of the codes of 32 columns
   const uint16_t* bf16;     // [tokens][stride]
 
   // The same again for the first `laned` tokens, a multiple of the kernels' lanes L, with
@@ -22,16 +22,8 @@ struct Activations {
   int64_t laned;
   const uint32_t* code_lanes;   // [laned / L][stride / 4][L], four codes each
   const float* scale_lanes;     // [laned / L][groups][L]
-  const int32_t* sum_lanes;     // [laned / L][groups][L]
+  const uint32_t* sub_lanes;    // [laned / L][groups][2][L], two sums each
   const uint32_t* bf16_lanes;   // [laned / L][stride / 2][L], two values each
-
-  // And of the `halved` tokens after those, 0 or L / 2: twice as many columns of each side by
-  // side, so that few tokens fill the lanes as well.
-  int64_t halved;
-  const uint64_t* code_pairs;   // [stride / 8][L / 2], eight codes each
-  const float* scale_pairs;     // [groups][L], every token's twice
-  const int32_t* sum_pairs;     // [groups][L]
-  const uint64_t* bf16_pairs;   // [stride / 4][L / 2], four values each
 };
 
 // A group of activations that are all below counts as zeros: 127 / x would overflow.
@@ -48,12 +40,11 @@ struct Kernels {
   const char* name;
 
   // Tokens side by side in a block, 0 for none. A last block that is not full is made from
-  // `fill` tokens on, a half block from `half_fill` on (0: never); fewer are multiplied one
-  // by one.
-  int lanes, fill, half_fill;
+  // `fill` tokens on; fewer are multiplied straight from the packed planes.
+  int lanes, fill;
 
-  // One token: codes[groups * 128], scales[groups], sums[groups] of x[cols].
-  void (*quantize)(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);
+  // One token: codes[groups * 128], scales[groups], subs[groups * 4] of x[cols].
+  void (*quantize)(const float* x, int64_t cols, int8_t* codes, float* scales, int16_t* subs);
 
   // Bytes of working memory, aligned to kAlign, that `multiply` wants.
   int64_t (*scratch)(const Geometry& geometry, int64_t tokens);
@@ -65,7 +56,7 @@ struct Kernels {
 
 extern const Kernels kScalarKernels;
 #if defined(__x86_64__)
-extern const Kernels kAvx2Kernels, kAvx512Kernels;
+extern const Kernels kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels;
 #elif defined(__aarch64__)
 extern const Kernels kNeonKernels;
 #endif

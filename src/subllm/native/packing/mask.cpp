@@ -13,21 +13,15 @@ namespace {
 
 constexpr int64_t kTileGrain = 16;
 
-// Gathers the lowest bits of eight bytes into one byte, first byte lowest.
-inline uint64_t gather_bits(const uint8_t* bytes) {
-  uint64_t bits = 0;
-  for (int i = 0; i < 8; ++i) bits |= static_cast<uint64_t>(bytes[i] != 0) << i;
-  return bits;
-}
-
-inline uint64_t block_word(const uint8_t* bytes, int64_t width) {
-  uint64_t word = 0;
-  if (width == kBlockCols) {
-    for (int i = 0; i < 8; ++i) word |= gather_bits(bytes + 8 * i) << (8 * i);
-    return word;
-  }
-  for (int64_t j = 0; j < width; ++j) word |= static_cast<uint64_t>(bytes[j] != 0) << j;
-  return word;
+// The words of a tile, one for each unit; calls visit(word, row, first column, shift) for
+// every row of every unit that the matrix has.
+template <typename Visit>
+void each_piece(const Geometry& g, int64_t tile, Visit visit) {
+  const int64_t rows = std::min(kTileRows, g.rows - tile * kTileRows);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t first = 0; first < g.cols; first += kUnitCols)
+      visit(tile * g.col_blocks() * kBlockUnits + first / kUnitCols * 2 + r / kUnitRows,
+            tile * kTileRows + r, first, kUnitCols * (r % kUnitRows));
 }
 
 }  // namespace
@@ -45,8 +39,8 @@ void check_geometry(const Geometry& g) {
       g.rows > (int64_t{1} << 40) / g.cols)
     throw std::invalid_argument("shape [" + std::to_string(g.rows) + ", " +
                                 std::to_string(g.cols) + "] is out of range");
-  if (g.slots < 0 || g.slots > kBlockCols || g.slots % 2 != 0)
-    throw std::invalid_argument(std::to_string(g.slots) + " slots per block are not possible");
+  if (g.slots < 0 || g.slots > kBlockCols || g.slots % 4 != 0)
+    throw std::invalid_argument(std::to_string(g.slots) + " slots per unit are not possible");
 }
 
 void check_planes(const PackedView& view, const PlaneSizes& sizes) {
@@ -58,12 +52,13 @@ void check_planes(const PackedView& view, const PlaneSizes& sizes) {
                                   " elements where " + std::to_string(want) + " belong");
   };
   const bool dense = view.mask == nullptr;
-  if (dense && g.slots != kBlockCols)
-    throw std::invalid_argument("a matrix without a mask plane must be dense");
+  if (dense != g.dense())
+    throw std::invalid_argument("a matrix has a mask plane unless it is dense");
   expect("mask", sizes.mask, dense ? 0 : g.mask_words());
-  expect("scales", sizes.scales, g.type == ValueType::bf16 ? 0 : g.scale_count());
+  expect("scales", sizes.scales, g.row_tiles() * g.tile_scales());
+  expect("subscales", sizes.subscales, g.row_tiles() * g.tile_subscales());
   expect("offsets", sizes.offsets, g.slots ? 0 : g.row_tiles() + 1);
-  int64_t bytes = g.row_tiles() * g.col_blocks() * kTileRows * run_bytes(g.type, g.slots);
+  int64_t bytes = g.row_tiles() * g.col_blocks() * g.block_bytes();
   if (g.slots == 0) {
     const uint32_t* offsets = view.offsets;
     if (offsets[0] != 0 || !std::is_sorted(offsets, offsets + g.row_tiles() + 1))
@@ -76,18 +71,17 @@ void check_planes(const PackedView& view, const PlaneSizes& sizes) {
 void pack_bits(const bool* mask, int64_t rows, int64_t cols, uint64_t* bits, int threads) {
   const Geometry g{rows, cols, 0, ValueType::int8};
   check_geometry(g);
-  const auto* bytes = reinterpret_cast<const uint8_t*>(mask);
   parallel_for(g.row_tiles(), kTileGrain, threads, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      uint64_t* words = bits + tile * g.col_blocks() * kTileRows;
-      for (int64_t r = 0; r < kTileRows; ++r) {
-        const int64_t row = tile * kTileRows + r;
-        for (int64_t block = 0; block < g.col_blocks(); ++block)
-          words[block * kTileRows + r] =
-              row < rows ? block_word(bytes + row * cols + block * kBlockCols,
-                                      g.block_cols(block))
-                         : 0;
-      }
+      const int64_t words = g.col_blocks() * kBlockUnits;
+      std::fill_n(bits + tile * words, words, uint64_t{0});
+      each_piece(g, tile, [&](int64_t word, int64_t row, int64_t first, int64_t shift) {
+        const bool* from = mask + row * cols + first;
+        const int64_t width = std::min(kUnitCols, cols - first);
+        uint64_t piece = 0;
+        for (int64_t c = 0; c < width; ++c) piece |= static_cast<uint64_t>(from[c]) << c;
+        bits[word] |= piece << shift;
+      });
     }
   });
 }
@@ -95,23 +89,19 @@ void pack_bits(const bool* mask, int64_t rows, int64_t cols, uint64_t* bits, int
 void unpack_bits(const uint64_t* bits, int64_t rows, int64_t cols, bool* mask, int threads) {
   const Geometry g{rows, cols, 0, ValueType::int8};
   check_geometry(g);
-  parallel_for(rows, kTileGrain * kTileRows, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t tile = row / kTileRows, r = row % kTileRows;
-      const uint64_t* words = bits + tile * g.col_blocks() * kTileRows + r;
-      for (int64_t block = 0; block < g.col_blocks(); ++block) {
-        const uint64_t word = words[block * kTileRows];
-        bool* out = mask + row * cols + block * kBlockCols;
-        const int64_t width = g.block_cols(block);
-        for (int64_t j = 0; j < width; ++j) out[j] = (word >> j) & 1;
-      }
-    }
+  parallel_for(g.row_tiles(), kTileGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile)
+      each_piece(g, tile, [&](int64_t word, int64_t row, int64_t first, int64_t shift) {
+        bool* to = mask + row * cols + first;
+        const int64_t width = std::min(kUnitCols, cols - first);
+        for (int64_t c = 0; c < width; ++c) to[c] = bits[word] >> (shift + c) & 1;
+      });
   });
 }
 
 void tile_offsets(const Geometry& g, const uint64_t* mask, uint32_t* offsets) {
   check_geometry(g);
-  const int64_t words = g.col_blocks() * kTileRows;
+  const int64_t words = g.col_blocks() * kBlockUnits;
   int64_t total = 0;
   for (int64_t tile = 0; tile < g.row_tiles(); ++tile) {
     offsets[tile] = static_cast<uint32_t>(total);

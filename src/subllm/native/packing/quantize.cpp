@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "core.h"
@@ -13,9 +14,6 @@ constexpr int kLanes = 16;
 // Adding and subtracting 1.5 * 2^23 rounds to the nearest even integer.
 constexpr float kRound = 12582912.0f;
 
-constexpr float kInt4Divisors[] = {6.5f, 6.75f, 7.0f, 7.125f, 7.25f, 7.375f, 7.5f,
-                                   7.625f, 7.75f, 7.875f, 8.0f, 8.125f, 8.25f, 8.5f,
-                                   8.75f, 9.0f, 9.5f, 10.0f, 10.5f, 11.0f};
 constexpr float kInt8Divisors[] = {126.5f, 127.0f, 127.5f, 128.5f};
 
 struct Grid {
@@ -90,19 +88,63 @@ uint16_t search(const float* values, int count, float edge, const float (&diviso
 
 }  // namespace
 
-uint16_t quantize_group(ValueType type, const float* values, int count, int8_t* codes) {
+uint16_t quantize_group(const float* values, int count, int8_t* codes) {
   float extreme = 0.0f;
-  for (int i = 0; i < count; ++i)
-    if (std::fabs(values[i]) > std::fabs(extreme)) extreme = values[i];
+  for (int i = 0; i < count; ++i) extreme = std::max(extreme, std::fabs(values[i]));
   if (extreme == 0.0f) {
     for (int i = 0; i < count; ++i) codes[i] = 0;
     return 0;
   }
-  // int4 has one code more on the negative side: the sign of the scale gives it to the
-  // largest value.
-  if (type == ValueType::int4)
-    return search<Grid{-8.0f, 7.0f}>(values, count, -extreme, kInt4Divisors, codes);
-  return search<Grid{-127.0f, 127.0f}>(values, count, std::fabs(extreme), kInt8Divisors, codes);
+  return search<Grid{-127.0f, 127.0f}>(values, count, extreme, kInt8Divisors, codes);
+}
+
+namespace {
+
+constexpr int64_t kSubs = kSuperCols / kSubCols;
+
+// Integer parts 0 .. 255 of what `wanted` asks for, and their common scale as binary16 bits.
+uint16_t common_scale(const float (&wanted)[kSubs], uint8_t (&parts)[kSubs]) {
+  float largest = 0.0f;
+  for (const float value : wanted) largest = std::max(largest, value);
+  const uint16_t half = float_to_half(largest / 255.0f);
+  const float scale = half_to_float(half);
+  for (int64_t j = 0; j < kSubs; ++j) {
+    const float part = scale != 0.0f ? wanted[j] / scale : 0.0f;
+    parts[j] = static_cast<uint8_t>((std::min(part, 255.0f) + kRound) - kRound);
+  }
+  return half;
+}
+
+}  // namespace
+
+void quantize_super(const float* weights, const uint8_t* kept, int64_t cols, uint8_t* codes,
+                    uint16_t* scales, uint8_t (*subscales)[kSubs]) {
+  float steps[kSubs] = {}, minima[kSubs] = {};
+  const auto each = [&](int64_t sub, auto visit) {
+    for (int64_t c = sub * kSubCols; c < std::min((sub + 1) * kSubCols, cols); ++c)
+      if (!kept || kept[c]) visit(c);
+  };
+  for (int64_t j = 0; j < kSubs; ++j) {
+    float low = 0.0f, high = 0.0f;
+    each(j, [&](int64_t c) {
+      low = std::min(low, weights[c]);
+      high = std::max(high, weights[c]);
+    });
+    minima[j] = -low;
+    steps[j] = kept ? std::max(high / 7.0f, -low / 8.0f) : (high - low) / 15.0f;
+  }
+  scales[0] = common_scale(steps, subscales[0]);
+  if (!kept) scales[1] = common_scale(minima, subscales[1]);
+  const float scale = half_to_float(scales[0]), minimum = kept ? 0.0f : half_to_float(scales[1]);
+  for (int64_t c = 0; c < cols; ++c) codes[c] = kept ? 8 : 0;
+  for (int64_t j = 0; j < kSubs; ++j) {
+    const float step = scale * static_cast<float>(subscales[0][j]);
+    const float offset = kept ? step * 8.0f : minimum * static_cast<float>(subscales[1][j]);
+    each(j, [&](int64_t c) {
+      const float code = step != 0.0f ? (weights[c] + offset) / step : (kept ? 8.0f : 0.0f);
+      codes[c] = static_cast<uint8_t>((std::clamp(code, 0.0f, 15.0f) + kRound) - kRound);
+    });
+  }
 }
 
 }  // namespace subllm

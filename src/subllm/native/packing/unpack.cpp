@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <stdexcept>
@@ -5,6 +6,7 @@
 
 #include "core.h"
 #include "half.h"
+#include "packing/runs.h"
 #include "threads/parallel.h"
 
 namespace subllm {
@@ -13,90 +15,82 @@ namespace {
 
 constexpr int64_t kTileGrain = 8;
 
-// Decodes a run of `count` values. Adding 0 turns the -0 of a negative scale into 0.
-void decode(ValueType type, const uint8_t* run, int64_t count, float scale, float* out) {
-  switch (type) {
-    case ValueType::bf16: {
-      uint16_t raw[kBlockCols];
-      std::memcpy(raw, run, static_cast<size_t>(2 * count));
-      for (int64_t i = 0; i < count; ++i) out[i] = bf16_to_float(raw[i]);
-      return;
-    }
-    case ValueType::int8:
-      for (int64_t i = 0; i < count; ++i)
-        out[i] = static_cast<float>(static_cast<int8_t>(run[i])) * scale + 0.0f;
-      return;
-    case ValueType::int4:
-      for (int64_t i = 0; i < count / 2; ++i) {
-        out[2 * i] = static_cast<float>((run[i] & 15) - 8) * scale + 0.0f;
-        out[2 * i + 1] = static_cast<float>((run[i] >> 4) - 8) * scale + 0.0f;
-      }
-      if (count % 2)
-        out[count - 1] = static_cast<float>((run[count / 2] & 15) - 8) * scale + 0.0f;
-  }
+// What turns the codes of one row and 32 columns into weights.
+struct Terms {
+  float step = 1.0f, offset = 0.0f;
+};
+
+Terms terms_of(const PackedView& view, int64_t tile, int64_t row, int64_t col) {
+  const Geometry& g = view.geometry;
+  if (g.type == ValueType::bf16) return {};
+  const uint16_t* scales = view.scales + tile * g.tile_scales();
+  if (g.type == ValueType::int8) return {half_to_float(scales[col / kGroupCols * kTileRows + row]), 0.0f};
+  int64_t place = 0;
+  while (kSubscaleRows[place] != row) ++place;
+  const uint8_t* parts = view.subscales + tile * g.tile_subscales() +
+                         col / kGroupCols * g.terms() * kTileRows * kGroupSubs;
+  const auto term = [&](int64_t i) {
+    return half_to_float(scales[(col / kSuperCols * g.terms() + i) * kTileRows + row]) *
+           static_cast<float>(parts[(i * kTileRows + place) * kGroupSubs + col % kGroupCols / kSubCols]);
+  };
+  return {term(0), g.dense() ? term(1) : 0.0f};
 }
 
-// Spreads packed values over the set bits; the others read 0.
-void expand(uint64_t bits, const float* values, int64_t width, float* out) {
-  int64_t next = 0;
-  for (int64_t j = 0; j < width; ++j) {
-    const int64_t bit = (bits >> j) & 1;
-    const float value = values[next];
-    out[j] = bit ? value : 0.0f;
-    next += bit;
+// Adding 0 turns the -0 of a negative scale into 0.
+float weight_of(const Geometry& g, uint32_t code, const Terms& terms) {
+  switch (g.type) {
+    case ValueType::bf16: return bf16_to_float(static_cast<uint16_t>(code));
+    case ValueType::int8: return static_cast<float>(static_cast<int8_t>(code)) * terms.step + 0.0f;
+    case ValueType::int4: break;
   }
+  if (g.dense()) return terms.step * static_cast<float>(code) - terms.offset + 0.0f;
+  return terms.step * (static_cast<float>(code) - 8.0f) + 0.0f;
 }
 
 }  // namespace
 
 void unpack_tile(const PackedView& view, int64_t tile, float* const (&out)[kTileRows]) {
   const Geometry& g = view.geometry;
-  const int64_t fixed = run_bytes(g.type, g.slots);
-  const uint8_t* start = view.values + (view.offsets
-                                            ? int64_t{view.offsets[tile]} * kAlign
-                                            : tile * g.col_blocks() * kTileRows * fixed);
-  const uint8_t* run = start;
-  const int64_t size = view.offsets
-                           ? int64_t{view.offsets[tile + 1] - view.offsets[tile]} * kAlign
-                           : g.col_blocks() * kTileRows * fixed;
   const auto refuse = [&](const char* what) {
     throw std::invalid_argument(std::string(what) + " (row tile " + std::to_string(tile) + ")");
   };
-  float values[kBlockCols + 1] = {};
-  for (int64_t block = 0; block < g.col_blocks(); ++block) {
-    const int64_t width = g.block_cols(block);
-    const uint64_t valid = ~uint64_t{0} >> (kBlockCols - width);
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      const bool inside = tile * kTileRows + r < g.rows;
-      uint64_t bits = inside ? valid : 0;
-      if (view.mask) {
-        const uint64_t word = view.mask[(tile * g.col_blocks() + block) * kTileRows + r];
-        if (word & ~bits) refuse("mask bits lie outside the matrix");
-        bits = word;
-      }
-      const int64_t count = std::popcount(bits);
-      if (g.slots && inside && count != width * g.slots / kBlockCols)
-        refuse("a block keeps another number of weights than its pattern says");
-      const int64_t bytes = g.slots ? fixed : run_bytes(g.type, count);
-      if (run - start + bytes > size) refuse("a mask keeps more weights than there are values");
-      if (out[r]) {
-        const float scale =
-            view.scales
-                ? half_to_float(view.scales[(tile * g.col_groups() + block * kBlockCols / kGroupCols) *
-                                                kTileRows +
-                                            r])
-                : 1.0f;
-        decode(g.type, run, count, scale, values);
-        float* target = out[r] + block * kBlockCols;
-        if (view.mask)
-          expand(bits, values, width, target);
-        else
-          std::memcpy(target, values, static_cast<size_t>(width) * sizeof(float));
-      }
-      run += bytes;
+  RunCursor cursor(view, tile);
+  const uint8_t* start = cursor.at();
+  const int64_t size = view.offsets ? int64_t{view.offsets[tile + 1] - view.offsets[tile]} * kAlign
+                                    : g.col_blocks() * g.block_bytes();
+  const int64_t rows = std::min(kTileRows, g.rows - tile * kTileRows);
+  for (float* row : out)
+    if (row) std::fill_n(row, g.cols, 0.0f);
+  for (int64_t i = 0; i < g.col_blocks() * kBlockUnits; ++i) {
+    const int64_t unit = i % kBlockUnits, top = unit % 2 * kUnitRows, first = i / 2 * kUnitCols;
+    const int64_t width = std::clamp<int64_t>(g.cols - first, 0, kUnitCols);
+    uint64_t valid = 0;
+    for (int64_t r = 0; r < kUnitRows && top + r < rows; ++r)
+      valid |= ((uint64_t{1} << width) - 1) << (kUnitCols * r);
+    uint64_t bits = valid;
+    if (view.mask) {
+      bits = view.mask[tile * g.col_blocks() * kBlockUnits + i];
+      if (bits & ~valid) refuse("mask bits lie outside the matrix");
+      if (g.slots)
+        for (int64_t r = 0; r < kUnitRows && top + r < rows; ++r)
+          if (std::popcount(bits >> (kUnitCols * r) & 0xffff) != width * g.slots / kBlockCols)
+            refuse("a unit keeps another number of weights than its pattern says");
     }
+    const int64_t count = std::popcount(bits);
+    if (cursor.at() - start + cursor.bytes(unit, count) > size)
+      refuse("a mask keeps more weights than there are values");
+    Terms terms;
+    int64_t row = -1;
+    for (int64_t index = 0; bits; bits &= bits - 1, ++index) {
+      const int at = std::countr_zero(bits);
+      const int64_t r = top + at / kUnitCols, c = first + at % kUnitCols;
+      if (!out[r]) continue;
+      if (r != row) terms = terms_of(view, tile, r, c), row = r;
+      out[r][c] = weight_of(g, cursor.code(unit, view.mask ? index : at), terms);
+    }
+    cursor.step(unit, count);
   }
-  if (ceil_div(run - start, kAlign) != ceil_div(size, kAlign))
+  if (ceil_div(cursor.at() - start, kAlign) != ceil_div(size, kAlign))
     refuse("a mask keeps fewer weights than there are values");
 }
 

@@ -10,6 +10,7 @@ namespace subllm {
 namespace {
 
 constexpr int64_t kPieceValues = 4096;  // fewer are not worth another thread
+constexpr int64_t kSubWords = kGroupSubs / 2;  // two sums a word
 
 void to_bf16(const float* x, int64_t count, int64_t padded, uint16_t* out) {
   for (int64_t c = 0; c < count; ++c) out[c] = float_to_bf16(x[c]);
@@ -31,14 +32,6 @@ void lay_side_by_side(const void* from, int64_t pitch, int64_t count, int64_t wo
     for (int64_t i = 0; i < words; ++i) to[i * lanes + t] = t < count ? source[t * pitch + i] : Word{};
 }
 
-// As above with every word twice in a row.
-template <typename Word>
-void lay_in_pairs(const Word* from, int64_t pitch, int64_t count, int64_t words, int64_t lanes,
-                  Word* to) {
-  for (int64_t t = 0; t < lanes; ++t)
-    for (int64_t i = 0; i < words; ++i) to[i * lanes + t] = t / 2 < count ? from[t / 2 * pitch + i] : Word{};
-}
-
 }  // namespace
 
 void Input::prepare(Pool& pool, const float* x, int64_t tokens, int64_t cols, int64_t x_stride,
@@ -47,26 +40,20 @@ void Input::prepare(Pool& pool, const float* x, int64_t tokens, int64_t cols, in
   const int64_t lanes = std::max(with.lanes, 1);
   const int64_t left = tokens % lanes;
   const bool fill = left > 0 && left >= with.fill;
-  const bool half = !fill && with.half_fill > 0 && left >= with.half_fill;
   const int64_t laned = with.lanes ? tokens - left + (fill ? lanes : 0) : 0;
-  const int64_t halved = half ? lanes / 2 : 0;
 
   const bool int8 = forms & kInt8Input, bf16 = forms & kBf16Input, exact = forms & kExactInput;
   view_ = {};
   view_.tokens = tokens, view_.cols = cols, view_.groups = groups;
-  view_.laned = laned, view_.halved = halved;
+  view_.laned = laned;
   int8_t* codes = codes_.reserve(int8 ? tokens * width : 0);
   float* scales = scales_.reserve(int8 ? tokens * groups : 0);
-  int32_t* sums = sums_.reserve(int8 ? tokens * groups : 0);
+  int16_t* subs = subs_.reserve(int8 ? tokens * groups * kGroupSubs : 0);
   uint32_t* code_lanes = code_lanes_.reserve(int8 ? laned * width / 4 : 0);
   float* scale_lanes = scale_lanes_.reserve(int8 ? laned * groups : 0);
-  int32_t* sum_lanes = sum_lanes_.reserve(int8 ? laned * groups : 0);
-  uint64_t* code_pairs = code_pairs_.reserve(int8 ? halved * width / 8 : 0);
-  float* scale_pairs = scale_pairs_.reserve(int8 ? halved * 2 * groups : 0);
-  int32_t* sum_pairs = sum_pairs_.reserve(int8 ? halved * 2 * groups : 0);
+  uint32_t* sub_lanes = sub_lanes_.reserve(int8 ? laned * groups * kSubWords : 0);
   uint16_t* values = bf16_.reserve(bf16 ? tokens * width : 0);
   uint32_t* bf16_lanes = bf16_lanes_.reserve(bf16 ? laned * width / 2 : 0);
-  uint64_t* bf16_pairs = bf16_pairs_.reserve(bf16 ? halved * width / 4 : 0);
   float* copies = exact_.reserve(exact ? tokens * width : 0);
 
   // The groups [begin, end) of the tokens of a block.
@@ -78,13 +65,13 @@ void Input::prepare(Pool& pool, const float* x, int64_t tokens, int64_t cols, in
       const float* row = x + t * x_stride + at;
       if (int8)
         with.quantize(row, present, codes + t * width + at, scales + t * groups + begin,
-                      sums + t * groups + begin);
+                      subs + (t * groups + begin) * kGroupSubs);
       if (bf16) to_bf16(row, present, padded, values + t * width + at);
       if (exact) copy(row, present, padded, copies + t * width + at);
     }
     const int8_t* own_codes = codes + first * width + at;
     const float* own_scales = scales + first * groups + begin;
-    const int32_t* own_sums = sums + first * groups + begin;
+    const int16_t* own_subs = subs + (first * groups + begin) * kGroupSubs;
     const uint16_t* own_values = values + first * width + at;
     if (first < laned) {
       if (int8) {
@@ -92,21 +79,12 @@ void Input::prepare(Pool& pool, const float* x, int64_t tokens, int64_t cols, in
                          code_lanes + first * width / 4 + at / 4 * lanes);
         lay_side_by_side(own_scales, groups, count, end - begin, lanes,
                          scale_lanes + first * groups + begin * lanes);
-        lay_side_by_side(own_sums, groups, count, end - begin, lanes,
-                         sum_lanes + first * groups + begin * lanes);
+        lay_side_by_side(own_subs, groups * kSubWords, count, (end - begin) * kSubWords, lanes,
+                         sub_lanes + (first * groups + begin * lanes) * kSubWords);
       }
       if (bf16)
         lay_side_by_side(own_values, width / 2, count, padded / 2, lanes,
                          bf16_lanes + first * width / 2 + at / 2 * lanes);
-    } else if (halved > 0) {
-      if (int8) {
-        lay_side_by_side(own_codes, width / 8, count, padded / 8, halved, code_pairs + at / 8 * halved);
-        lay_in_pairs(own_scales, groups, count, end - begin, lanes, scale_pairs + begin * lanes);
-        lay_in_pairs(own_sums, groups, count, end - begin, lanes, sum_pairs + begin * lanes);
-      }
-      if (bf16)
-        lay_side_by_side(own_values, width / 4, count, padded / 4, halved,
-                         bf16_pairs + at / 4 * halved);
     }
   };
   const int64_t blocks = ceil_div(tokens, lanes);
@@ -117,11 +95,9 @@ void Input::prepare(Pool& pool, const float* x, int64_t tokens, int64_t cols, in
                    std::min(end - block * groups, groups));
   });
   forms_ = forms;
-  view_.codes = codes, view_.scales = scales, view_.sums = sums, view_.bf16 = values;
-  view_.code_lanes = code_lanes, view_.scale_lanes = scale_lanes, view_.sum_lanes = sum_lanes;
+  view_.codes = codes, view_.scales = scales, view_.subs = subs, view_.bf16 = values;
+  view_.code_lanes = code_lanes, view_.scale_lanes = scale_lanes, view_.sub_lanes = sub_lanes;
   view_.bf16_lanes = bf16_lanes;
-  view_.code_pairs = code_pairs, view_.scale_pairs = scale_pairs, view_.sum_pairs = sum_pairs;
-  view_.bf16_pairs = bf16_pairs;
 }
 
 }  // namespace subllm

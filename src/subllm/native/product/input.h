@@ -69,16 +69,12 @@ class Input {
   Activations view_{};
   Buffer<int8_t> codes_;
   Buffer<float> scales_;
-  Buffer<int32_t> sums_;
+  Buffer<int16_t> subs_;
   Buffer<uint32_t> code_lanes_;
   Buffer<float> scale_lanes_;
-  Buffer<int32_t> sum_lanes_;
+  Buffer<uint32_t> sub_lanes_;
   Buffer<uint16_t> bf16_;
   Buffer<uint32_t> bf16_lanes_;
-  Buffer<uint64_t> code_pairs_;
-  Buffer<float> scale_pairs_;
-  Buffer<int32_t> sum_pairs_;
-  Buffer<uint64_t> bf16_pairs_;
   Buffer<float> exact_;
 };
 

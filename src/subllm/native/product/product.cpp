@@ -1,9 +1,12 @@
 #include "product/product.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <stdexcept>
 #include <string>
+
+#include "packing/runs.h"
 
 namespace subllm {
 
@@ -65,19 +68,31 @@ bool keeps(uint64_t word, int64_t bits) {
          0x0001000100010001 * static_cast<uint64_t>(bits);
 }
 
-// Returns whether the rows of the tile keep slots / 4 of every 16 columns.
+// The same of the first `rows` quarters alone.
+bool keeps_above(uint64_t word, int64_t bits, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r)
+    if (std::popcount(word >> (kUnitCols * r) & 0xffff) != bits) return false;
+  return true;
+}
+
+// Returns whether every row of the tile's units keeps slots / 4 weights.
 bool check_tile(const PackedView& view, int64_t tile) {
   const Geometry& g = view.geometry;
-  const uint64_t* words = view.mask + tile * g.col_blocks() * kTileRows;
+  const int64_t rows = std::min(kTileRows, g.rows - tile * kTileRows);
+  const uint64_t* words = view.mask + tile * g.col_blocks() * kBlockUnits;
+  const RunCursor cursor(view, tile);
   int64_t bytes = 0;
-  bool fits = true, balanced = !view.offsets && g.slots % 8 == 0;
-  for (int64_t i = 0; i < g.col_blocks() * kTileRows; ++i) {
+  bool fits = true, balanced = !view.offsets;
+  for (int64_t i = 0; i < g.col_blocks() * kBlockUnits; ++i) {
     const int64_t kept = std::popcount(words[i]);
-    if (g.slots) fits &= kept <= g.slots;
-    bytes += run_bytes(g.type, kept);
+    if (g.slots)
+      fits &= kept <= g.slots;
+    else
+      bytes += cursor.bytes(i % 2, kept);
+    if (!balanced) continue;
     // A row that the matrix does not have keeps nothing, which no product shows.
-    balanced = balanced &&
-               (keeps(words[i], g.slots / 4) || tile * kTileRows + i % kTileRows >= g.rows);
+    const int64_t missing = std::clamp<int64_t>((i % 2 + 1) * kUnitRows - rows, 0, kUnitRows);
+    balanced = missing == 0 ? keeps(words[i], g.slots / 4) : missing == kUnitRows || keeps_above(words[i], g.slots / 4, kUnitRows - missing);
   }
   if (view.offsets)
     fits &= bytes <= (int64_t{view.offsets[tile + 1]} - view.offsets[tile]) * kAlign;
