@@ -114,10 +114,8 @@ def _silent(level: int, text: bytes, data: Any) -> None:
     pass
 
 
-def main() -> None:
-    output = own_output()
-    path = sys.argv[1]
-    threads, prompt_tokens, tokens = map(int, sys.argv[2:])
+def load_model(path: str) -> Any:
+    """The model of a GGUF file, on the CPU; ends the process where it cannot be loaded."""
     lib.llama_log_set(_silent, ctypes.c_void_p(0))
     lib.llama_backend_init()
     params = lib.llama_model_default_params()
@@ -125,6 +123,14 @@ def main() -> None:
     model = lib.llama_model_load_from_file(path.encode(), params)
     if not model:
         sys.exit(f"llama.cpp cannot load {path}")
+    return model
+
+
+def main() -> None:
+    output = own_output()
+    path = sys.argv[1]
+    threads, prompt_tokens, tokens = map(int, sys.argv[2:])
+    model = load_model(path)
     probe = Probe(model, threads, prompt_tokens, tokens)
     probe.warm_up()
     system = lib.llama_print_system_info().decode()

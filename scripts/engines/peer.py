@@ -10,11 +10,12 @@ from pathlib import Path
 from gguf import GGUFReader
 
 from subllm.acquire.pull import base_files
+from subllm.machine import cpu_name, usable_cores
 from subllm.store.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = "llama-cpp-python==0.3.36"
-QUANTIZED = {"Q4_0": 2, "Q3_K_S": 11}
+QUANTIZED = {"Q4_0": 2, "Q8_0": 7, "Q3_K_S": 11}
 """Types made from the base's file, with their numbers in enum llama_ftype."""
 
 _QUANTIZE = """
@@ -27,22 +28,34 @@ sys.exit(lib.llama_model_quantize(source.encode(), target.encode(), ctypes.byref
 """
 
 
+def bench_cache() -> Path:
+    """Where benchmarks keep what takes long to make, for all checkouts of this user:
+    SUBLLM_BENCH_CACHE, or a directory in the user's cache."""
+    given = os.environ.get("SUBLLM_BENCH_CACHE")
+    if given:
+        return Path(given).expanduser().resolve()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "subllm-bench"
+
+
 def peer_python(given: str) -> str:
     """The interpreter of an environment with llama-cpp-python: `given`, or our own, made on
     the first call."""
     if given:
         return given
-    home = ROOT / ".build" / "peer-venv"
+    home = bench_cache() / "peer-venv"
     python, stamp = home / "bin" / "python", home / "stamp"
-    if stamp.exists() and stamp.read_text() == PACKAGE:
+    made_for = f"{PACKAGE} for {cpu_name()}\n"
+    if stamp.exists() and stamp.read_text() == made_for:
         return str(python)
     print(f"making {home} with {PACKAGE}: it is compiled for this machine, which takes "
           "10 to 30 minutes", file=sys.stderr)  # fmt: skip
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    environment = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
+    jobs = {"CMAKE_BUILD_PARALLEL_LEVEL": str(usable_cores())}
+    environment = {**os.environ, **jobs, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
     subprocess.run([*pip, PACKAGE], check=True, env=environment)
-    stamp.write_text(PACKAGE)
+    stamp.write_text(made_for)
     return str(python)
 
 
@@ -59,7 +72,7 @@ def base_gguf(store: Store, base: str, given: str) -> Path:
 
 def quantized(python: str, source: Path, kind: str) -> Path:
     """`source` in another of llama.cpp's types, made by its quantizer unless it is there."""
-    target = ROOT / ".build" / "peer-gguf" / f"{source.name}-{kind}.gguf"
+    target = bench_cache() / "peer-gguf" / f"{source.name}-{kind}.gguf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
@@ -71,6 +84,11 @@ def quantized(python: str, source: Path, kind: str) -> Path:
             sys.exit(f"llama.cpp could not make {kind}: {done.stdout.strip().splitlines()[-1]}")
         partial.rename(target)
     return target
+
+
+def peer_environment() -> dict[str, str]:
+    """What a worker in the peer's environment needs to import the rules that end a text."""
+    return {"PYTHONPATH": str(SOURCES), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def gguf_bytes_per_token(path: Path) -> int:

@@ -1,8 +1,10 @@
 """One engine in a process of its own, asked and answering in JSON lines.
 
 A worker script prints {"ready": facts} once it is loaded and warm, then answers every line
-{"measure": name} on its input with {"value": number} or {"error": text}, and ends with its
-input. Its standard output holds nothing else; what it logs goes to a file.
+{"measure": name, "with": {argument: value}} on its input with {"value": number} or
+{"error": text}, and ends with its input. A measurement of many parts gives them as they come,
+in lines {"part": value} before its value. Standard output holds nothing else; what a worker
+logs goes to a file.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import GeneratorType
 from typing import IO, Any
 
 MEASURES = ("decode", "prefill", "batch_decode", "first_token")
@@ -45,16 +48,17 @@ class Worker:
             self.close()
             raise
 
-    def measure(self, what: str) -> float:
-        """One of MEASURES, once. Raises WorkerError."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        try:
-            stdin.write(json.dumps({"measure": what}) + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            raise WorkerError(self._last_words()) from None
-        return float(self._answer()["value"])
+    def measure(self, what: str, **arguments: Any) -> Any:
+        """One of MEASURES, or what else this worker knows, once. Raises WorkerError."""
+        self._ask(what, arguments)
+        return self._answer()["value"]
+
+    def parts(self, what: str, **arguments: Any) -> Iterator[Any]:
+        """The parts of a measurement, as they come. Raises WorkerError. A caller who stops
+        before the last part must close the worker: it goes on regardless."""
+        self._ask(what, arguments)
+        while "part" in (answer := self._answer()):
+            yield answer["part"]
 
     def close(self) -> None:
         """Ends the process."""
@@ -66,6 +70,15 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+    def _ask(self, what: str, arguments: dict[str, Any]) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(json.dumps({"measure": what, "with": arguments}) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise WorkerError(self._last_words()) from None
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -85,11 +98,17 @@ class Worker:
 
 
 def serve(output: IO[str], requests: IO[str], measures: Mapping[str, Any], facts: Any) -> None:
-    """The worker's side: answers from `measures`, functions without arguments by name."""
+    """The worker's side: answers from `measures`, functions by name; generators give parts."""
     print(json.dumps({"ready": facts}), file=output, flush=True)
     for line in requests:
+        request = json.loads(line)
         try:
-            answer: dict[str, Any] = {"value": measures[json.loads(line)["measure"]]()}
+            value = measures[request["measure"]](**request.get("with", {}))
+            if isinstance(value, GeneratorType):
+                for part in value:
+                    print(json.dumps({"part": part}), file=output, flush=True)
+                value = None
+            answer: dict[str, Any] = {"value": value}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         print(json.dumps(answer), file=output, flush=True)

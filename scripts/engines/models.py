@@ -1,0 +1,62 @@
+"""Models of a base in the store, made where they are not there.
+
+The command line decides what is there already: an equal plan is answered from the store.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from subllm.errors import UnknownNameError
+from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.store.manifest import ModelManifest
+from subllm.store.names import model_name
+from subllm.store.store import Store
+
+PATTERN = "8:16"
+
+
+def run_cli(*command: str) -> None:
+    """`subllm` with these arguments; ends the process where it fails."""
+    program = str(Path(sys.executable).with_name("subllm"))
+    done = subprocess.run([program, *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"'subllm {' '.join(command)}' failed")
+
+
+def dense(store: Store, base: str, values: str) -> str:
+    """The name of the dense model in `values`, with the head that its user would get, but for
+    bf16: there the head is bf16 too, so that nothing is rounded further."""
+    tag = f"bench_{values}"
+    head = ["--head", "bf16"] if values == "bf16" else []
+    run_cli("add", base, "--values", values, "--tag", tag, *head)
+    return model_name(base, "dense", tag)
+
+
+def sub_model(store: Store, base: str, values: str) -> str:
+    """The name of a Python sub-model in `values`, 8:16 by Wanda: the one in the store that has
+    the ordinary name where it is like that, else one of the default calibration."""
+    name = model_name(base, "python")
+    try:
+        known = store.model(name)
+    except UnknownNameError:
+        known = None
+    if known is not None and _fits(known, store, base, values):
+        return name
+    tag = f"bench_wanda_{values}"
+    run_cli("pull", base)
+    run_cli("extract", "python", "--base", base, "--pattern", PATTERN, "--values", values,
+            "--tag", tag)  # fmt: skip
+    return model_name(base, "python", tag)
+
+
+def _fits(known: ModelManifest, store: Store, base: str, values: str) -> bool:
+    return (
+        known.base.manifest == store.resolve(base)
+        and known.layout == LAYOUT_VERSION
+        and known.pattern == PATTERN
+        and known.values == values
+        and known.method.name == "wanda"
+    )

@@ -1,0 +1,1 @@
+"""Speed against quality of every way to serve a base here: what `scripts/bench pareto` does."""
