@@ -6,6 +6,7 @@ bf16 products may differ in the order of the sum: by 1e-6 of the sum of magnitud
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -33,6 +34,9 @@ PATTERNS = (
     "2:4",
     "4:8",
     "1:4",
+    "3:4",
+    "1:16",
+    "15:16",
     "16:32",
     "31:32",
     "50%",
@@ -100,9 +104,52 @@ def test_shapes(isa: str, values: str, rows: int, cols: int) -> None:
 
 
 @pytest.mark.parametrize("values", VALUES)
-@pytest.mark.parametrize("count", [*range(1, 21), 33, 64, 100])
-def test_token_counts(isa: str, values: str, count: int) -> None:
-    check(sample(19, 320, "8:16", values), tokens(count, 320), isa)
+@pytest.mark.parametrize("pattern", ["dense", "8:16", "12:16", "50%"])
+def test_token_counts(isa: str, values: str, pattern: str) -> None:
+    packed, x = sample(19, 320, pattern, values), tokens(100, 320)
+    want = multiply_reference(packed, x)
+    for count in (*range(1, 41), 64, 100):
+        got = ops.multiply(packed, x[:count], isa=isa)
+        if values == "bf16":
+            np.testing.assert_allclose(got, want[:count], rtol=1e-4, atol=1e-3)
+        else:
+            np.testing.assert_array_equal(got, want[:count])
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("pattern", ["dense", "8:16", "1:4", "50%"])
+def test_edges(isa: str, values: str, pattern: str) -> None:
+    """Columns that fill no unit, block, group or super group; rows that fill no unit or tile."""
+    step = {"dense": 1, "8:16": 16, "1:4": 4, "50%": 1}[pattern]
+    for rows, cols in enumerate((1, 15, 17, 36, 63, 68, 127, 132, 144, 191, 244, 257, 272, 403), 1):
+        packed = sample(rows, -(-cols // step) * step, pattern, values)
+        for count in (1, 3, 17):
+            check(packed, tokens(count, packed.shape[1]), isa)
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+@pytest.mark.parametrize("pattern", ["dense", "8:16", "12:16", "1:4", "50%"])
+def test_any_codes_and_scales(isa: str, values: str, pattern: str) -> None:
+    """Whatever a file may hold: all bytes, subscales of eight bits, scales of either sign."""
+    packed = sample(16, 400, pattern, values)
+    rng = np.random.default_rng(7)
+    data = packed.data.copy()
+    data[:-64] = rng.integers(0, 256, data.size - 64)
+    assert packed.scales is not None
+    packed = dataclasses.replace(
+        packed,
+        data=data,
+        scales=rng.uniform(-2, 2, packed.scales.shape).astype(np.float16),
+        subscales=packed.subscales
+        if packed.subscales is None
+        else rng.integers(0, 256, packed.subscales.shape, np.uint8),
+    )
+    x = tokens(40, 400)
+    x[::3] = np.where(x[::3] < 0, -1, 1)  # codes -127 and 127 alone
+    x[30:] = 1
+    want = multiply_reference(packed, x)
+    for count in (1, 2, 5, 8, 16, 40):
+        np.testing.assert_array_equal(ops.multiply(packed, x[-count:], isa=isa), want[-count:])
 
 
 def test_several_panels(isa: str) -> None:

@@ -6,7 +6,7 @@ namespace subllm {
 
 namespace avx512 {
 
-void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums) {
+void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int16_t* subs) {
   for (int64_t g = 0; g * kGroupCols < cols; ++g, x += kGroupCols, codes += kGroupCols) {
     const int64_t count = least(kGroupCols, cols - g * kGroupCols);
     __m512 values[8];
@@ -21,15 +21,17 @@ void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int32_
     const float most = __builtin_bit_cast(float, _mm512_reduce_max_epi32(largest));
     const bool zero = most < kSmallestInput;
     const __m512 inverse = _mm512_set1_ps(zero ? 0.0f : 127.0f / most);
-    __m512i sum = _mm512_setzero_si512();
-    for (int i = 0; i < 8; ++i) {
-      const __m512i code = _mm512_cvtps_epi32(
-          _mm512_min_ps(_mm512_mul_ps(values[i], inverse), _mm512_set1_ps(127.0f)));
-      sum = _mm512_add_epi32(sum, code);
-      _mm_store_si128(reinterpret_cast<__m128i*>(codes + 16 * i), _mm512_cvtepi32_epi8(code));
+    for (int j = 0; j < kGroupSubs; ++j) {
+      __m512i sum = _mm512_setzero_si512();
+      for (int i = 2 * j; i < 2 * j + 2; ++i) {
+        const __m512i code = _mm512_cvtps_epi32(
+            _mm512_min_ps(_mm512_mul_ps(values[i], inverse), _mm512_set1_ps(127.0f)));
+        sum = _mm512_add_epi32(sum, code);
+        _mm_store_si128(reinterpret_cast<__m128i*>(codes + 16 * i), _mm512_cvtepi32_epi8(code));
+      }
+      subs[g * kGroupSubs + j] = static_cast<int16_t>(_mm512_reduce_add_epi32(sum));
     }
     scales[g] = zero ? 0.0f : most / 127.0f;
-    sums[g] = _mm512_reduce_add_epi32(sum);
   }
 }
 
@@ -39,18 +41,13 @@ namespace {
 
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
               const Target& target, uint8_t* scratch) {
-  if (x.tokens == 1) return avx512::multiply_token(view, x, begin, end, target);
-  avx512::multiply_tokens(view, x, begin, end, target, scratch);
-}
-
-int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
-  return panel_bytes(g, tokens, avx512::kLanes);
+  if (x.laned > 0) avx512::multiply_laned(view, x, begin, end, target, scratch);
+  if (x.tokens > x.laned) avx512::multiply_few(view, x, x.laned, begin, end, target);
 }
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",         avx512::kLanes, avx512::kFill, avx512::kHalfFill,
-    avx512::quantize, scratch_bytes,  multiply};
+    "avx512", avx512::kLanes, avx512::kFill, avx512::quantize, avx512::scratch_bytes, multiply};
 
 }  // namespace subllm

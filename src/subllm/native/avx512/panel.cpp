@@ -1,10 +1,44 @@
-// Several tokens: blocks of 16 or 8 in the lanes, or the lanes along the columns for one.
+// Many tokens: tiles are unpacked into a panel once, then multiplied with blocks of 16 tokens that
+// lie side by side in the lanes. The panel keeps the order of the units.
 
 #include "avx512/avx512.h"
 
 namespace subllm::avx512 {
 
 namespace {
+
+// What scales the rows of a tile in a group. Entry i belongs to row kSubscaleRows[i]; words are
+// pairs of int16 that meet the sums of two times 32 activations, or one of them and 0.
+struct alignas(64) Factors {
+  uint32_t subscales[kGroupSubs][kTileRows];
+  uint32_t excess[2][kTileRows];  // dense: 8 times the subscales
+  uint32_t minima[2][kTileRows];
+  float scales[kTileRows], minimum_scales[kTileRows];  // of row i
+};
+
+constexpr int kPlaces[kTileRows] = {0, 2, 4, 6, 1, 3, 5, 7};  // row r is entry kPlaces[r]
+
+// A panel: for each tile its groups, each the units and then the factors.
+template <ValueType type>
+struct Panel {
+  static constexpr int64_t kUnit = kUnitRows * kUnitCols * (type == ValueType::bf16 ? 2 : 1);
+  static constexpr int64_t kUnits = kUnit * kBlockUnits * kGroupBlocks;
+  static constexpr int64_t kGroup =
+      kUnits + (type == ValueType::bf16 ? 0 : static_cast<int64_t>(sizeof(Factors)));
+};
+
+int64_t tile_bytes(const Geometry& g) {
+  return g.col_groups() * (g.type == ValueType::bf16   ? Panel<ValueType::bf16>::kGroup
+                           : g.type == ValueType::int8 ? Panel<ValueType::int8>::kGroup
+                                                       : Panel<ValueType::int4>::kGroup);
+}
+
+// More than a tile pays only if several blocks of tokens read it.
+int64_t tiles_at_once(const Geometry& g, int64_t laned) {
+  if (laned <= kLanes) return 1;
+  const int64_t fit = kPanelBytes / tile_bytes(g);
+  return fit < 1 ? 1 : least(fit, kPanelTiles);
+}
 
 // Lanes of 8 tokens from each of 8 rows -> 8 rows of each token.
 void transpose(const float* from, int64_t pitch, __m256 (&to)[kTileRows]) {
@@ -25,231 +59,305 @@ void transpose(const float* from, int64_t pitch, __m256 (&to)[kTileRows]) {
   }
 }
 
-inline __m512i four_bytes(const uint8_t* at) {
+inline __m512i four_bytes(const void* at) {
   int32_t word;
   __builtin_memcpy(&word, at, sizeof(word));
   return _mm512_set1_epi32(word);
 }
 
-// A tile times `vectors` blocks of 16 tokens, the first of them `block`.
-template <ValueType type, int vectors>
-void multiply_block(const Tile& tile, const Activations& x, int64_t block, const Target& target) {
-  // Each token's rows lie in a cache line of its own: fetch them while we count.
-  for (int64_t t = block * kLanes; t < least((block + vectors) * kLanes, x.tokens); ++t)
-    __builtin_prefetch(target.out + t * target.stride + tile.row, 1);
-  alignas(64) float totals[kTileRows][vectors * kLanes];
-  if constexpr (type == ValueType::bf16) {
-    const int64_t words = x.groups * kGroupCols / 2;
-    const uint32_t* tokens = x.bf16_lanes + block * words * kLanes;
-    __m512 sums[kTileRows][vectors];
-    unrolled<kTileRows>([&](auto r) {
-      unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_ps(); });
+inline void store_half(void* at, __m256i bytes) {
+  _mm256_store_si256(static_cast<__m256i*>(at), bytes);
+}
+inline __m256 eight_scales(const uint16_t* at) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+// 32 bytes, four of each entry -> words of the bytes 2 * part and 2 * part + 1 of each.
+template <int part>
+inline __m256i byte_pairs(__m256i entries) {
+  const __m256i pairs = _mm256_srli_epi32(entries, 16 * part);
+  return _mm256_or_si256(_mm256_and_si256(pairs, _mm256_set1_epi32(0xff)),
+                         _mm256_and_si256(_mm256_slli_epi32(pairs, 8), _mm256_set1_epi32(0xff0000)));
+}
+
+// Factors of a tile's `group`; the planes' pointers are the tile's.
+template <ValueType type, bool dense>
+void unpack_factors(const uint16_t* scales, const uint8_t* subscales, int64_t group, Factors& to) {
+  if constexpr (type == ValueType::int8) {
+    _mm256_store_ps(to.scales, eight_scales(scales + group * kTileRows));
+  } else {
+    constexpr int64_t kTerms = dense ? 2 : 1;
+    const uint16_t* at = scales + group * kGroupCols / kSuperCols * kTerms * kTileRows;
+    const auto* bytes = reinterpret_cast<const __m256i*>(subscales) + group * kTerms;
+    const __m256i factors = _mm256_loadu_si256(bytes);
+    _mm256_store_ps(to.scales, eight_scales(at));
+    unrolled<kGroupSubs>([&](auto j) {
+      store_half(to.subscales[j], _mm256_and_si256(_mm256_srli_epi32(factors, 8 * j),
+                                                   _mm256_set1_epi32(0xff)));
     });
-    for (int64_t i = 0; i < tile.blocks * kBlockCols / 2; ++i) {
-      __m512i token[vectors];
-      unrolled<vectors>(
-          [&](auto v) { token[v] = _mm512_load_si512(tokens + (v * words + i) * kLanes); });
-      unrolled<kTileRows>([&](auto r) {
-        const __m512i weight = four_bytes(tile.rows + r * tile.pitch + 4 * i);
-        unrolled<vectors>([&](auto v) { sums[r][v] = dot_bf16(sums[r][v], weight, token[v]); });
+    if constexpr (dense) {
+      const __m256i minima = _mm256_loadu_si256(bytes + 1);
+      _mm256_store_ps(to.minimum_scales, eight_scales(at + kTileRows));
+      unrolled<2>([&](auto i) {
+        store_half(to.excess[i], _mm256_slli_epi16(byte_pairs<i>(factors), 3));
+        store_half(to.minima[i], byte_pairs<i>(minima));
       });
     }
-    unrolled<kTileRows>([&](auto r) {
-      unrolled<vectors>([&](auto v) { _mm512_store_ps(&totals[r][v * kLanes], sums[r][v]); });
+  }
+}
+
+template <ValueType type, Kind kind>
+void unpack(Pairs<type, kind>& pairs, const PackedView& view, int64_t tile, uint8_t* to) {
+  constexpr int64_t kUnit = Panel<type>::kUnit;
+  const Geometry& g = view.geometry;
+  const int64_t blocks = g.col_blocks();
+  pairs.start_tile(tile);
+  for (int64_t group = 0; group < g.col_groups(); ++group, to += Panel<type>::kGroup) {
+    uint8_t* unit = to;
+    const int64_t last = least((group + 1) * kGroupBlocks, blocks);
+    for (int64_t block = group * kGroupBlocks; block < last; ++block) {
+      pairs.fetch();
+      for (int64_t i = 0; i < kBlockUnits; i += 2, unit += 2 * kUnit) {
+        if constexpr (type == ValueType::bf16) {
+          __m512i rows[4];
+          pairs.next_bf16(rows);
+          unrolled<4>([&](auto r) { _mm512_store_si512(unit + 64 * r, rows[r]); });
+        } else {
+          __m512i rows[2];
+          pairs.next_bytes(rows);
+          unrolled<2>([&](auto half) { _mm512_store_si512(unit + half * kUnit, rows[half]); });
+        }
+      }
+    }
+    if constexpr (type != ValueType::bf16)
+      unpack_factors<type, kind == Kind::dense>(
+          view.scales + tile * g.tile_scales(), view.subscales + tile * g.tile_subscales(), group,
+          *reinterpret_cast<Factors*>(to + Panel<type>::kUnits));
+  }
+}
+
+// Where a row's four columns from `column` on are in a group's units, as bytes.
+template <int64_t value_bytes>
+constexpr int64_t place(int64_t row, int64_t column) {
+  constexpr int64_t kRow = kUnitCols * value_bytes;
+  return (column / kUnitCols * 2 + row / kUnitRows) * kUnitRows * kRow + row % kUnitRows * kRow +
+         column % kUnitCols * value_bytes;
+}
+
+// `count` steps of four columns from `column` of a group on, for the rows from `first` on.
+template <int rows, int vectors, int count>
+inline void add_columns(const uint8_t* units, int64_t column, int first, const uint32_t* tokens,
+                        int64_t pitch, __m512i (&sums)[rows][vectors]) {
+  const uint8_t* at = units + place<1>(first, column);
+  const uint32_t* codes = tokens + column / 4 * kLanes;
+  unrolled<count>([&](auto i) {
+    __m512i token[vectors];
+    unrolled<vectors>(
+        [&](auto v) { token[v] = _mm512_load_si512(codes + v * pitch + i * kLanes); });
+    unrolled<rows>([&](auto r) {
+      const __m512i weight = four_bytes(at + place<1>(r, 4 * i));
+      unrolled<vectors>([&](auto v) { sums[r][v] = dot_bytes(sums[r][v], weight, token[v]); });
     });
+  });
+}
+
+template <int rows, int vectors>
+inline void add_part(float* totals, int64_t group, int row, int v, __m512 part) {
+  float* total = totals + (row * vectors + v) * kLanes;
+  _mm512_store_ps(total, group == 0 ? part : _mm512_add_ps(_mm512_load_ps(total), part));
+}
+
+// One group of a tile times `vectors` blocks of tokens, int8.
+template <int vectors>
+void multiply_group_int8(const uint8_t* units, const Factors& factors, int64_t columns,
+                         const uint32_t* tokens, int64_t pitch, const __m512i (&subs)[vectors][2],
+                         const __m512 (&token_scales)[vectors], int64_t group, float* totals) {
+  __m512i sums[kTileRows][vectors];
+  unrolled<vectors>([&](auto v) {
+    const __m512i minus = _mm512_set1_epi16(-128);
+    const __m512i excess =
+        dot_words(dot_words(_mm512_setzero_si512(), minus, subs[v][0]), minus, subs[v][1]);
+    unrolled<kTileRows>([&](auto r) { sums[r][v] = excess; });
+  });
+  for (int64_t column = 0; column < columns; column += kUnitCols)
+    add_columns<kTileRows, vectors, 4>(units, column, 0, tokens, pitch, sums);
+  unrolled<kTileRows>([&](auto r) {
+    unrolled<vectors>([&](auto v) {
+      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(factors.scales[r]), token_scales[v]);
+      add_part<kTileRows, vectors>(totals, group, r, v,
+                                   _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), scale));
+    });
+  });
+}
+
+// The same for int4. Four rows at once if there are two blocks, for the registers' sake.
+template <int vectors, bool dense>
+void multiply_group_int4(const uint8_t* units, const Factors& factors, int64_t columns,
+                         const uint32_t* tokens, int64_t pitch, const __m512i (&subs)[vectors][2],
+                         const __m512 (&token_scales)[vectors], int64_t group, float* totals) {
+  constexpr int kRows = kTileRows / vectors;
+  // The 8 that every code exceeds what it stands for: without it 32 products of a row, at most
+  // 8 * 127 each, fit in the words that meet the subscale.
+  alignas(64) __m512i excess[kGroupSubs][vectors];
+  unrolled<vectors>([&](auto v) {
+    unrolled<kGroupSubs>([&](auto j) {
+      const __m512i minus = _mm512_set1_epi32(j % 2 ? -8 * 65536 : 65536 - 8);
+      excess[j][v] = dot_words(_mm512_setzero_si512(), minus, subs[v][j / 2]);
+    });
+  });
+  unrolled<kTileRows / kRows>([&](auto half) {
+    constexpr int kFirst = half * kRows;
+    __m512i exact[kRows][vectors];
+    unrolled<kRows>([&](auto r) {
+      unrolled<vectors>([&](auto v) { exact[r][v] = _mm512_setzero_si512(); });
+    });
+    for (int64_t j = 0; j < columns / kSubCols; ++j) {
+      __m512i sums[kRows][vectors];
+      unrolled<kRows>(
+          [&](auto r) { unrolled<vectors>([&](auto v) { sums[r][v] = excess[j][v]; }); });
+      unrolled<kSubCols / kUnitCols>([&](auto i) {
+        add_columns<kRows, vectors, 4>(units, j * kSubCols + i * kUnitCols, kFirst, tokens, pitch,
+                                       sums);
+      });
+      unrolled<kRows>([&](auto r) {
+        const __m512i factor = four_bytes(&factors.subscales[j][kPlaces[kFirst + r]]);
+        unrolled<vectors>(
+            [&](auto v) { exact[r][v] = dot_words(exact[r][v], sums[r][v], factor); });
+      });
+    }
+    unrolled<kRows>([&](auto r) {
+      constexpr int kRow = kFirst + r;
+      [[maybe_unused]] constexpr int kPlace = kPlaces[kRow];
+      unrolled<vectors>([&](auto v) {
+        __m512i sum = exact[r][v];
+        if constexpr (dense)
+          unrolled<2>([&](auto i) {
+            sum = dot_words(sum, four_bytes(&factors.excess[i][kPlace]), subs[v][i]);
+          });
+        __m512 part = _mm512_mul_ps(
+            _mm512_cvtepi32_ps(sum),
+            _mm512_mul_ps(_mm512_set1_ps(factors.scales[kRow]), token_scales[v]));
+        if constexpr (dense) {
+          __m512i minimum = _mm512_setzero_si512();
+          unrolled<2>([&](auto i) {
+            minimum = dot_words(minimum, four_bytes(&factors.minima[i][kPlace]), subs[v][i]);
+          });
+          part = _mm512_sub_ps(
+              part, _mm512_mul_ps(
+                        _mm512_cvtepi32_ps(minimum),
+                        _mm512_mul_ps(_mm512_set1_ps(factors.minimum_scales[kRow]), token_scales[v])));
+        }
+        add_part<kTileRows, vectors>(totals, group, kRow, v, part);
+      });
+    });
+  });
+}
+
+template <int vectors>
+void multiply_bf16(const uint8_t* tile, const Activations& x, int64_t cols, int64_t block,
+                   float* totals) {
+  const int64_t words = x.groups * kGroupCols / 2;
+  const uint32_t* tokens = x.bf16_lanes + block * words * kLanes;
+  __m512 sums[kTileRows][vectors];
+  unrolled<kTileRows>(
+      [&](auto r) { unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_ps(); }); });
+  for (int64_t column = 0; column < cols; column += kUnitCols) {
+    const uint8_t* at = tile + place<2>(0, column);
+    const uint32_t* values = tokens + column / 2 * kLanes;
+    unrolled<kUnitCols / 2>([&](auto i) {
+      __m512i token[vectors];
+      unrolled<vectors>([&](auto v) {
+        token[v] = _mm512_load_si512(values + v * words * kLanes + i * kLanes);
+      });
+      unrolled<kTileRows>([&](auto r) {
+        const __m512i weight = four_bytes(at + place<2>(r, 2 * i));
+        unrolled<vectors>([&](auto v) { sums[r][v] = dot_bf16(sums[r][v], weight, token[v]); });
+      });
+    });
+  }
+  unrolled<kTileRows>([&](auto r) {
+    unrolled<vectors>(
+        [&](auto v) { _mm512_store_ps(totals + (r * vectors + v) * kLanes, sums[r][v]); });
+  });
+}
+
+// A tile times `vectors` blocks of 16 tokens, the first of them `block`.
+template <ValueType type, int vectors, bool dense>
+[[gnu::flatten]] void multiply_block(const uint8_t* panel, const Geometry& g, int64_t tile, const Activations& x,
+                    int64_t block, const Target& target) {
+  const int64_t row = tile * kTileRows, cols = g.col_blocks() * kBlockCols;
+  // Each token's rows lie in a cache line of its own: fetch them while we count.
+  for (int64_t t = block * kLanes; t < least((block + vectors) * kLanes, x.tokens); ++t)
+    __builtin_prefetch(target.out + t * target.stride + row, 1);
+  alignas(64) float totals[kTileRows * vectors * kLanes];
+  if constexpr (type == ValueType::bf16) {
+    multiply_bf16<vectors>(panel, x, cols, block, totals);
   } else {
     const int64_t words = x.groups * kGroupCols / 4;
-    const uint32_t* tokens = x.code_lanes + block * words * kLanes;
     for (int64_t group = 0; group < x.groups; ++group) {
-      __m512i sums[kTileRows][vectors];
-      unrolled<kTileRows>([&](auto r) {
-        unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_si512(); });
-      });
-      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks) * kBlockCols / 4;
-      for (int64_t i = group * kGroupCols / 4; i < last; ++i) {
-        __m512i token[vectors];
-        unrolled<vectors>(
-            [&](auto v) { token[v] = _mm512_load_si512(tokens + (v * words + i) * kLanes); });
-        unrolled<kTileRows>([&](auto r) {
-          const __m512i weight = four_bytes(tile.rows + r * tile.pitch + 4 * i);
-          unrolled<vectors>([&](auto v) { sums[r][v] = dot_bytes(sums[r][v], weight, token[v]); });
-        });
-      }
-      alignas(32) float scales[kTileRows];
-      _mm256_store_ps(scales, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                                  tile.scales + group * kTileRows))));
+      __m512i subs[vectors][2];
+      __m512 token_scales[vectors];
       unrolled<vectors>([&](auto v) {
         const int64_t at = ((block + v) * x.groups + group) * kLanes;
-        const __m512i excess =
-            _mm512_slli_epi32(_mm512_load_si512(x.sum_lanes + at), kBiasBits<type>);
-        const __m512 token_scale = _mm512_load_ps(x.scale_lanes + at);
-        unrolled<kTileRows>([&](auto r) {
-          float* total = &totals[r][v * kLanes];
-          const __m512 part = _mm512_mul_ps(
-              _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][v], excess)),
-              _mm512_mul_ps(_mm512_set1_ps(scales[r]), token_scale));
-          _mm512_store_ps(total, group == 0 ? part : _mm512_add_ps(_mm512_load_ps(total), part));
+        unrolled<2>([&](auto i) {
+          subs[v][i] = _mm512_load_si512(x.sub_lanes + 2 * at + i * kLanes);
         });
+        token_scales[v] = _mm512_load_ps(x.scale_lanes + at);
       });
+      const uint8_t* units = panel + group * Panel<type>::kGroup;
+      const auto& factors = *reinterpret_cast<const Factors*>(units + Panel<type>::kUnits);
+      const uint32_t* tokens = x.code_lanes + (block * words + group * kGroupCols / 4) * kLanes;
+      const int64_t columns = least(kGroupCols, cols - group * kGroupCols);
+      if constexpr (type == ValueType::int8)
+        multiply_group_int8<vectors>(units, factors, columns, tokens, words * kLanes, subs,
+                                     token_scales, group, totals);
+      else
+        multiply_group_int4<vectors, dense>(units, factors, columns, tokens, words * kLanes, subs,
+                                            token_scales, group, totals);
     }
   }
   for (int64_t t = 0; t < vectors * kLanes; t += 8) {
     __m256 tokens[8];
-    transpose(&totals[0][t], vectors * kLanes, tokens);
+    transpose(totals + t, vectors * kLanes, tokens);
     const int64_t first = block * kLanes + t;
     for (int64_t i = 0; i < least(8, x.tokens - first); ++i)
-      store_tile(tokens[i], target, first + i, tile.row, tile.row_count);
+      store_tile(tokens[i], target, first + i, row, g.rows);
   }
 }
 
-inline __m512i eight_bytes(const void* at) {
-  int64_t words;
-  __builtin_memcpy(&words, at, sizeof(words));
-  return _mm512_set1_epi64(words);
-}
-
-// Two rows with each token in two lanes that belong together -> sums of the two, the rows
-// taking turns.
-template <typename Add>
-inline __m512i join_lanes(__m512i even, __m512i odd, Add add) {
-  const __m512i own = _mm512_mask_blend_epi32(0xaaaa, even, odd);
-  const __m512i other = _mm512_mask_blend_epi32(0xaaaa, odd, even);
-  return add(own, _mm512_rol_epi64(other, 32));
-}
-
-// A tile times the half block of 8 tokens.
-template <ValueType type>
-void multiply_half(const Tile& tile, const Activations& x, const Target& target) {
-  constexpr int kPairs = kTileRows / 2, kTokens = kLanes / 2;
-  alignas(64) float totals[kPairs][kLanes];  // [token][row of the pair]
-  const auto multiply_columns = [&](const uint64_t* tokens, int64_t begin, int64_t end, auto dot,
-                                    __m512i(&sums)[kTileRows]) {
-    unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_si512(); });
-    for (int64_t i = begin; i < end; ++i) {
-      const __m512i token = _mm512_load_si512(tokens + i * kTokens);
-      unrolled<kTileRows>([&](auto r) {
-        sums[r] = dot(sums[r], eight_bytes(tile.rows + r * tile.pitch + 8 * i), token);
-      });
-    }
-  };
-  __m512i sums[kTileRows];
-  if constexpr (type == ValueType::bf16) {
-    multiply_columns(x.bf16_pairs, 0, tile.blocks * kBlockCols / 4,
-                     [](__m512i sum, __m512i weight, __m512i token) {
-                       return _mm512_castps_si512(
-                           dot_bf16(_mm512_castsi512_ps(sum), weight, token));
-                     },
-                     sums);
-    unrolled<kPairs>([&](auto p) {
-      _mm512_store_si512(totals[p], join_lanes(sums[2 * p], sums[2 * p + 1], AddFloats{}));
-    });
-  } else {
-    for (int64_t group = 0; group < x.groups; ++group) {
-      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks) * kBlockCols / 8;
-      multiply_columns(x.code_pairs, group * kGroupCols / 8, last,
-                       [](__m512i sum, __m512i weight, __m512i token) {
-                         return dot_bytes(sum, weight, token);
-                       },
-                       sums);
-      alignas(32) float scales[kTileRows];
-      _mm256_store_ps(scales, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                                  tile.scales + group * kTileRows))));
-      const __m512i excess =
-          _mm512_slli_epi32(_mm512_load_si512(x.sum_pairs + group * kLanes), kBiasBits<type>);
-      const __m512 token_scale = _mm512_load_ps(x.scale_pairs + group * kLanes);
-      unrolled<kPairs>([&](auto p) {
-        const __m512i exact = join_lanes(sums[2 * p], sums[2 * p + 1], AddIntegers{});
-        const __m512 scale = _mm512_castsi512_ps(eight_bytes(scales + 2 * p));
-        const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(exact, excess)),
-                                          _mm512_mul_ps(scale, token_scale));
-        _mm512_store_ps(totals[p],
-                        group == 0 ? part : _mm512_add_ps(_mm512_load_ps(totals[p]), part));
-      });
-    }
-  }
-  for (int64_t t = 0; t < least(kTokens, x.tokens - x.laned); ++t) {
-    alignas(32) float rows[kTileRows];
-    unrolled<kPairs>([&](auto p) { __builtin_memcpy(rows + 2 * p, totals[p] + 2 * t, 8); });
-    store_tile(_mm256_load_ps(rows), target, x.laned + t, tile.row, tile.row_count);
+template <ValueType type, Kind kind>
+void multiply_panel(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+                     const Target& target, uint8_t* panel) {
+  constexpr int kVectors = 2;
+  constexpr bool kDense = kind == Kind::dense;
+  const Geometry& g = view.geometry;
+  const int64_t tiles = tiles_at_once(g, x.laned), bytes = tile_bytes(g), full = x.laned / kLanes;
+  Pairs<type, kind> pairs(view, begin);
+  for (int64_t first = begin; first < end; first += tiles) {
+    const int64_t last = least(first + tiles, end);
+    for (int64_t tile = first; tile < last; ++tile)
+      unpack(pairs, view, tile, panel + (tile - first) * bytes);
+    int64_t block = 0;
+    for (; block + kVectors <= full; block += kVectors)
+      for (int64_t tile = first; tile < last; ++tile)
+        multiply_block<type, kVectors, kDense>(panel + (tile - first) * bytes, g, tile, x, block,
+                                               target);
+    if (block < full)
+      for (int64_t tile = first; tile < last; ++tile)
+        multiply_block<type, 1, kDense>(panel + (tile - first) * bytes, g, tile, x, block, target);
   }
 }
-
-// A tile times one token; every row's lanes are summed at the end of a group.
-template <ValueType type>
-void multiply_one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {
-  __m256 total = _mm256_setzero_ps();
-  if constexpr (type == ValueType::bf16) {
-    __m512 sums[kTileRows];
-    unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_ps(); });
-    for (int64_t i = 0; i < tile.blocks * kBlockCols; i += 32) {
-      const auto token = _mm512_load_si512(x.bf16 + t * x.groups * kGroupCols + i);
-      unrolled<kTileRows>([&](auto r) {
-        sums[r] = dot_bf16(sums[r], _mm512_load_si512(tile.rows + r * tile.pitch + 2 * i), token);
-      });
-    }
-    __m512i lanes[kTileRows];
-    unrolled<kTileRows>([&](auto r) { lanes[r] = _mm512_castps_si512(sums[r]); });
-    total = _mm256_castsi256_ps(sum_lanes(lanes, AddFloats{}));
-  } else {
-    for (int64_t group = 0; group < x.groups; ++group) {
-      __m512i sums[kTileRows];
-      unrolled<kTileRows>([&](auto r) { sums[r] = _mm512_setzero_si512(); });
-      const int64_t last = least((group + 1) * kGroupBlocks, tile.blocks);
-      for (int64_t block = group * kGroupBlocks; block < last; ++block) {
-        const __m512i token =
-            _mm512_load_si512(x.codes + t * x.groups * kGroupCols + block * kBlockCols);
-        unrolled<kTileRows>([&](auto r) {
-          sums[r] = dot_bytes(sums[r], _mm512_load_si512(tile.rows + r * tile.pitch + block * kBlockCols),
-                    token);
-        });
-      }
-      const __m256 part = scaled<type>(sums, x.sums[t * x.groups + group],
-                                       x.scales[t * x.groups + group],
-                                       tile.scales + group * kTileRows);
-      total = group == 0 ? part : _mm256_add_ps(total, part);
-    }
-  }
-  store_tile(total, target, t, tile.row, tile.row_count);
-}
-
-struct Isa {
-  static constexpr int kLanes = avx512::kLanes, kVectors = 2;
-  static constexpr bool kHalves = true;
-  template <ValueType type, Kind kind>
-  using Runs = avx512::Runs<type, kind>;
-
-  // Columns of a block -> their place in a row of the panel.
-  template <ValueType type, Kind kind>
-  static void unpack(Runs<type, kind>& runs, int64_t block, uint8_t* row) {
-    if constexpr (type == ValueType::bf16) {
-      __m512i low, high;
-      runs.next_bf16(low, high);
-      _mm512_store_si512(row + block * 128, low);
-      _mm512_store_si512(row + block * 128 + 64, high);
-    } else {
-      _mm512_store_si512(row + block * 64, runs.next_bytes());
-    }
-  }
-  template <ValueType type, int vectors>
-  static void block(const Tile& tile, const Activations& x, int64_t at, const Target& target) {
-    multiply_block<type, vectors>(tile, x, at, target);
-  }
-  template <ValueType type>
-  static void half(const Tile& tile, const Activations& x, const Target& target) {
-    multiply_half<type>(tile, x, target);
-  }
-  template <ValueType type>
-  static void one(const Tile& tile, const Activations& x, int64_t t, const Target& target) {
-    multiply_one<type>(tile, x, t, target);
-  }
-};
 
 }  // namespace
 
-void multiply_tokens(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
-                     const Target& target, uint8_t* scratch) {
+int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
+  return tokens <= kFew ? 0 : tiles_at_once(g, tokens) * tile_bytes(g);
+}
+
+void multiply_laned(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
+                    const Target& target, uint8_t* scratch) {
   with_type_and_kind(view, [&]<ValueType type, Kind kind>() {
-    multiply_panels<Isa, type, kind>(view, x, begin, end, target, scratch);
+    multiply_panel<type, kind>(view, x, begin, end, target, scratch);
   });
 }
 

@@ -28,7 +28,8 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("gfni");
 }
 #elif defined(__aarch64__)
 bool has_dot_product() {
@@ -43,6 +44,7 @@ bool has_dot_product() {
 const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = {
 #if defined(__x86_64__)
+      {&kAvx512Kernels, &has_avx512},
 #elif defined(__aarch64__)
 #endif
       {&kScalarKernels, [] { return true; }},

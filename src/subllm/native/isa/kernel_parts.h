@@ -60,10 +60,10 @@ class PairWalk {
   static constexpr bool kShared = type == ValueType::int4 && kind != Kind::ragged;
 
   PairWalk(const PackedView& view, int64_t tile)
-      : view_(view), run_(run_bytes(type, view.geometry.slots)) {
+      : view_(view), size_(run_bytes(type, view.geometry.slots)) {
     const int64_t pairs = tile * ceil_div(view.geometry.cols, kBlockCols) * kBlockUnits / 2;
     mask_ = kMasked ? view.mask + 2 * pairs : nullptr;
-    at_ = view.values + pairs * 2 * run_;
+    at_ = view.values + pairs * 2 * size();
     start_tile(tile);
   }
 
@@ -75,7 +75,7 @@ class PairWalk {
   // To be called before the pairs of each block: asks for as many bytes as a block has.
   void fetch() const {
     const int64_t bytes =
-        kind == Kind::ragged ? kBlockUnits * run_bytes(type, kBlockCols / 2) : kBlockUnits * run_;
+        kind == Kind::ragged ? kBlockUnits * run_bytes(type, kBlockCols / 2) : kBlockUnits * size();
     for (int64_t i = 0; i < bytes; i += kAlign) __builtin_prefetch(at_ + kBytesAhead + i);
     // One cache line of masks for each block of values.
     if constexpr (kMasked) __builtin_prefetch(mask_ + kBytesAhead / bytes * kBlockUnits);
@@ -90,20 +90,23 @@ class PairWalk {
   const uint8_t* run(int half) const {
     if (kShared || half == 0) return at_;
     if constexpr (kind == Kind::ragged) return at_ + run_bytes(type, __builtin_popcountll(mask_[0]));
-    return at_ + run_;
+    return at_ + size();
   }
 
   void step() {
     if constexpr (kind == Kind::ragged)
       at_ = run(1) + run_bytes(type, __builtin_popcountll(mask_[1]));
     else
-      at_ += 2 * run_;
+      at_ += 2 * size();
     if constexpr (kMasked) mask_ += 2;
   }
 
  private:
+  // Bytes of a run; of two that share their bytes, half of those.
+  int64_t size() const { return kMasked ? size_ : run_bytes(type, kBlockCols); }
+
   const PackedView& view_;
-  int64_t run_;  // bytes of a run; of two that share their bytes, half of those
+  int64_t size_;
   const uint64_t* mask_;
   const uint8_t* at_;
 };
