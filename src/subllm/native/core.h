@@ -120,9 +120,11 @@ struct ScalePlanes {
   uint8_t* subscales;
 };
 
-// Fills `values` and the scales of a matrix whose mask (and offsets) are known.
-void pack(const float* weights, const Geometry& geometry, const uint64_t* mask,
-          const uint32_t* offsets, uint8_t* values, const ScalePlanes& scales, int threads);
+// Fills `values` and the scales of a matrix whose mask (and offsets) are known. importance
+// [cols] weighs the squared errors that int4 minimises; null counts all alike.
+void pack(const float* weights, const float* importance, const Geometry& geometry,
+          const uint64_t* mask, const uint32_t* offsets, uint8_t* values,
+          const ScalePlanes& scales, int threads);
 
 // Fills `values` from codes [rows][cols] that are there already: int8 codes, or 0 .. 15 for
 // int4. Codes of dropped weights are not read.
@@ -145,10 +147,11 @@ void unpack_rows(const PackedView& view, const int64_t* indices, int64_t count, 
 uint16_t quantize_group(const float* values, int count, int8_t* codes);
 
 // int4: one row of up to 256 columns (`cols` of them) whose kept weights are those with kept[c];
-// null keeps all and gives minima too. codes [cols] 0 .. 15; scales [terms]; subscales
-// [terms][8], of 32 columns each.
-void quantize_super(const float* weights, const uint8_t* kept, int64_t cols, uint8_t* codes,
-                    uint16_t* scales, uint8_t (*subscales)[kSuperCols / kSubCols]);
+// null keeps all and gives minima too. importance [cols] weighs squared errors, null alike.
+// codes [cols] 0 .. 15; scales [terms]; subscales [terms][8], of 32 columns each.
+void quantize_super(const float* weights, const uint8_t* kept, const float* importance,
+                    int64_t cols, uint8_t* codes, uint16_t* scales,
+                    uint8_t (*subscales)[kSuperCols / kSubCols]);
 
 // Values encoded in `bytes` bytes of a GGUF tensor type ("Q4_K", "F16", ...).
 int64_t gguf_value_count(std::string_view type, int64_t bytes);

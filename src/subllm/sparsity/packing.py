@@ -99,15 +99,18 @@ def pack(
     pattern: Pattern | str,
     values: str,
     *,
+    importance: Floats | None = None,
     threads: int = 0,
 ) -> PackedTensor:
     """Packs float32 [R, C]; `mask` bool [R, C] is None for the pattern "dense" alone.
 
+    importance  float32 [C], not negative: what a squared error in each column counts for
+                int4, best the mean square of its input; None counts all alike
+
     The result does not depend on `threads`. bf16 rounds to the nearest even; int8 takes,
     per row and 128 columns, the binary16 scale with the least squared error among a fixed
-    list and its closed-form refinement; int4 see `reference.quantize_super`. A scale is at
-    most 65504, so weights beyond 8.3e6 (int8) saturate, and at least 6e-8, so smaller ones
-    become 0.
+    list and its closed-form refinement; int4 see `reference_int4`. A scale is at most 65504,
+    so weights beyond 8.3e6 (int8) saturate, and at least 6e-8, so smaller ones become 0.
 
     Raises PatternError when mask and pattern do not fit each other, WeightsError for NaN
     or infinity in the weights.
@@ -123,10 +126,12 @@ def pack(
     weights = np.ascontiguousarray(weights)
     rows, cols = weights.shape
     pattern.check(rows, cols)
+    if importance is not None:
+        importance = _checked_importance(importance, cols)
     geometry = Geometry(rows, cols, pattern, values)
     packed = _empty(geometry, mask, threads)
     try:
-        native.core().pack(weights, *_planes(packed), threads)
+        native.core().pack(weights, importance, *_planes(packed), threads)
     except ValueError as error:
         raise WeightsError(f"cannot pack a tensor: {error}") from error
     return packed
@@ -199,6 +204,15 @@ def unpack_mask(packed: PackedTensor) -> npt.NDArray[np.bool_]:
     if packed.mask is None:
         return np.ones(packed.shape, np.bool_)
     return unpack_bits(packed.mask, *packed.shape)
+
+
+def _checked_importance(importance: Floats, cols: int) -> Floats:
+    shape, dtype = importance.shape, importance.dtype
+    if shape != (cols,) or dtype != np.float32:
+        raise WeightsError(f"importance is {dtype} of shape {shape}, not float32 ({cols},)")
+    if not np.isfinite(importance).all() or (importance < 0).any():
+        raise WeightsError("importance holds NaN, infinity or a negative number")
+    return np.ascontiguousarray(importance)
 
 
 def _empty(geometry: Geometry, mask: npt.NDArray[np.bool_] | None, threads: int) -> PackedTensor:

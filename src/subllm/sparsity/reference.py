@@ -1,4 +1,6 @@
-"""Packing in plain numpy: slow, short, and the truth that the native core is held to."""
+"""Packing in plain numpy: slow, short, and the truth that the native core is held to.
+
+How int4 chooses its codes is in `reference_int4`."""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ from subllm.sparsity.layout import (
 from subllm.sparsity.mask import pack_bits_reference
 from subllm.sparsity.packing import Floats, PackedTensor
 from subllm.sparsity.pattern import Pattern
+from subllm.sparsity.reference_int4 import quantize_int4
 
 _T = TypeVar("_T", bound=np.generic)
 LANES = 16
@@ -89,51 +92,11 @@ def quantize_group(group: Floats) -> tuple[np.float16, npt.NDArray[np.int8]]:
     return best, _codes(group, best).astype(np.int8)
 
 
-def _common_scale(wanted: Floats) -> tuple[np.float16, npt.NDArray[np.uint8]]:
-    """Integer parts 0..255 of what `wanted` asks for, and their scale."""
-    with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        half = to_half(wanted.max() / np.float32(255))
-        parts = wanted / np.float32(half) if half else np.zeros_like(wanted)
-        return half, np.rint(np.minimum(parts, np.float32(255))).astype(np.uint8)
-
-
-def quantize_super(
-    weights: Floats, kept: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
-    """int4 of one row and up to 256 columns -> codes [cols], scales [terms], subscales
-    [terms, 8]. Steps span what every 32 columns hold, rounded to the nearest; without a mask
-    from the smallest (0 at most) to the largest, with one about 0."""
-    cols = weights.size
-    steps, minima = np.zeros(SUPER // SUB, np.float32), np.zeros(SUPER // SUB, np.float32)
-    chosen = np.ones(cols, np.bool_) if kept is None else kept
-    with np.errstate(over="ignore", under="ignore"):
-        for j in range(-(-cols // SUB)):
-            part = slice(j * SUB, (j + 1) * SUB)
-            values = np.append(weights[part][chosen[part]], np.float32(0))
-            low, high = values.min(), values.max()
-            minima[j] = -low
-            steps[j] = (
-                (high - low) / np.float32(15)
-                if kept is None
-                else max(high / np.float32(7), -low / np.float32(8))
-            )
-        scale, parts = _common_scale(steps)
-        minimum, subminima = _common_scale(minima)
-        step = (np.float32(scale) * parts.astype(np.float32)).repeat(SUB)[:cols]
-        offset = (np.float32(minimum) * subminima.astype(np.float32)).repeat(SUB)[:cols]
-        if kept is not None:
-            offset = step * np.float32(8)
-        zero = np.float32(0 if kept is None else 8)
-        quotients = np.full(cols, zero)
-        np.divide(weights + offset, step, out=quotients, where=(step != 0) & chosen)
-        codes = np.rint(np.clip(quotients, 0, 15)).astype(np.uint8)
-    if kept is None:
-        return codes, np.array([scale, minimum]), np.stack([parts, subminima])
-    return codes, np.array([scale]), parts[None]
-
-
 def _quantize(
-    weights: Floats, mask: npt.NDArray[np.bool_] | None, geometry: Geometry
+    weights: Floats,
+    mask: npt.NDArray[np.bool_] | None,
+    geometry: Geometry,
+    importance: Floats | None,
 ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float16] | None, npt.NDArray[np.uint8] | None]:
     """Codes [R, C] (bf16: bits), scales and subscales."""
     kept = np.ones(weights.shape, np.bool_) if mask is None else mask
@@ -152,19 +115,14 @@ def _quantize(
         return small, scales, None
     assert geometry.subscales_shape is not None
     subscales = np.zeros(geometry.subscales_shape, np.uint8)
-    codes = np.zeros(weights.shape, np.uint8)
+    codes, found_scales, found_parts = quantize_int4(weights, mask, importance)
     for row in range(geometry.rows):
         tile, place = row // TILE_ROWS, SUBSCALE_ROWS.index(row % TILE_ROWS)
-        for super_ in range(geometry.col_supers):
-            part = slice(super_ * SUPER, (super_ + 1) * SUPER)
-            codes[row, part], scales[tile, super_, :, row % TILE_ROWS], parts = quantize_super(
-                weights[row, part], None if mask is None else mask[row, part]
-            )
-            for half in range(SUPER // GROUP):
-                group = super_ * (SUPER // GROUP) + half
-                if group < geometry.col_groups:
-                    own = parts[:, half * GROUP // SUB : (half + 1) * GROUP // SUB]
-                    subscales[tile, group, :, place] = own
+        scales[tile, :, :, row % TILE_ROWS] = found_scales[row]
+        # [supers, terms, 8] -> [groups, terms, 4]
+        halves = found_parts[row].reshape(geometry.col_supers, geometry.terms, -1, GROUP // SUB)
+        groups = halves.swapaxes(1, 2).reshape(-1, geometry.terms, GROUP // SUB)
+        subscales[tile, :, :, place] = groups[: geometry.col_groups]
     return codes, scales, subscales
 
 
@@ -208,12 +166,16 @@ def _write_runs(pair: list[npt.NDArray[np.generic]], geometry: Geometry) -> byte
 
 
 def pack_reference(
-    weights: Floats, mask: npt.NDArray[np.bool_] | None, pattern: Pattern, values: str
+    weights: Floats,
+    mask: npt.NDArray[np.bool_] | None,
+    pattern: Pattern,
+    values: str,
+    importance: Floats | None = None,
 ) -> PackedTensor:
     """`packing.pack` without its checks."""
     rows, cols = weights.shape
     geometry = Geometry(rows, cols, pattern, values)  # type: ignore[arg-type]
-    codes, scales, subscales = _quantize(weights, mask, geometry)
+    codes, scales, subscales = _quantize(weights, mask, geometry, importance)
     by_unit = _units(codes, geometry)
     kept = _units(np.ones(weights.shape, np.bool_) if mask is None else mask, geometry)
     if mask is None:

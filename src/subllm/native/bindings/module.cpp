@@ -69,15 +69,16 @@ void tile_offsets(int64_t rows, int64_t cols, const std::string& values_type,
   subllm::tile_offsets(geometry, mask.data(), out.data());
 }
 
-void pack(Matrix<const float> weights, int64_t slots, const std::string& values_type,
+void pack(Matrix<const float> weights, std::optional<Array<const float>> importance, int64_t slots, const std::string& values_type,
           std::optional<Array<const uint64_t>> mask, std::optional<Array<const uint32_t>> offsets,
           Array<uint8_t> values, std::optional<Array<uint16_t>> scales,
           std::optional<Array<uint8_t>> subscales, int threads) {
   const auto view = view_of(weights.shape(0), weights.shape(1), slots, values_type, mask,
                             values.data(), values.size(), pointer(scales), size(scales), offsets,
                             pointer(subscales), size(subscales));
+  if (importance) expect_size("importance", importance->size(), weights.shape(1));
   nb::gil_scoped_release release;
-  subllm::pack(weights.data(), view.geometry, view.mask, view.offsets, values.data(),
+  subllm::pack(weights.data(), pointer(importance), view.geometry, view.mask, view.offsets, values.data(),
                {pointer(scales), pointer(subscales)}, threads);
 }
 
@@ -152,7 +153,7 @@ NB_MODULE(_native, m) {
         "uint64 [row tiles, column blocks, 8] -> bool [R, C].");
   m.def("tile_offsets", &tile_offsets, "rows"_a, "cols"_a, "values_type"_a, "mask"_a.noconvert(), "out"_a.noconvert(),
         "Start of each row tile of an unstructured matrix, uint32 [row tiles + 1], in 64 bytes.");
-  m.def("pack", &pack, "weights"_a.noconvert(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
+  m.def("pack", &pack, "weights"_a.noconvert(), "importance"_a.noconvert().none(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
         "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "threads"_a = 0,
         "Fills the values plane, the scales plane (binary16 as uint16) and the subscales plane.");
   m.def("pack_codes", &pack_codes, "codes"_a.noconvert(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),

@@ -116,8 +116,9 @@ class RunWriter {
 // Quantises the rows of a tile.
 class TileQuantizer {
  public:
-  TileQuantizer(const float* weights, const Geometry& geometry, const uint64_t* mask)
-      : weights_(weights), g_(geometry), masks_(geometry, mask),
+  TileQuantizer(const float* weights, const float* importance, const Geometry& geometry,
+                const uint64_t* mask)
+      : weights_(weights), importance_(importance), g_(geometry), masks_(geometry, mask),
         codes_(static_cast<size_t>(kTileRows * g_.cols)),
         values_(static_cast<size_t>(g_.type == ValueType::bf16 ? kTileRows * g_.cols : 0)) {}
 
@@ -177,6 +178,7 @@ class TileQuantizer {
       uint16_t scales[2];
       uint8_t subscales[2][kSubs] = {};
       quantize_super(weights + first, kept ? kept + first : nullptr,
+                     importance_ ? importance_ + first : nullptr,
                      std::min(kSuperCols, g_.cols - first), codes + first, scales, subscales);
       for (int64_t term = 0; term < g_.terms(); ++term) {
         out.scales[(super * g_.terms() + term) * kTileRows + r] = scales[term];
@@ -191,6 +193,7 @@ class TileQuantizer {
   }
 
   const float* weights_;
+  const float* importance_;
   const Geometry& g_;
   RowMask masks_;
   std::vector<uint8_t> codes_;
@@ -237,10 +240,10 @@ void fill_tiles(const Geometry& g, const uint64_t* mask, const uint32_t* offsets
 
 }  // namespace
 
-void pack(const float* weights, const Geometry& g, const uint64_t* mask, const uint32_t* offsets,
-          uint8_t* values, const ScalePlanes& planes, int threads) {
+void pack(const float* weights, const float* importance, const Geometry& g, const uint64_t* mask,
+          const uint32_t* offsets, uint8_t* values, const ScalePlanes& planes, int threads) {
   fill_tiles(g, mask, offsets, values, threads, [&] {
-    return [&, quantizer = TileQuantizer(weights, g, mask)](int64_t tile, uint8_t* out) mutable {
+    return [&, quantizer = TileQuantizer(weights, importance, g, mask)](int64_t tile, uint8_t* out) mutable {
       const int64_t last_row = std::min(g.rows, (tile + 1) * kTileRows);
       for (int64_t row = tile * kTileRows; row < last_row; ++row)
         check_finite(weights + row * g.cols, g.cols, row);
