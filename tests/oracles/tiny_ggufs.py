@@ -43,6 +43,14 @@ def _gemma3() -> Any:
     )
 
 
+def _wide() -> Any:
+    """Rows of 256 columns, whole blocks of k-quants."""
+    config = CONFIGS["llama"]()
+    config.hidden_size = config.intermediate_size = 256
+    config.head_dim = 256 // config.num_attention_heads
+    return config
+
+
 # Families that a GGUF describes fully.
 MODELS: dict[str, Callable[[], Any]] = {
     **{
@@ -52,6 +60,7 @@ MODELS: dict[str, Callable[[], Any]] = {
         )
     },
     "gemma3": _gemma3,
+    "llama_wide": _wide,
 }  # fmt: skip
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -133,6 +142,15 @@ def byte_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_chat_template("{% for m in messages %}{{ m.content }}{% endfor %}")
 
 
+def _q4_k(value: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    rows, cols = value.shape
+    rng = np.random.default_rng(rows)
+    blocks = rng.integers(0, 256, (rows, cols // 256, 144), np.uint8)
+    halves = rng.uniform(1e-4, 1e-3, (rows, cols // 256, 2)).astype(np.float16)
+    blocks[:, :, :4] = halves.view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
 def write_gguf(
     path: Path,
     family: str = "llama",
@@ -145,7 +163,8 @@ def write_gguf(
 
     change  may alter the converted tensors by GGUF name
     extra   adds metadata
-    kinds   GGML type by a part of the GGUF name, F32 otherwise
+    kinds   GGML type by a part of the GGUF name, F32 otherwise; Q4_K tensors hold random
+            blocks, since the package cannot quantize to it
     """
     config, tensors = state(family)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCHS[config["model_type"]]])
@@ -156,7 +175,8 @@ def write_gguf(
     for name, value in files.items():
         kind = next((k for part, k in (kinds or {}).items() if part in name), "F32")
         ggml = gguf.GGMLQuantizationType[kind]
-        writer.add_tensor(name, gguf.quants.quantize(value, ggml), raw_dtype=ggml)
+        raw = _q4_k(value) if kind == "Q4_K" else gguf.quants.quantize(value, ggml)
+        writer.add_tensor(name, raw, raw_dtype=ggml)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -51,8 +51,9 @@ def quantize_int4(
             codes = _encode(x / step, -8, 7) + 8
         codes = np.where(step != 0, codes, 0 if mask is None else 8)
     flat = codes.reshape(rows, full)[:, :cols].astype(np.uint8)
-    scales, parts = (np.stack([fit[i] for fit in fits], axis=2) for i in (0, 1))
-    return np.ascontiguousarray(flat), scales, parts.astype(np.uint8)
+    scales = np.stack([scale for scale, _ in fits], axis=2)
+    parts = np.stack([parts for _, parts in fits], axis=2).astype(np.uint8)
+    return np.ascontiguousarray(flat), scales, parts
 
 
 def _sum(terms: Floats) -> Floats:

@@ -14,12 +14,14 @@ from subllm.arch.registry import spec_from_config
 from subllm.arch.spec import ArchSpec
 from subllm.arch.tensors import tensor_shapes
 from subllm.errors import WeightsError
+from subllm.sparsity.int4 import Int4Rows
 from subllm.weights.checks import check_indices, check_shapes, unknown_tensor
 from subllm.weights.floats import FLOAT_BYTES, to_float32
 from subllm.weights.gguf_config import config_from_gguf
 from subllm.weights.gguf_file import GgufFile, TensorInfo
 from subllm.weights.gguf_names import checkpoint_name, is_permuted, is_shifted
 from subllm.weights.gguf_tokenizer import tokenizer_files
+from subllm.weights.q4_k import int4_of_q4_k
 
 # Rotary factors are in the config; Llama 3's are checked here since only the file has them.
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -83,10 +85,7 @@ class GgufReader:
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         info = self._info(name)
-        raw = self._raw_rows(info)
-        if is_permuted(self._architecture, name):
-            raw = raw[self._row_order(name, info)]
-        return self._values(name, info, raw).reshape(info.shape)
+        return self._values(name, info, self._ordered_rows(name, info)).reshape(info.shape)
 
     def rows(self, name: str, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         info = self._info(name)
@@ -95,6 +94,12 @@ class GgufReader:
             indices = self._row_order(name, info)[indices]
         raw = self._raw_rows(info)[indices]
         return self._values(name, info, raw).reshape(len(indices), info.shape[1])
+
+    def int4(self, name: str) -> Int4Rows | None:
+        info = self._info(name)
+        if info.kind != "Q4_K" or len(info.shape) != 2 or is_shifted(self._architecture, name):
+            return None
+        return int4_of_q4_k(self._ordered_rows(name, info))
 
     def tokenizer_files(self) -> dict[str, bytes]:
         files = tokenizer_files(self._file)
@@ -118,6 +123,11 @@ class GgufReader:
         """uint8 [rows, bytes of a row]; a vector counts as rows of one element."""
         rows = info.shape[0]
         return self._file.data(info.name).reshape(rows, info.size // rows)
+
+    def _ordered_rows(self, name: str, info: TensorInfo) -> npt.NDArray[np.uint8]:
+        """All rows in the checkpoint's order."""
+        raw = self._raw_rows(info)
+        return raw[self._row_order(name, info)] if is_permuted(self._architecture, name) else raw
 
     def _row_order(self, name: str, info: TensorInfo) -> npt.NDArray[np.int64]:
         """For each checkpoint row of q or k, the file's row that holds it.

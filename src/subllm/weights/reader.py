@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.arch.spec import ArchSpec
+from subllm.sparsity.int4 import Int4Rows
 
 
 class WeightReader(Protocol):
@@ -46,6 +47,9 @@ class WeightReader(Protocol):
 
     def rows(self, name: str, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Some rows of a matrix, float32 [len(indices), columns]; reads only those."""
+
+    def int4(self, name: str) -> Int4Rows | None:
+        """The same matrix in the file's own codes, where int4 holds them without loss."""
 
     def tokenizer_files(self) -> dict[str, bytes]:
         """`tokenizer.json`, `tokenizer_config.json`, ... as bytes (converted for GGUF)."""

@@ -14,6 +14,7 @@ from subllm.arch.registry import causal_config, spec_from_config
 from subllm.arch.spec import ArchSpec
 from subllm.arch.tensors import tensor_shapes
 from subllm.errors import WeightsError
+from subllm.sparsity.int4 import Int4Rows
 from subllm.weights.checks import check_indices, check_shapes, unknown_tensor
 from subllm.weights.floats import FLOAT_BYTES, to_float32
 from subllm.weights.safetensors_file import SafetensorsFile
@@ -153,6 +154,9 @@ class SafetensorsReader:
         raw = shard.data(stored).reshape(tensor.shape[0], -1)[indices]
         values = to_float32(tensor.kind, raw.reshape(-1))
         return values.reshape(len(indices), tensor.shape[1])
+
+    def int4(self, name: str) -> Int4Rows | None:
+        return None  # safetensors hold no such type
 
     def tokenizer_files(self) -> dict[str, bytes]:
         if "tokenizer.json" not in self._by_name:

@@ -15,6 +15,8 @@ from oracles.tiny_ggufs import MODELS, Tensors, byte_tokenizer, state, write_ggu
 
 from subllm.arch.registry import spec_from_config
 from subllm.errors import WeightsError
+from subllm.sparsity.int4 import pack_int4
+from subllm.sparsity.packing import unpack
 from subllm.text.tokenizer import Tokenizer
 from subllm.weights.gguf import GgufReader
 from subllm.weights.open import open_weights
@@ -245,4 +247,26 @@ def test_tokenizers_that_cannot_be(tmp_path: Path, extra: Extra, message: str) -
     reader = GgufReader(tmp_path / "m.gguf")
     with pytest.raises(WeightsError, match=message):
         reader.tokenizer_files()
+    reader.close()
+
+
+def test_q4_k_keeps_its_codes(tmp_path: Path) -> None:
+    """Packed as int4, such a tensor reads bit for bit as the gguf package dequantizes it, also
+    where llama's rows are permuted."""
+    kinds = dict.fromkeys(["attn_q", "attn_output", "ffn_down"], "Q4_K") | {"attn_v": "Q8_0"}
+    write_gguf(tmp_path / "m.gguf", "llama_wide", kinds=kinds)
+    reader = GgufReader(tmp_path / "m.gguf")
+    prefix = "model.layers.1."
+    for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"):
+        rows = reader.int4(f"{prefix}{part}.weight")
+        assert rows is not None
+        packed = pack_int4(rows, None, "dense")
+        packed.verify()
+        assert np.array_equal(unpack(packed), reader.read(f"{prefix}{part}.weight")), part
+    raw = {t.name: t for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}["blk.1.ffn_down.weight"]
+    want = gguf.quants.dequantize(raw.data, raw.tensor_type)
+    assert np.array_equal(unpack(packed), want)
+    for other in ("self_attn.v_proj", "mlp.up_proj"):
+        assert reader.int4(f"{prefix}{other}.weight") is None
+    assert reader.int4("model.norm.weight") is None
     reader.close()

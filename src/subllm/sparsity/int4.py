@@ -1,0 +1,75 @@
+"""int4 row by row: what other formats hold and quantisers decide, and the planes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm.sparsity.layout import GROUP, SUB, SUBSCALE_ROWS, SUPER, TILE_ROWS
+from subllm.sparsity.packing import PackedTensor, pack_codes
+from subllm.sparsity.pattern import Pattern
+
+_SUBS = SUPER // SUB
+_HALVES = SUPER // GROUP
+
+
+@dataclass(frozen=True, eq=False)
+class Int4Rows:
+    """A matrix [R, C] in int4, before it is packed; terms and meaning as in `layout`.
+
+    codes   uint8 [R, C], 0..15; those of dropped weights mean nothing
+    scales  float16 [R, supers, terms]
+    parts   uint8 [R, supers, terms, 8]: subscales of each 32 columns
+    """
+
+    codes: npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.float16]
+    parts: npt.NDArray[np.uint8]
+
+
+def pack_int4(
+    rows: Int4Rows, mask: npt.NDArray[np.bool_] | None, pattern: Pattern | str, *, threads: int = 0
+) -> PackedTensor:
+    """The packed tensor that reads exactly as `rows`. Raises as `pack_codes` does."""
+    return pack_codes(rows.codes, mask, pattern, "int4", *_planes(rows), threads=threads)
+
+
+def recoded(
+    packed: PackedTensor, codes: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None
+) -> PackedTensor:
+    """`packed`, of values int4, with other codes under the same scales; mask bool [R, C] is
+    its mask."""
+    assert packed.scales is not None
+    return pack_codes(codes, mask, packed.pattern, "int4", packed.scales, packed.subscales)
+
+
+def steps(packed: PackedTensor) -> npt.NDArray[np.float32]:
+    """[terms, R, ceil(C / 32)]: what codes of each 32 columns are multiplied by, and without a
+    mask what is subtracted then."""
+    assert packed.scales is not None and packed.subscales is not None
+    rows, cols = packed.shape
+    scales = packed.scales.astype(np.float32).transpose(2, 0, 3, 1)
+    scales = scales.reshape(len(scales), -1, scales.shape[3])[:, :rows].repeat(_SUBS, axis=2)
+    ordered = packed.subscales[:, :, :, np.argsort(SUBSCALE_ROWS)].transpose(2, 0, 3, 1, 4)
+    parts = ordered.reshape(len(ordered), -1, ordered.shape[3] * GROUP // SUB)[:, :rows]
+    subs = -(-cols // SUB)
+    return scales[:, :, :subs] * parts[:, :, :subs].astype(np.float32)
+
+
+def _planes(rows: Int4Rows) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+    """Scales and subscales as `layout` draws them."""
+    count, supers, terms = rows.scales.shape
+    tiles = -(-count // TILE_ROWS)
+    groups = -(-rows.codes.shape[1] // GROUP)
+    scales = np.zeros((tiles * TILE_ROWS, supers, terms), np.float16)
+    scales[:count] = rows.scales
+    parts = np.zeros((tiles * TILE_ROWS, supers * _HALVES, terms, GROUP // SUB), np.uint8)
+    halves = rows.parts.reshape(count, supers, terms, _HALVES, GROUP // SUB)
+    parts[:count] = halves.swapaxes(2, 3).reshape(count, -1, terms, GROUP // SUB)
+    by_tile = parts.reshape(tiles, TILE_ROWS, -1, terms, GROUP // SUB)[:, :, :groups]
+    return (
+        np.ascontiguousarray(scales.reshape(tiles, TILE_ROWS, supers, terms).transpose(0, 2, 3, 1)),
+        np.ascontiguousarray(by_tile[:, SUBSCALE_ROWS, :].transpose(0, 2, 3, 1, 4)),
+    )
