@@ -16,9 +16,10 @@ from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
 from subllm.progress import Progress
+from subllm.sparsity.int4 import pack_int4
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedWriter
-from subllm.sparsity.packing import pack
+from subllm.sparsity.packing import PackedTensor, pack
 from subllm.store.manifest import MethodRecord, ModelManifest
 from subllm.store.names import model_name
 from subllm.store.store import Store
@@ -126,8 +127,16 @@ def _write_blocks(reader: WeightReader, values: str, path: Path, progress: Progr
     for layer in range(spec.num_layers):
         for linear in spec.linears:
             name = f"{spec.block_prefix(layer)}{linear.name}.weight"
-            writer.add_packed(name, pack(reader.read(name), None, DENSE, values))
+            writer.add_packed(name, _pack(reader, name, values))
         reader.release()
         progress.advance("blocks")
     writer.close()
     progress.finish("blocks")
+
+
+def _pack(reader: WeightReader, name: str, values: str) -> PackedTensor:
+    """Codes that the base has already are kept as they are."""
+    rows = reader.int4(name) if values == "int4" else None
+    if rows is not None:
+        return pack_int4(rows, None, DENSE)
+    return pack(reader.read(name), None, DENSE, values)

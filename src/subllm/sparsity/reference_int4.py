@@ -119,8 +119,8 @@ def _fit_symmetric(x: Floats, w: Floats, sign: int) -> tuple[Floats, Floats]:
         e = step * q - x
         return _sum(w * (e * e))
 
-    first = largest / np.float32(8)
-    q = _encode(x * (one * (np.float32(8) / largest)), -8, 7)
+    first = largest / np.float32(7)
+    q = _encode(x * (one * (np.float32(7) / largest)), -8, 7)
     fits = []
     for span in SYMMETRIC_SPANS:
         candidate = _encode(x * (one * (span / largest)), -8, 7)
@@ -145,11 +145,11 @@ def _fit_signed(x: Floats, w: Floats) -> tuple[npt.NDArray[np.float16], Floats]:
 
 
 def _common_scale(wanted: Floats) -> tuple[npt.NDArray[np.float16], Floats]:
-    """[..., subs] -> the smallest binary16 [...] of which the largest is 255 times or less,
-    and how many times each is, integers 0 .. 255."""
+    """[..., subs] -> a binary16 [...] of which the largest is about 255 times, not more, and
+    how many times each is, integers 0 .. 255."""
     largest = np.maximum(wanted.max(-1), 0)
     scale = np.minimum(largest / _PARTS, np.float32(65504)).astype(np.float16)
-    short = (scale.astype(np.float32) * _PARTS < largest) & (scale < np.float16(65504))
+    short = (scale.astype(np.float32) * np.float32(255.5) < largest) & (scale < np.float16(65504))
     scale = np.where(short, np.nextafter(scale, np.float16(np.inf)), scale)
     wide = scale.astype(np.float32)[..., None]
     parts = np.where(wide != 0, wanted / wide, 0)

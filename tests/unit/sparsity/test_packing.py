@@ -28,10 +28,10 @@ from subllm.sparsity.reference import (
     from_bf16,
     pack_reference,
     quantize_group,
-    quantize_super,
     to_bf16,
     unpack_reference,
 )
+from subllm.sparsity.reference_int4 import quantize_int4
 
 VALUES = ("bf16", "int8", "int4")
 PATTERNS = ("dense", "1:4", "2:4", "4:8", "8:16", "16:32", "1:32", "50%", "62.5%")
@@ -150,7 +150,7 @@ def test_layout_by_hand() -> None:
     column 15."""
     weights = np.zeros((6, 66), np.float32)
     mask = np.zeros((6, 66), np.bool_)
-    kept = [(0, 0, 7.0), (0, 63, -8.0), (1, 2, 14.0), (1, 65, 7.0), (5, 15, 3.5)]
+    kept = [(0, 0, 7.0), (0, 63, -7.0), (1, 2, 14.0), (1, 65, 7.0), (5, 15, 3.5)]
     for row, column, value in kept:
         weights[row, column], mask[row, column] = value * 0.25, True
     weights[1, 0] = 100.0  # dropped
@@ -162,7 +162,7 @@ def test_layout_by_hand() -> None:
     assert packed.offsets.tolist() == [0, 1]
     # Codes + 8, low nibble first. Row 1 has steps of 0.5 for columns 0..31 and of 0.25 for 64 on.
     assert packed.data.size == 128
-    assert packed.data[:4].tolist() == [15 | 15 << 4, 15 | 8 << 4, 0 | 8 << 4, 15 | 8 << 4]
+    assert packed.data[:4].tolist() == [15 | 15 << 4, 15 | 8 << 4, 1 | 8 << 4, 15 | 8 << 4]
     assert not packed.data[4:].any()
     assert packed.scales.shape == (1, 1, 1, 8)
     steps = [0.25, 0.5, 0, 0, 0, 0.125, 0, 0]
@@ -172,7 +172,7 @@ def test_layout_by_hand() -> None:
     assert packed.subscales[0, 0, 0].tolist()[:4] == [
         [255, 255, 0, 0], [0, 0, 0, 0], [255, 0, 128, 0], [255, 0, 0, 0],
     ]  # fmt: skip
-    assert abs(unpack(packed)[0, 63] + 2.0) < 2 * 2**-11
+    assert abs(unpack(packed)[0, 63] + 1.75) < 2 * 2**-11
 
 
 def test_layout_of_fixed_runs_by_hand() -> None:
@@ -226,15 +226,16 @@ def test_scales_by_hand() -> None:
 def test_terms_of_int4_by_hand() -> None:
     levels = np.arange(64, dtype=np.float32) % 16
     weights = levels * np.float32(127.5) - np.float32(255) * (np.arange(64) >= 32)
-    codes, scales, subscales = quantize_super(weights.astype(np.float32), None)
-    assert scales.tolist() == [0.5, 1.0]
-    assert subscales[:, :3].tolist() == [[255, 255, 0], [0, 255, 0]]
-    assert codes.tolist() == levels.tolist()
+    codes, scales, subscales = quantize_int4(weights.astype(np.float32)[None], None, None)
+    assert scales.tolist() == [[[0.5, 1.0]]]
+    assert subscales[0, 0, :, :3].tolist() == [[255, 255, 0], [0, 255, 0]]
+    assert codes[0].tolist() == levels.tolist()
     kept = np.arange(64) % 3 != 0
     signed = (levels - 8) * np.float32(127.5)
-    codes, scales, subscales = quantize_super(np.where(kept, signed, 9e9).astype(np.float32), kept)
-    assert scales.tolist() == [0.5] and subscales[0, :3].tolist() == [255, 255, 0]
-    assert codes.tolist() == np.where(kept, levels, 8).tolist()
+    far = np.where(kept, signed, 9e9).astype(np.float32)
+    codes, scales, subscales = quantize_int4(far[None], kept[None], None)
+    assert scales.tolist() == [[[0.5]]] and subscales[0, 0, 0, :3].tolist() == [255, 255, 0]
+    assert codes[0].tolist() == np.where(kept, levels, 8).tolist()
 
 
 def test_codes_that_are_given() -> None:

@@ -113,8 +113,8 @@ float fit_symmetric(const Group& g, float sign, float& total) {
       return g.w[i] * (e * e);
     });
   };
-  float best = largest / 8.0f;
-  encode(sign * (8.0f / largest));
+  float best = largest / 7.0f;
+  encode(sign * (7.0f / largest));
   float least = error(sign * best);
   for (const float span : kSymmetricSpans) {
     encode(sign * (span / largest));
@@ -133,12 +133,12 @@ float fit_symmetric(const Group& g, float sign, float& total) {
 }
 
 // Integer parts 0 .. 255 of what `wanted` asks for, and their common scale as binary16 bits:
-// the smallest with which the largest has a part.
+// the one that makes the largest part 255, or the next that lets it be one.
 uint16_t common_scale(const float (&wanted)[kSubs], uint8_t (&parts)[kSubs]) {
   float largest = 0.0f;
   for (const float value : wanted) largest = std::max(largest, value);
   uint16_t half = float_to_half(largest / 255.0f);
-  if (half < kLargestHalf && half_to_float(half) * 255.0f < largest) ++half;
+  if (half < kLargestHalf && half_to_float(half) * 255.5f < largest) ++half;
   const float scale = half_to_float(half);
   for (int j = 0; j < kSubs; ++j) {
     const float part = scale != 0.0f ? wanted[j] / scale : 0.0f;
