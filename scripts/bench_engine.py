@@ -1,12 +1,14 @@
 """Speed of the engine, with llama.cpp on the same base beside it in the same run.
 
-    scripts/bench engine [--base NAME] [--repeat 5] [--quick] [--peer no] [--json FILE]
+    scripts/bench engine [--base NAME] [--repeat 5] [--quick] [--peer no] [--steps no]
+                         [--speculation no] [--json FILE]
 
 Every engine is a process of its own that stays loaded. A round asks each for each quantity,
 one after the other and every round starting with another engine; medians are given. Models
-are pruned by magnitude: which weights are kept does not change the speed. Nothing else
-should run meanwhile. The first run pulls the base, makes the models and compiles
-llama-cpp-python, which together takes most of an hour.
+are pruned by magnitude: which weights are kept does not change the speed. Then follows V(n),
+what a step over n tokens of one sequence costs in units of one, and what speculation brings
+(scripts/bench speculation). Nothing else should run meanwhile. The first run pulls the base,
+makes the models and compiles llama-cpp-python, which together takes most of an hour.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,13 +25,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).with_name("engines")))
 
+import bench_speculation
+from drafting.measure import Compared
+from drafting.measure import document as drafting_document
+from drafting.measure import table as drafting_table
+from models import dense, pruned_by_magnitude, run_cli
 from peer import PACKAGE, base_gguf, gguf_bytes_per_token, gguf_types, peer_python, quantized
 from worker import MEASURES, Worker, WorkerError
 
+from subllm.errors import SubllmError
 from subllm.machine import cpu_name, usable_cores
 from subllm.runtime.bandwidth import read_bandwidth
-from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.store.names import model_name
 from subllm.store.store import Store
 
 ENGINES = Path(__file__).with_name("engines")
@@ -39,13 +44,15 @@ REFERENCE = "llama.cpp Q4_K_M"
 
 @dataclass
 class Row:
-    """An engine to be measured; `failed` says why it was not."""
+    """An engine to be measured; `failed` says why it was not. steps: seconds over 1, 2, ...
+    tokens of one sequence."""
 
     title: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=lambda: {m: [] for m in MEASURES})
+    steps: list[float] | None = None
     failed: str = ""
 
     def median(self, measure: str) -> float | None:
@@ -64,8 +71,9 @@ def main() -> None:
     if load > 0.3:
         print(f"warning: the machine is busy (load {load:.1f}); the figures will not be worth "
               "much", file=sys.stderr)  # fmt: skip
-    readings = measure(rows, arguments.repeat, threads)
+    readings = measure(rows, arguments.repeat, threads, arguments.steps == "yes")
     bandwidth = statistics.median(readings)
+    drafted = speculation(arguments, store, threads) if arguments.speculation == "yes" else []
     record = {
         "machine": {
             "cpu": cpu_name(),
@@ -82,8 +90,12 @@ def main() -> None:
         "repeat": arguments.repeat,
         "peer": PACKAGE if arguments.peer == "yes" else None,
         "engines": [document(row, bandwidth) for row in rows],
+        "speculation": [drafting_document(row) for row in drafted],
     }
     show(record)
+    if drafted:
+        print("\nspeculation against own plain decoding, tokens per second")
+        print(drafting_table(drafted))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
 
@@ -99,6 +111,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of every engine; all cores")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
     parser.add_argument("--peer", choices=["yes", "no"], default="yes")
+    parser.add_argument("--steps", choices=["yes", "no"], default="yes", help="V(n)")
+    parser.add_argument("--speculation", choices=["yes", "no"], default="yes")
     parser.add_argument("--peer-python", default="", help="that has llama-cpp-python already")
     parser.add_argument("--gguf", default="", help="Q4_K_M file, if the base is no GGUF")
     parser.add_argument("--json", default="", metavar="FILE")
@@ -109,19 +123,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def run_cli(*command: str) -> None:
-    program = str(Path(sys.executable).with_name("subllm"))
-    done = subprocess.run([program, *command], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"'subllm {' '.join(command)}' failed")
-
-
 def our_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list[Row]:
     base = arguments.base
-    sparse4 = ensure_model(store, base, "python", "int4")
-    sparse8 = ensure_model(store, base, "python", "int8")
-    dense4 = ensure_model(store, base, "dense", "int4")
-    dense8 = ensure_model(store, base, "dense", "int8")
+    sparse4, sparse8 = (pruned_by_magnitude(base, values) for values in ("int4", "int8"))
+    dense4, dense8 = (dense(store, base, values) for values in ("int4", "int8"))
 
     def row(title: str, name: str, backend: str = "native", isa: str = "") -> Row:
         sizes = [str(threads), str(arguments.prompt_tokens), str(arguments.tokens)]
@@ -129,31 +134,14 @@ def our_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list[
         return Row(title, command, {"SUBLLM_ISA": isa} if isa else {})
 
     return [
-        row("8:16 int4, head int4", sparse4),
-        row("8:16 int8, head int8", sparse8),
-        row("dense int4, head int4", dense4),
-        row("dense int8, head int8", dense8),
+        row("8:16 int4", sparse4),
+        row("8:16 int8", sparse8),
+        row("dense int4", dense4),
+        row("dense int8", dense8),
         row("8:16 int4, torch bf16", sparse4, "torch"),
         row("8:16 int4, AVX2", sparse4, isa="avx2"),
+        row("dense int4, AVX2", dense4, isa="avx2"),
     ]
-
-
-def ensure_model(store: Store, base: str, language: str, values: str) -> str:
-    """The name of a model with blocks and head in `values`, made unless it is there, of this
-    very base and in the present layout."""
-    tag = f"bench_{values}"
-    name = model_name(base, language, tag)
-    if name in store.names():
-        known = store.model(name)
-        if (known.base.manifest, known.layout) == (store.resolve(base), LAYOUT_VERSION):
-            return name
-    print(f"making {name}", file=sys.stderr)
-    options = ["--values", values, "--head", values, "--tag", tag]
-    if language == "dense":
-        run_cli("add", base, *options)
-    else:
-        run_cli("extract", language, "--base", base, "--method", "magnitude", *options)
-    return name
 
 
 def peer_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list[Row]:
@@ -170,8 +158,8 @@ def peer_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list
     return rows
 
 
-def measure(rows: list[Row], repeat: int, threads: int) -> list[float]:
-    """Fills samples and facts; an engine that fails is left out of the rest. Returns the
+def measure(rows: list[Row], repeat: int, threads: int, steps: bool) -> list[float]:
+    """Fills samples, facts and steps; an engine that fails is left out of the rest. Returns the
     read bandwidth before, between and after the rounds: on a shared host it is no constant."""
     readings = [read_bandwidth(threads)]
     with ExitStack() as stack:
@@ -199,7 +187,24 @@ def measure(rows: list[Row], repeat: int, threads: int) -> list[float]:
                         row.failed = f"{what}: {error}"
                         print(f"{row.title}: {row.failed}", file=sys.stderr)
             readings.append(read_bandwidth(threads))
+        for row, worker in workers:
+            if steps and not row.failed and row.facts.get("backend") == "native":
+                try:
+                    row.steps = worker.measure("steps")
+                except WorkerError as error:
+                    print(f"{row.title}: no V(n), {error}", file=sys.stderr)
     return readings
+
+
+def speculation(arguments: argparse.Namespace, store: Store, threads: int) -> list[Compared]:
+    """On the dense models of the base."""
+    rounds = 1 if arguments.quick else arguments.repeat
+    values = ["int8", "int4"]
+    try:
+        return bench_speculation.run(store, arguments.base, values, rounds=rounds, threads=threads)
+    except SubllmError as error:
+        print(f"speculation: not measured, {error}", file=sys.stderr)
+        return []
 
 
 def document(row: Row, bandwidth: float) -> dict[str, Any]:
@@ -211,6 +216,8 @@ def document(row: Row, bandwidth: float) -> dict[str, Any]:
         "facts": row.facts,
         "median": {what: row.median(what) for what in MEASURES},
         "samples": row.samples,
+        "step_seconds": row.steps,
+        "step_costs": [seconds / row.steps[0] for seconds in row.steps] if row.steps else None,
         "bytes_per_second": per_second,
         "read_bandwidth_share": per_second / bandwidth if per_second else None,
     }
@@ -241,6 +248,12 @@ def show(record: dict[str, Any]) -> None:
         share = engine["read_bandwidth_share"]
         line += f"{share:8.0%}" if share else f"{'-':>8}"
         print(line)
+    stepped = [engine for engine in engines if engine["step_costs"]]
+    if stepped:
+        numbers = range(1, 1 + len(stepped[0]["step_costs"]))
+        print(f"\n{'V(n), n =':22}" + "".join(f"{n:6}" for n in numbers))
+    for engine in stepped:
+        print(f"{engine['engine']:22}" + "".join(f"{v:6.2f}" for v in engine["step_costs"]))
     notes = [f"{e['engine']}: not measured, {e['failed']}" for e in engines if e["failed"]]
     notes += [f"{e['engine']}: {e['facts']['types']}" for e in engines if "types" in e["facts"]]
     for note in notes:

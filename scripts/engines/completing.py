@@ -78,7 +78,8 @@ def completions(
 
     asks    {"id", "prompt": token ids, "max_tokens", "head": text before the completion,
             "stop": strings}; a function of Python that `head` began ends by its rule, None
-            goes on to the model's end; with "loops" the model going in circles ends it
+            goes on to the model's end; with "loops", which is the default, the model going in
+            circles ends it. "temperature" and "seed" where it is sampled; "ignore_eos"
     Answers: {"id", "raw", "kept": characters that count, "ended", "ids", "seconds": of it all,
             "decoded": tokens that count after those of the first step, which ends the prompt,
             "decode_seconds": what they took, "steps": in how many steps they came}
@@ -106,5 +107,7 @@ def _ask(one: dict[str, Any]) -> Ask:
         max_tokens=one["max_tokens"],
         stop=tuple(one.get("stop", ())),
         ignore_eos=one.get("ignore_eos", False),
+        temperature=one.get("temperature", 0.0),
+        seed=one.get("seed", 0),
     )
     return Ask(one["id"], tuple(one["prompt"]), params, rule, loops=one.get("loops", True))

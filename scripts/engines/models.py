@@ -35,6 +35,14 @@ def dense(store: Store, base: str, values: str) -> str:
     return model_name(base, "dense", tag)
 
 
+def pruned_by_magnitude(base: str, values: str) -> str:
+    """The name of an 8:16 model in `values` that is as fast as any and made in no time."""
+    tag = f"bench_{values}"
+    run_cli("extract", "python", "--base", base, "--method", "magnitude", "--pattern", PATTERN,
+            "--values", values, "--tag", tag)  # fmt: skip
+    return model_name(base, "python", tag)
+
+
 def sub_model(store: Store, base: str, values: str) -> str:
     """The name of a Python sub-model in `values`, 8:16 by Wanda: the one in the store that has
     the ordinary name where it is like that, else one of the default calibration."""

@@ -6,6 +6,7 @@ import os
 import sys
 
 import numpy as np
+from steps import step_seconds
 from worker import own_output, serve
 
 from subllm.arch.spec import ArchSpec
@@ -64,6 +65,7 @@ def main() -> None:
         "prefill": probe.prefill,
         "batch_decode": probe.batch_decode,
         "first_token": probe.first_token,
+        "steps": lambda: step_seconds(engine._backend),
     }
     serve(output, sys.stdin, measures, facts)
     engine.close()

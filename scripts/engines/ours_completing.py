@@ -8,6 +8,7 @@ LONGEST: tokens of a request, prompt included; TOGETHER: requests at once, at mo
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,12 +26,16 @@ from subllm.settings import load_settings
 from subllm.store.model_files import open_model
 from subllm.store.store import Store
 
+PREFIXES = 8
+"""More than an engine keeps."""
+
 
 def main() -> None:
     name = sys.argv[1]
     threads, longest, together = map(int, sys.argv[2:5])
     draft = sys.argv[5] if len(sys.argv) > 5 else None
     output = own_output()
+    chance = random.Random(0)
     store = Store(load_settings().home)
     engine = load_engine(
         store,
@@ -65,6 +70,13 @@ def main() -> None:
         yield from completions(engine, asks, together, prepare)
         yield {"drafts": {k: v - before.get(k, 0) for k, v in counts().items()}}
 
+    def forget() -> None:
+        """Has the engine remember other prompts than those that were asked."""
+        for _ in range(PREFIXES):
+            prompt = chance.choices(range(1000), k=8)
+            ask = {"id": "forget", "prompt": prompt, "max_tokens": 1}
+            list(completions(engine, [ask], 1))
+
     def counts() -> dict[str, int]:
         return {
             f"{source} {what}": getattr(one, what)
@@ -84,7 +96,7 @@ def main() -> None:
         "kernels": os.environ.get("SUBLLM_ISA") or core().isas()[0],
         "bytes_per_token": read,
     }
-    serve(output, sys.stdin, {"complete": complete}, facts)
+    serve(output, sys.stdin, {"complete": complete, "forget": forget}, facts)
     engine.close()
 
 

@@ -124,7 +124,7 @@ def prepare(
     """
     served = []
     peer = peer_python(python) if any(way.family == PEER for way in ways) else ""
-    drafting = _draft(store, base, draft) if any(_drafted(way) for way in ways) else ""
+    drafting = draft_model(store, base, draft) if any(_drafted(way) for way in ways) else ""
     for way in ways:
         if way.family == PEER:
             served.append(_peer(way, store, base, peer, gguf))
@@ -137,7 +137,9 @@ def _drafted(way: Way) -> bool:
     return bool(way.drafts) and way.family != PEER
 
 
-def _draft(store: Store, base: str, given: str) -> str:
+def draft_model(store: Store, base: str, given: str) -> str:
+    """The model that drafts for a dense model of `base`: `given`, or the one of DRAFTS, made where
+    it is not there; "" for none."""
     if given:
         return "" if given == "none" else given
     return sub_model(store, DRAFTS[base], "int4") if base in DRAFTS else ""

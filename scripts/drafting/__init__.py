@@ -1,0 +1,1 @@
+"""What speculation brings and costs on a few workloads, against plain decoding."""
