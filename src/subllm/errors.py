@@ -30,6 +30,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |-- EngineError                 generation could not be carried out (exit 7)
     |   |-- ContextLengthError      prompt plus max_tokens do not fit
     |   |-- EngineBusyError         the queue is full
+    |   |-- DraftError              a model cannot draft for another
     |   |-- LogitsError             the model gave one request logits without order
     |   `-- BackendError            a backend is missing or does not fit the machine
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
@@ -190,6 +191,10 @@ class ContextLengthError(EngineError):
 
 class EngineBusyError(EngineError):
     """The queue of waiting requests is full."""
+
+
+class DraftError(EngineError):
+    """A model cannot draft for another: its token ids mean something else."""
 
 
 class LogitsError(EngineError):

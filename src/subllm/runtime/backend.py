@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.errors import LogitsError
-from subllm.runtime.request import SamplingParams, TokenLogprob
+from subllm.runtime.params import SamplingParams, TokenLogprob
 
 TokenArray = npt.NDArray[np.int32]
 

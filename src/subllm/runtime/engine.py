@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Listed
 
 import numpy as np
 
-from subllm.errors import ContextLengthError, EngineBusyError, EngineError, LogitsError
+from subllm.errors import ContextLengthError, EngineBusyError, EngineError
 from subllm.runtime.backend import KV_BLOCK, Backend, Chunk
+from subllm.runtime.draft import Draft
 from subllm.runtime.kv_cache import KvCache, blocks
 from subllm.runtime.output import CompletionText
-from subllm.runtime.request import Request, SamplingParams, TokenEvent, TokenLogprob
+from subllm.runtime.request import (
+    Request,
+    SamplingParams,
+    SpeculationStats,
+    TokenEvent,
+    TokenLogprob,
+)
 from subllm.runtime.sampler import check_params
 from subllm.runtime.scheduler import Scheduler, Work
 from subllm.runtime.sequence import Sequence
+from subllm.runtime.speculative.pace import Pace
+from subllm.runtime.speculative.proposer import Proposer
+from subllm.runtime.speculative.speculator import Speculator
 from subllm.text.tokenizer import Tokenizer
 
 
@@ -35,12 +46,18 @@ class LocalEngine:
         kv_bytes: int | None = None,
         prefill_chunk: int = 512,
         keep_prefixes: int = 4,
+        draft: Draft | None = None,
+        proposers: Listed[Proposer] | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """stop_tokens    texts of special tokens that end a completion, beside EOS
         max_batch      requests that run at once; `queue_limit` more may wait
         kv_tokens      KV memory, in tokens, of all requests together; one context at least
         kv_bytes       the same in bytes, where it is known; see `kv_budget`
         keep_prefixes  finished requests whose KV memory is kept for reuse
+        draft          see `set_draft`
+        proposers, pace, clock  of speculation, in place of its own
         """
         self._name = name
         self._backend = backend
@@ -57,6 +74,11 @@ class LocalEngine:
         if kv_bytes is not None:
             self.kv_budget = kv_bytes
         self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
+        self._clock = clock
+        self._speculator = Speculator(
+            backend, self._kv, proposers=proposers, pace=pace, clock=clock
+        )
+        self.set_draft(draft)
         self._sequences: dict[str, Sequence] = {}
         self._events: list[TokenEvent] = []  # of requests that ended between two steps
 
@@ -70,7 +92,7 @@ class LocalEngine:
 
     @property
     def resident_bytes(self) -> int:
-        return self._backend.resident_bytes
+        return self._backend.resident_bytes + self._speculator.resident_bytes
 
     @property
     def held_kv_tokens(self) -> int:
@@ -87,12 +109,25 @@ class LocalEngine:
     def kv_budget(self, value: int) -> None:
         self._kv.budget = max(value, self._kv_room(self._context_length))
 
+    @property
+    def speculation(self) -> SpeculationStats:
+        return self._speculator.stats
+
+    def set_draft(self, draft: Draft | None) -> None:
+        """Its KV memory is taken from `kv_budget` where requests leave room. Raises DraftError
+        as the protocol says."""
+        if draft is not None:
+            draft.check(self._name, self._tokenizer)
+        self._speculator.set_draft(draft)
+
     def add(self, request: Request) -> None:
         """Raises ContextLengthError, EngineBusyError, UsageError for a parameter out of
         range, EngineError for a token outside the vocabulary or an id in use."""
         params = request.params
         check_params(params, self._backend.vocab_size)
         self._check_tokens(request.prompt)
+        if request.prediction:
+            self._check_tokens(request.prediction)
         if request.id in self._sequences:
             raise EngineError(f"request id {request.id!r} is in use; choose another")
         wanted = len(request.prompt) + params.max_tokens
@@ -121,27 +156,38 @@ class LocalEngine:
         work = self._scheduler.plan(allowance)
         if not work:
             return events
-        choices = self._backend.step([_chunk(item) for item in work])
-        for item, drawn in zip(work, choices, strict=True):
-            item.sequence.computed += item.count
-            if not drawn:
+        running = [item.sequence for item in work if item.decodes]
+        plain = len(running) == len(work) == len(self._scheduler.running)
+        if plain:
+            self._speculator.guess(running, allowance)
+        chunks = [_chunk(item) for item in work]
+        started = self._clock()
+        drawn = self._backend.step(chunks)
+        seconds = self._clock() - started
+        emitted = 0
+        for item, chunk, choices in zip(work, chunks, drawn, strict=True):
+            sequence = item.sequence
+            if not choices:
+                sequence.computed += len(chunk.tokens)
                 continue
-            (choice,) = drawn
-            if isinstance(choice, LogitsError):
-                event = item.sequence.fail(choice)
-            else:
-                event = item.sequence.accept(choice.token, choice.logprob)
-            events.append(event)
-            if event.finish_reason is not None:
+            accepted = sequence.accepted
+            found = sequence.take(choices)
+            tokens = [token for event in found for token in event.tokens]
+            self._speculator.learn(sequence, tokens, sequence.accepted - accepted)
+            emitted += len(found)
+            events += found
+            if found[-1].finish_reason is not None:
                 # Keys and values that gave no finite logits are of no use to others.
-                self._scheduler.finish(item.sequence, keep=event.error is None)
-                del self._sequences[event.request_id]
+                self._finish(sequence, keep=found[-1].error is None)
+        if plain:
+            count = sum(len(chunk.tokens) for chunk in chunks)
+            self._speculator.decoded(len(running), count, seconds, emitted)
         return events
 
     def abort(self, request_id: str) -> None:
-        sequence = self._sequences.pop(request_id, None)
+        sequence = self._sequences.get(request_id)
         if sequence is not None:
-            self._scheduler.finish(sequence)
+            self._finish(sequence)
             self._events.append(sequence.end("abort"))
 
     def has_work(self) -> bool:
@@ -192,8 +238,14 @@ class LocalEngine:
         """Frees everything; running requests are forgotten."""
         self._sequences.clear()
         self._events.clear()
+        self._speculator.close()
         self._kv.clear()
         self._backend.close()
+
+    def _finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+        self._scheduler.finish(sequence, keep=keep)
+        self._speculator.end(sequence)
+        del self._sequences[sequence.request.id]
 
     def _kv_room(self, tokens: int) -> int:
         """Bytes of the blocks that hold so many tokens."""
@@ -242,6 +294,7 @@ def _go_on(cancelled: Callable[[], bool] | None) -> None:
 def _chunk(item: Work) -> Chunk:
     sequence = item.sequence
     assert sequence.kv is not None
-    stop = sequence.computed + item.count
-    tokens = sequence.tokens[sequence.computed : stop]
-    return Chunk(sequence.kv, sequence.computed, tokens, (sequence.draw(),) if item.last else ())
+    if not item.last:
+        return Chunk(sequence.kv, sequence.computed, sequence.pieces(item.count))
+    tokens = sequence.pieces(item.count + sequence.guesses)
+    return Chunk(sequence.kv, sequence.computed, tokens, sequence.draws())

@@ -8,12 +8,14 @@ Memory is counted in blocks of KV_BLOCK tokens. Where the backend lets slabs sha
 (`Backend.kv_shares`), a block counts once, however many slabs hold it: a fork shares the
 full blocks of its prefix; the last one, when it is not full, will be written to and counts
 for both. A slab that is written to where it shares blocks gets blocks of its own.
+
+What no request needs may be lent to a draft model, which gives it back at once when asked.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -47,6 +49,8 @@ class KvCache:
         self._uses: Counter[int] = Counter()  # of each block, slabs that hold it
         self._next_block = 0
         self._kept: dict[int, TokenArray] = {}  # handle -> its tokens, oldest first
+        self._lent = 0  # blocks
+        self._reclaim: Callable[[], None] = lambda: None
 
     @property
     def budget(self) -> int:
@@ -66,8 +70,8 @@ class KvCache:
 
     @property
     def charged(self) -> int:
-        """Bytes of everything, running and kept; at least what the backend has allocated."""
-        return len(self._uses) * self._block_bytes
+        """Bytes of everything: running, kept (at least what the backend has allocated) and lent."""
+        return self._charged() * self._block_bytes
 
     def attach(
         self, tokens: TokenArray, live: Iterable[tuple[int, TokenArray]] = ()
@@ -124,6 +128,16 @@ class KvCache:
             self._release(block)
         self._backend.kv_close(handle)
 
+    def lend(self, size: int, reclaim: Callable[[], None]) -> bool:
+        """Lends `size` bytes in all for memory that is not this backend's; False, and what was
+        lent stays so, where no room is left. Kept slabs give way. `reclaim` is called when
+        requests need the room: the memory must be freed before it returns."""
+        wanted = -(-size // self._block_bytes)
+        if wanted > self._lent and not self._make_room(wanted - self._lent, reclaim=False):
+            return False
+        self._lent, self._reclaim = wanted, reclaim
+        return True
+
     def clear(self) -> None:
         """Frees everything."""
         for handle in list(self._held):
@@ -131,8 +145,18 @@ class KvCache:
 
     def _trim(self) -> None:
         """Drops the oldest kept slabs that are too many, or more than the budget allows."""
-        while len(self._kept) > self._keep or (self._kept and len(self._uses) > self._budget):
+        while len(self._kept) > self._keep or (self._kept and self._charged() > self._budget):
             self.drop(next(iter(self._kept)))
+        if self._charged() > self._budget:
+            self._take_back()
+
+    def _charged(self) -> int:
+        return len(self._uses) + self._lent
+
+    def _take_back(self) -> None:
+        if self._lent:
+            self._reclaim()
+            self._lent = 0
 
     def _fork(self, source: int, length: int, tokens: int) -> int | None:
         """A slab that starts with `length` tokens of `source`, with room for `tokens`."""
@@ -175,20 +199,27 @@ class KvCache:
             del self._uses[block]
 
     def _make_room(
-        self, new: int, written: Sequence[int] = (), *, spare: int | None = None
+        self,
+        new: int,
+        written: Sequence[int] = (),
+        *,
+        spare: int | None = None,
+        reclaim: bool = True,
     ) -> bool:
-        """Drops kept slabs, oldest first and never `spare`, until there is room for `new`
-        blocks and for copies of those `written` blocks that are shared. False, and nothing
-        is dropped, when that is not enough."""
+        """Drops kept slabs, oldest first and never `spare`, and takes back what is lent, until
+        there is room for `new` blocks and for copies of those `written` blocks that are
+        shared. False, and nothing is dropped, when that is not enough."""
 
         def fits(uses: Counter[int]) -> bool:
             copies = sum(uses[block] > 1 for block in written)
-            return len(uses) + new + copies <= self._budget
+            return len(uses) + self._lent + new + copies <= self._budget
 
         if fits(self._uses):
             return True
         candidates = [handle for handle in self._kept if handle != spare]
         given = Counter(block for handle in candidates for block in self._held[handle])
+        if reclaim and not fits(self._uses - given):
+            self._take_back()
         if not fits(self._uses - given):
             return False
         while not fits(self._uses):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
-from subllm.errors import ContextLengthError
+from subllm.errors import ContextLengthError, DraftError
 from subllm.runtime.backends.table import (
     BackendName,
     DTypeName,
@@ -17,10 +17,12 @@ from subllm.runtime.backends.table import (
     check_kv_type,
     loader_of,
 )
+from subllm.runtime.draft import Draft
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.weights import FloatArray
 from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
+from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
@@ -69,6 +71,7 @@ def load_engine(
     kv_bytes: int | None = None,
     kv_type: KvTypeName = "bfloat16",
     dtype: DTypeName = "bfloat16",
+    draft: str | None = None,
 ) -> LocalEngine:
     """An engine on the model of that name or digest; see `LocalEngine` for the limits.
 
@@ -80,10 +83,11 @@ def load_engine(
                     the default
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
+    draft           name or digest of a model that drafts for this one
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
     ContextLengthError for a context longer than the model's, BackendError when the
-    backend is missing or does not have the device.
+    backend is missing or does not have the device, DraftError for a draft with other tokens.
     """
     chosen = choose_backend(backend, device)
     check_kv_type(chosen, kv_type)
@@ -94,7 +98,7 @@ def load_engine(
         loaded = loader_of(chosen)(
             PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype=dtype
         )
-    return LocalEngine(
+    engine = LocalEngine(
         manifest.name,
         loaded,
         tokenizer,
@@ -105,6 +109,51 @@ def load_engine(
         kv_tokens=kv_tokens,
         kv_bytes=kv_bytes,
     )
+    if draft is not None:
+        found = load_draft(
+            store, draft, backend=chosen, device=device, threads=threads, kv_type=kv_type
+        )
+        try:
+            engine.set_draft(found)
+        except DraftError:
+            found.backend.close()
+            engine.close()
+            raise
+    return engine
+
+
+def load_draft(
+    store: Store,
+    name: str,
+    *,
+    backend: BackendName = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    kv_type: KvTypeName = "bfloat16",
+) -> Draft:
+    """The model of that name or digest, for `Engine.set_draft`. Its weights are shared with an
+    engine on the same model. Raises what `load_engine` raises."""
+    chosen = choose_backend(backend, device)
+    check_kv_type(chosen, kv_type)
+    with open_model(store, name) as files:
+        loaded = loader_of(chosen)(
+            PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype="bfloat16"
+        )
+        return Draft(files.manifest.name, store.resolve(name), loaded, files.tokenizer())
+
+
+def can_draft(target: ModelManifest, draft: ModelManifest) -> bool:
+    """Whether the one may draft for the other, as far as manifests tell: it reads fewer weights
+    for a token, and has the same tokenizer or is of the same family. To choose a pair before
+    anything is loaded; `Engine.set_draft` compares the tokens themselves."""
+    same = target.blobs.tokenizer == draft.blobs.tokenizer or (
+        target.base.name.partition(":")[0] == draft.base.name.partition(":")[0]
+    )
+    return same and _kept(draft) < _kept(target)
+
+
+def _kept(manifest: ModelManifest) -> int:
+    return sum(entry.kept for entry in manifest.tensors)
 
 
 def _context(name: str, asked: int | None, longest: int) -> int:

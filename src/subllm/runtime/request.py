@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from subllm.errors import EngineError
+from subllm.runtime.params import SamplingParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from subllm.runtime.draft import Draft
+
+__all__ = [
+    "Engine",
+    "FinishReason",
+    "Request",
+    "SamplingParams",
+    "SourceCounts",
+    "Speculation",
+    "SpeculationStats",
+    "TokenEvent",
+    "TokenLogprob",
+]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How the next token is chosen. temperature 0 is greedy.
-
-    Order: logit_bias, penalties (repetition, presence, frequency), temperature,
-    top_k, top_p, min_p, draw. top_k 0, top_p 1 and min_p 0 switch a filter off.
-    seed None draws one. logprobs: how many alternatives to report (None: none).
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None
-    max_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()  # beside the model's own
-    ignore_eos: bool = False
-    logprobs: int | None = None
+Speculation = Literal["auto", "off", "ngram", "draft"]
+"""Who may propose tokens of a completion: n-grams and the engine's draft model, nobody, one of
+the two. None of it changes what comes out, only how fast."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One completion. `prompt` holds token ids, special tokens included."""
+    """One completion. `prompt` holds token ids, special tokens included.
+
+    prediction   tokens that the client expects the completion to be made of, whole or in
+                 pieces (a file that is to be edited): what is right of it comes faster
+    session      completions of the same session are looked up for drafts, and this one is
+                 remembered for later ones (the last few, for as long as the engine lives);
+                 None: neither
+    speculation  see `Speculation`
+    """
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
-
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    """A token with its log-probability (natural log) under the unmodified logits,
-    and the `top` alternatives, best first."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
+    prediction: tuple[int, ...] = ()
+    session: str | None = None
+    speculation: Speculation = "off"
 
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """One step of one request.
+    """A token of one request, or its end. A step may give several, in the order of the tokens.
 
     text      a valid UTF-8 piece, possibly empty (bytes of an unfinished character
               and a possible start of a stop string are held back); never holds the
@@ -66,6 +63,8 @@ class TokenEvent:
     finish_reason  None until the last event of the request
     matched_stop   the stop string or token text that ended it
     error          why it ended, with finish_reason "error"
+    accepted_prediction_tokens  tokens so far that were drafted before they were drawn
+    rejected_prediction_tokens  so far: drafted and computed, but not emitted
     """
 
     request_id: str
@@ -78,6 +77,27 @@ class TokenEvent:
     cached_tokens: int = 0
     completion_tokens: int = 0
     error: EngineError | None = None
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What one source of drafts gave: rounds with tokens of it, these, and those of them that
+    were emitted."""
+
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True)
+class SpeculationStats:
+    """Since the engine was made. `draft`: name of the attached draft model. `sources` by name
+    ("ngram", "draft"), those that proposed anything."""
+
+    draft: str | None = None
+    sources: Mapping[str, SourceCounts] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Engine(Protocol):
@@ -90,11 +110,11 @@ class Engine(Protocol):
 
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
-    step   one scheduling step: prefill a chunk or decode one token of every running
-           request, `allowance` tokens in all at most (None: as many as the engine is made
-           for); returns what happened, empty when there is no work. A request that
-           fails ends with an event of finish_reason "error"; the others go on. What is
-           raised is a failure of the whole engine
+    step   one scheduling step: prefill a chunk or decode every running request, `allowance`
+           tokens in all at most (None: as many as the engine is made for); returns what
+           happened, empty when there is no work. A request that fails ends with an event of
+           finish_reason "error"; the others go on. What is raised is a failure of the whole
+           engine
     abort  frees the request at once; a last event with finish_reason "abort" follows
            on the next step; unknown ids are ignored
     score  log-probability of each token given those before it (None for the first),
@@ -103,6 +123,9 @@ class Engine(Protocol):
            that are not finite
     score_after  the same of several continuations of one context, which is computed
            once; the context's own tokens are not scored
+    set_draft  attaches a draft model in place of the one before, which is closed; None: none.
+           Between steps, also while requests run. Raises DraftError, and keeps what it has,
+           for a model whose token ids mean something else; that one is the caller's to close
     """
 
     @property
@@ -119,6 +142,11 @@ class Engine(Protocol):
 
     @kv_budget.setter
     def kv_budget(self, value: int) -> None: ...
+
+    @property
+    def speculation(self) -> SpeculationStats: ...
+
+    def set_draft(self, draft: Draft | None) -> None: ...
 
     def add(self, request: Request) -> None: ...
 

@@ -26,6 +26,11 @@ class Work:
     def last(self) -> bool:
         return self.count == self.sequence.pending
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it is but the one token that was drawn last."""
+        return self.sequence.pending == 1 and self.sequence.completion_length > 0
+
 
 class Scheduler:
     """max_batch: requests that run at once. prefill_chunk: prompt tokens of a step; a

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from subllm.errors import EngineError
-from subllm.runtime.backend import Draw, TokenArray
+from subllm.errors import EngineError, LogitsError
+from subllm.runtime.backend import Choice, Draw, TokenArray
 from subllm.runtime.output import CompletionText
 from subllm.runtime.request import FinishReason, Request, TokenEvent, TokenLogprob
 
@@ -18,7 +19,9 @@ class Sequence:
     """Prompt and completion of one request.
 
     `computed` tokens have their keys and values in the slab `kv`; the rest, `pending`,
-    must still run. A decoding sequence has exactly one pending token, the last one.
+    must still run. A decoding sequence has exactly one pending token, the last one; behind
+    it, `guesses` may run in the same step. They are no tokens of the sequence: `take` says which
+    of them become some.
     """
 
     def __init__(self, request: Request, text: CompletionText, stop_ids: Mapping[int, str]) -> None:
@@ -28,6 +31,9 @@ class Sequence:
         self.computed = 0
         self.turn = 0  # of the scheduler, when it ran last
         self.cached = 0  # prompt tokens taken from an earlier request, at first admission
+        self.guesses = 0  # written behind the tokens
+        self.accepted = 0  # guesses that were emitted, so far
+        self.rejected = 0  # and those that were not
         self._stop_ids = stop_ids
         self._text = text
         self._length = self.prompt_length
@@ -35,6 +41,7 @@ class Sequence:
         self._buffer[: self.prompt_length] = request.prompt
         seed = request.params.seed
         self._random = random.Random(seed)  # noqa: S311 (sampling, not secrets)
+        self._uniforms: deque[float] = deque()  # of the positions that follow, where drawn
 
     @property
     def tokens(self) -> TokenArray:
@@ -49,9 +56,62 @@ class Sequence:
     def completion_length(self) -> int:
         return self._length - self.prompt_length
 
-    def draw(self) -> Draw:
-        """What a backend needs to choose the next token; takes one random number."""
-        return Draw(self.request.params, self.tokens, self.prompt_length, self._random.random())
+    @property
+    def room(self) -> int:
+        """Guesses that may be of use: with all of them, one more token is drawn at most."""
+        return max(0, len(self._buffer) - self._length - 1)
+
+    def guess(self, tokens: Iterable[int]) -> None:
+        """Puts guesses, at most `room`, in place of those that are there."""
+        ids = list(tokens)
+        self._buffer[self._length : self._length + len(ids)] = ids
+        self.guesses = len(ids)
+
+    def pieces(self, count: int) -> TokenArray:
+        """The next `count` tokens to run, guesses included."""
+        return self._buffer[self.computed : self.computed + count]
+
+    def draws(self) -> tuple[Draw, ...]:
+        """What a backend needs to choose the tokens after the last one and after each guess.
+
+        Every position of a completion has one random number, whichever step draws it.
+        """
+        params, start = self.request.params, self._length
+        return tuple(
+            Draw(params, self._buffer[: start + i], self.prompt_length, self.uniform(i))
+            for i in range(self.guesses + 1)
+        )
+
+    def uniform(self, ahead: int) -> float:
+        """The random number of the position so many after the next one."""
+        while len(self._uniforms) <= ahead:
+            self._uniforms.append(self._random.random())
+        return self._uniforms[ahead]
+
+    def take(self, drawn: Iterable[Choice | LogitsError]) -> list[TokenEvent]:
+        """What was drawn with `draws`, up to the first token that no guess foresaw or that
+        ends the sequence. All pending tokens have been computed, and the guesses."""
+        start, count = self._length, self.guesses
+        guessed = self._buffer[start : start + count].tolist()
+        self.guesses = 0
+        events: list[TokenEvent] = []
+        hits = 0
+        for choice in drawn:
+            self._uniforms.popleft()
+            if isinstance(choice, LogitsError):
+                events.append(self.fail(choice))
+                break
+            hit = hits < count and choice.token == guessed[hits]
+            hit = hit and choice.token not in self._stop_ids  # which is not emitted
+            hits += hit
+            self.accepted += hit
+            events.append(self.accept(choice.token, choice.logprob))
+            if not hit or events[-1].finish_reason is not None:
+                break
+        self.computed = start + hits
+        self.rejected += count - hits
+        events[-1] = replace(events[-1], rejected_prediction_tokens=self.rejected)
+        return events
 
     def accept(self, token: int, logprob: TokenLogprob | None) -> TokenEvent:
         """Appends a chosen token and says what it means for the client."""
@@ -97,4 +157,6 @@ class Sequence:
             prompt_tokens=self.prompt_length,
             cached_tokens=self.cached,
             completion_tokens=self.completion_length,
+            accepted_prediction_tokens=self.accepted,
+            rejected_prediction_tokens=self.rejected,
         )

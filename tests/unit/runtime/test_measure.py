@@ -43,6 +43,8 @@ class TimedBackend:
     def clock(self) -> float:
         return self.now
 
+    exact_widths = True
+
     def kv_open(self) -> int:
         self._slabs += 1
         return self._slabs
