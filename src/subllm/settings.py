@@ -30,6 +30,7 @@ from subllm.served_context import DEFAULT_CONTEXT
 
 ENV_PREFIX = "SUBLLM_"
 CONFIG_VARIABLE = "SUBLLM_CONFIG"
+_MODEL_NAME = r"[a-z0-9._-]+:[a-z0-9._]+-[a-z0-9._-]+"  # whether it is one, the store tells
 
 
 def default_home() -> Path:
@@ -65,6 +66,14 @@ class Settings(BaseSettings):
     kv_type: Literal["bfloat16", "int8"] = Field(
         "bfloat16",
         description="Type of keys and values in memory; int8 takes half the room (native only).",
+    )
+    speculation: str = Field(
+        "auto",
+        max_length=96,
+        pattern=rf"^(auto|off|ngram|{_MODEL_NAME})$",
+        description="What drafts answers, for their model to check several tokens at once; they "
+        "stay the same: auto (a smaller model that suits, and text seen before), ngram (the "
+        "latter alone), off, or a model's name.",
     )
     context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
         None,

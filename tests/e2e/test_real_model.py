@@ -109,6 +109,32 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
     assert served["model"] == local["model"] == f"{BASE}-python"
 
 
+def test_drafts_change_no_text(server: Machine) -> None:
+    """N-grams, a sub-model for its dense base, and what the client predicts."""
+    ask = ("complete", PROMPTS["python"] * 2, "-m", f"{BASE}-dense", "-n", "96", "--json")
+    port = {"SUBLLM_PORT": str(server.port)}
+    plain = server.ok(*ask, "--speculation", "off", **port).document
+    assert plain["accepted_prediction_tokens"] == 0
+    for speculation in ("ngram", f"{BASE}-python"):
+        drafted = server.ok(*ask, "--speculation", speculation, **port).document
+        assert drafted["text"] == plain["text"]
+        assert drafted["accepted_prediction_tokens"] > 0
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    answers = []
+    for prediction in (None, "asked before"):
+        reply = client.chat.completions.create(
+            model=f"{BASE}-dense",
+            messages=[{"role": "user", "content": "Write a Python function that sorts a list."}],
+            max_tokens=64,
+            extra_body={"speculation": "ngram" if prediction else "off"},
+            **({"prediction": {"type": "content", "content": answers[0]}} if prediction else {}),
+        )
+        answers.append(reply.choices[0].message.content or "")
+    assert answers[0] == answers[1]
+    assert reply.usage is not None and reply.usage.completion_tokens_details is not None
+    assert (reply.usage.completion_tokens_details.accepted_prediction_tokens or 0) > 32
+
+
 def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
     command = ["extract", "general", "--samples", SAMPLES, "--tag", "killed"]
     child = subprocess.Popen(

@@ -33,6 +33,13 @@ REASONS = {
     "session": "the last language used",
     "fallback": "no sub-model fits better",
 }
+# ... and why a model drafts.
+DRAFT_REASONS = {
+    "language": "a smaller base's model of the language",
+    "dense": "a smaller base",
+    "general": "a smaller base's general model",
+    "named": "named",
+}
 
 
 class Client(Protocol):
@@ -76,7 +83,8 @@ def _server(context: Context) -> ServerClient | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. Times in seconds: to the first text, and in all."""
+    """A whole answer. Times in seconds: to the first text, and in all. `draft` is the model
+    that was chosen to draft; accepted and rejected are tokens that anything drafted."""
 
     model: str
     route: str
@@ -86,6 +94,9 @@ class Answer:
     completion_tokens: int
     first_seconds: float
     seconds: float
+    draft: str | None = None
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -134,6 +145,7 @@ def ask(client: Client, path: str, body: dict[str, Any], write: Callable[[str], 
                     pieces.append(text)
                     write(text)
     ended = time.monotonic()
+    drafted = usage.get("completion_tokens_details", {})
     return Answer(
         model=model,
         route=stream.route,
@@ -143,6 +155,9 @@ def ask(client: Client, path: str, body: dict[str, Any], write: Callable[[str], 
         completion_tokens=usage.get("completion_tokens", 0),
         first_seconds=round((first or ended) - began, 4),
         seconds=round(ended - began, 4),
+        draft=stream.draft,
+        accepted_prediction_tokens=drafted.get("accepted_prediction_tokens", 0),
+        rejected_prediction_tokens=drafted.get("rejected_prediction_tokens", 0),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from subllm.cli import console
-from subllm.cli.context import complete_model, open_context
+from subllm.cli.context import SPECULATION_HELP, complete_model, complete_speculation, open_context
 
 if TYPE_CHECKING:
     from subllm.cli.conversation import Conversation
@@ -50,6 +50,9 @@ def command(
         float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Draw the same tokens again.")] = None,
+    speculation: Annotated[
+        str | None, typer.Option(help=SPECULATION_HELP, autocompletion=complete_speculation)
+    ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Answer in this process even if a server runs.")
     ] = False,
@@ -75,7 +78,9 @@ def command(
         question = argument_text(prompt).strip()
     if question == "" or (question is None and (json_output or not terminal)):
         raise UsageError("nothing to answer; give a question, as an argument or through a pipe")
-    options = sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    options = sampling(
+        max_tokens=max_tokens, temperature=temperature, seed=seed, speculation=speculation
+    )
     context = open_context()
     with open_client(context, local=local) as client:
         conversation = Conversation(client, options, model, language, system)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from subllm.cli import console
-from subllm.cli.context import complete_model, open_context
+from subllm.cli.context import SPECULATION_HELP, complete_model, complete_speculation, open_context
 
 EXAMPLES = """
 subllm complete "def fib(n):"
@@ -72,6 +72,9 @@ def command(
     echo: Annotated[
         bool, typer.Option("--echo", help="Print prompt and suffix around the completion.")
     ] = False,
+    speculation: Annotated[
+        str | None, typer.Option(help=SPECULATION_HELP, autocompletion=complete_speculation)
+    ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Answer in this process even if a server runs.")
     ] = False,
@@ -96,6 +99,7 @@ def command(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        speculation=speculation,
     ) | {"model": model, "prompt": text}
     if after:
         body["suffix"] = after

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from subllm.settings import Settings
     from subllm.store.store import Store
 
+SPECULATION_HELP = (
+    "What drafts the answer, which stays the same: auto, ngram, off, or a model's name. "
+    "Default: as the setting 'speculation' says."
+)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -61,6 +66,12 @@ def complete_name(incomplete: str) -> list[str]:
 def complete_model(incomplete: str) -> list[str]:
     """Shell completion of models that can be asked."""
     return ["auto", *_names(incomplete, kinds=("model",))]
+
+
+def complete_speculation(incomplete: str) -> list[str]:
+    """Shell completion of what may draft."""
+    modes = [mode for mode in ("auto", "ngram", "off") if mode.startswith(incomplete)]
+    return [*modes, *_names(incomplete, kinds=("model",))]
 
 
 def complete_base(incomplete: str) -> list[str]:

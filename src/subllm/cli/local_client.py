@@ -19,12 +19,12 @@ from subllm.cli import console
 from subllm.cli.local_router import router_of
 from subllm.cli.server_client import Stream
 from subllm.errors import UsageError
-from subllm.runtime.request import Request
 from subllm.server.config import ServerConfig
 from subllm.server.convert import Caller, Planner
+from subllm.server.drafting import check_default
 from subllm.server.errors import ApiError
 from subllm.server.jobs import Failed, Generated, Job, JobEvent
-from subllm.server.loading import engine_loader
+from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
 from subllm.server.replies import ChatReply, CompletionReply, Reply
 from subllm.server.wire import ChatBody, CompletionBody
@@ -33,6 +33,7 @@ from subllm.server.worker import EngineWorker
 if TYPE_CHECKING:
     from subllm.cli.context import Context
 
+SESSION = "local"  # whoever asks here is one and the same
 STOP_SECONDS = 2.0  # a step takes less; loading may take longer and is not waited for
 
 
@@ -42,7 +43,7 @@ class LocalClient:
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        load = engine_loader(
+        loader = StoreLoader(
             context.store,
             backend=settings.backend,
             device=settings.device,
@@ -50,11 +51,17 @@ class LocalClient:
             context_length=settings.context_length,
             kv_type=settings.kv_type,
         )
-        models = ModelSet.of_store(context.store, load)
-        config = ServerConfig(context_length=settings.context_length)
+        models = ModelSet.of_store(context.store, loader.engine, loader.draft)
+        check_default(settings.speculation, models.models())
+        config = ServerConfig(
+            context_length=settings.context_length, speculation=settings.speculation
+        )
         self._planner = Planner(models, router_of(models), config)
         self._worker = EngineWorker(
-            load, max_engines=settings.max_loaded_models, estimate=models.size_of
+            loader.engine,
+            max_engines=settings.max_loaded_models,
+            estimate=models.size_of,
+            load_draft=loader.draft,
         )
         self._log = _OneLine(logging.WARNING)
         logging.getLogger("subllm").addHandler(self._log)
@@ -63,14 +70,15 @@ class LocalClient:
     def stream(self, path: str, body: dict[str, Any]) -> Stream:
         """As `ServerClient.stream`; `path` is /v1/completions or /v1/chat/completions."""
         reply = self._plan(path, body)
-        return Stream(reply.plan.route.reason, self._events(reply))
+        draft = reply.plan.drafting.draft
+        return Stream(reply.plan.route.reason, self._events(reply), draft.name if draft else None)
 
     def close(self) -> None:
         self._worker.stop(STOP_SECONDS)
         logging.getLogger("subllm").removeHandler(self._log)
 
     def _plan(self, path: str, body: dict[str, Any]) -> Reply:
-        caller = Caller()
+        caller = Caller(session=SESSION)
         try:
             if path == "/v1/chat/completions":
                 chat = self._planner.chat(ChatBody.model_validate(body), caller)
@@ -86,8 +94,8 @@ class LocalClient:
     def _events(self, reply: Reply) -> Generator[dict[str, Any], None, None]:
         work = reply.plan.generations[0]
         events: SimpleQueue[JobEvent] = SimpleQueue()
-        request = Request("1", work.prompt, work.params)
-        job = Job("1", reply.plan.model.ref, request, events.put)
+        plan = reply.plan
+        job = Job("1", plan.model.ref, work.request("1"), events.put, plan.drafting.draft)
         self._worker.submit(job)
         try:
             with _Waiting(job.model.name):

@@ -26,8 +26,9 @@ def command(
 ) -> None:
     """Show running servers, what they have loaded and the memory they take.
 
-    MEMORY is the server's resident memory; of a model it is weights and cache, and what
-    models share counts for each of them.
+    MEMORY is the server's resident memory; of a model it is weights and cache, those of the
+    model that drafts for it included, and what models share counts for each of them. Below a
+    model stands what drafted for it, and how much of that it accepted.
     """
     from subllm.cli import daemon
 
@@ -75,11 +76,7 @@ def _look(context: Context, found: Daemon) -> dict[str, Any]:
 
 
 def _row(server: dict[str, Any]) -> list[str]:
-    loaded = [
-        f"{model['model']} ({console.size(model['resident_bytes'])}"
-        + (f", {model['active']} running)" if model["active"] else ")")
-        for model in server["loaded"]
-    ]
+    loaded = [line for model in server["loaded"] for line in _lines(model)]
     if server["loading"]:
         loaded.append(f"{server['loading']} (loading)")
     if not server["answers"]:
@@ -91,3 +88,23 @@ def _row(server: dict[str, Any]) -> list[str]:
         console.size(server["memory_bytes"]),
         "\n".join(loaded),
     ]
+
+
+def _lines(model: dict[str, Any]) -> list[str]:
+    """A loaded model, and below it what drafts for it. Servers of older versions tell less."""
+    running = f", {model['active']} running" if model["active"] else ""
+    lines = [f"{model['model']} ({console.size(model['resident_bytes'])}{running})"]
+    drafted = model.get("drafted", {})
+    if draft := model.get("draft"):
+        lines.append(f"  drafts: {draft}{_accepted(drafted.get('draft'))}")
+    if "ngram" in drafted:
+        lines.append(f"  drafts: n-grams{_accepted(drafted['ngram'])}")
+    if failure := model.get("draft_failure"):
+        lines.append(f"  no draft by {failure}")
+    return lines
+
+
+def _accepted(counts: dict[str, int] | None) -> str:
+    if not counts or not counts["tokens"]:
+        return ""
+    return f", {counts['accepted'] / counts['tokens']:.0%} of {counts['tokens']:,} tokens accepted"

@@ -40,11 +40,13 @@ def command(
     """Say which sub-model would answer for a file, and why. No model is loaded.
 
     The name of the file decides where it tells a language, else what is in it. A language
-    without a sub-model falls back to the dense or the general model.
+    without a sub-model falls back to the dense or the general model. For a dense model the
+    smaller one is told that would draft.
     """
-    from subllm.cli.ask import REASONS, read_text
+    from subllm.cli.ask import DRAFT_REASONS, REASONS, read_text
     from subllm.cli.local_router import router_of
     from subllm.routing.router import Query
+    from subllm.server.drafting import Drafter, check_default
     from subllm.server.models import ModelSet
 
     text = read_text(file)
@@ -52,7 +54,12 @@ def command(
     context = open_context()
     context.require_models()
     models = ModelSet.of_store(context.store, _no_engine)
-    route = router_of(models).route(Query(model, language=language, path=path, prompt=text))
+    check_default(context.settings.speculation, models.models())
+    router = router_of(models)
+    query = Query(model, language=language, path=path, prompt=text)
+    route = router.route(query)
+    drafter = Drafter(models, router, context.settings.speculation)
+    drafting = drafter.choose(None, query, route, models.get(route.model))
     if json_output:
         console.emit_json(
             {
@@ -60,16 +67,19 @@ def command(
                 "model": route.model,
                 "language": route.language,
                 "reason": route.reason,
+                "draft": drafting.draft.name if drafting.draft else None,
+                "draft_reason": drafting.reason,
             }
         )
         return
-    console.facts(
-        [
-            ("model", route.model),
-            ("language", route.language or "not known"),
-            ("reason", f"{route.reason} ({REASONS[route.reason]})"),
-        ]
-    )
+    facts = [
+        ("model", route.model),
+        ("language", route.language or "not known"),
+        ("reason", f"{route.reason} ({REASONS[route.reason]})"),
+    ]
+    if drafting.draft is not None and drafting.reason is not None:
+        facts.append(("draft", f"{drafting.draft.name} ({DRAFT_REASONS[drafting.reason]})"))
+    console.facts(facts)
 
 
 def _no_engine(ref: ModelRef) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from subllm.cli import console
-from subllm.cli.context import Context, open_context
+from subllm.cli.context import Context, complete_speculation, open_context
 from subllm.settings import help_for
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def command(
     device: Annotated[str | None, typer.Option(help=help_for("device"))] = None,
     threads: Annotated[int | None, typer.Option(help=help_for("threads"))] = None,
     context_length: Annotated[int | None, typer.Option(help=help_for("context_length"))] = None,
+    speculation: Annotated[
+        str | None,
+        typer.Option(help=help_for("speculation"), autocompletion=complete_speculation),
+    ] = None,
     max_loaded_models: Annotated[
         int | None, typer.Option(help=help_for("max_loaded_models"))
     ] = None,
@@ -49,9 +53,10 @@ def command(
     """Serve the store's models to editors over the OpenAI API, on this machine.
 
     Each request goes to the sub-model of its language. Models load when first asked for,
-    and new ones are served without a restart. Ctrl-C or SIGTERM ends the server with exit
-    code 0. Clients must send SUBLLM_API_KEY when it is set; another host than this machine
-    needs it.
+    and new ones are served without a restart. A dense model answers faster where a smaller
+    one of its family can draft for it, such as the sub-model of the request's language.
+    Ctrl-C or SIGTERM ends the server with exit code 0. Clients must send SUBLLM_API_KEY when
+    it is set; another host than this machine needs it.
     """
     given = {
         "host": host,
@@ -60,6 +65,7 @@ def command(
         "device": device,
         "threads": threads,
         "context_length": context_length,
+        "speculation": speculation,
         "max_loaded_models": max_loaded_models,
         "max_queue": max_queue,
         "allowed_hosts": allowed_hosts,
@@ -77,8 +83,10 @@ def command(
 def _config(context: Context) -> ServerConfig:
     """Raises SettingsError for what must not be served."""
     from subllm.server.config import ServerConfig
+    from subllm.server.drafting import check_default
 
     settings = context.settings
+    check_default(settings.speculation, _models(context))
     return ServerConfig(
         host=settings.host,
         port=settings.port,
@@ -87,6 +95,7 @@ def _config(context: Context) -> ServerConfig:
         max_engines=settings.max_loaded_models,
         max_queue=settings.max_queue,
         context_length=settings.context_length,
+        speculation=settings.speculation,
     )
 
 
@@ -147,12 +156,15 @@ def _refuse_second(context: Context) -> None:
             )
 
 
-def _announce(context: Context, server: Daemon, json_output: bool) -> None:
-    """Where it listens, what it serves, what to tell an editor."""
+def _models(context: Context) -> list[str]:
     from subllm.store.names import kind_of
 
-    names = context.store.names()
-    models = sorted(name for name in names if kind_of(name) == "model")
+    return sorted(name for name in context.store.names() if kind_of(name) == "model")
+
+
+def _announce(context: Context, server: Daemon, json_output: bool) -> None:
+    """Where it listens, what it serves, what to tell an editor."""
+    models = _models(context)
     address = f"{server.url}/v1"
     if json_output:
         console.emit_json(

@@ -22,11 +22,12 @@ ANSWER_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer that comes in pieces. `route` says why its model was chosen; closing
-    `events` early (Ctrl-C) stops the work."""
+    """An answer that comes in pieces. `route` says why its model was chosen, `draft` which
+    model drafts for it; closing `events` early (Ctrl-C) stops the work."""
 
     route: str
     events: Generator[dict[str, Any], None, None]
+    draft: str | None = None
 
 
 class ServerClient:
@@ -62,7 +63,11 @@ class ServerClient:
         """Server-sent events of a request with `stream: true`. They end with `[DONE]`: where
         the connection ends before, ServerError is raised after the events that came."""
         connection, response = self._request("POST", path, body, ANSWER_SECONDS)
-        return Stream(response.getheader("x-subllm-route", ""), self._events(connection, response))
+        return Stream(
+            response.getheader("x-subllm-route", ""),
+            self._events(connection, response),
+            response.getheader("x-subllm-draft"),
+        )
 
     def close(self) -> None:
         """Nothing stays open between requests."""

@@ -35,12 +35,22 @@ Reason = Literal["model", "language", "path", "fence", "named", "content", "sess
 
 @dataclass(frozen=True)
 class SubModel:
-    """A model that can be routed to. `base` is `family:size`."""
+    """A model that can be routed to. `base` is `family:size`.
+
+    parameters  weights of its dense base
+    bytes_read  of the packed weights it computes with, for each token
+    """
 
     name: str
     base: str
     language: str
     tag: str = ""
+    parameters: int = 0
+    bytes_read: int = 0
+
+    @property
+    def family(self) -> str:
+        return self.base.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,16 @@ class Router:
             route = self._choose(query, candidates)
         self._remember(query, route)
         return route
+
+    def language(self, query: Query, route: Route) -> str | None:
+        """What the request is in, also where its model was named: by the request itself,
+        else the last language of its session. None when nothing tells."""
+        if route.reason != "model":
+            return route.language
+        for _, language in _evidence(query):
+            return language
+        last = self._sessions.get(query.session) if query.session else None
+        return last.language if last else None
 
     def _preference(self, model: SubModel) -> tuple[bool, str, bool, str, str]:
         return (

@@ -110,6 +110,10 @@ class LocalEngine:
         self._kv.budget = max(value, self._kv_room(self._context_length))
 
     @property
+    def speculates(self) -> bool:
+        return self._backend.exact_widths
+
+    @property
     def speculation(self) -> SpeculationStats:
         return self._speculator.stats
 

@@ -139,7 +139,8 @@ def load_draft(
         loaded = loader_of(chosen)(
             PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype="bfloat16"
         )
-        return Draft(files.manifest.name, store.resolve(name), loaded, files.tokenizer())
+        digest = name if name.startswith("sha256-") else store.resolve(name)
+        return Draft(files.manifest.name, digest, loaded, files.tokenizer())
 
 
 def can_draft(target: ModelManifest, draft: ModelManifest) -> bool:

@@ -123,6 +123,8 @@ class Engine(Protocol):
            that are not finite
     score_after  the same of several continuations of one context, which is computed
            once; the context's own tokens are not scored
+    speculates  whether drafts are used at all: not on a backend whose results depend on how
+           many tokens are in a step
     set_draft  attaches a draft model in place of the one before, which is closed; None: none.
            Between steps, also while requests run. Raises DraftError, and keeps what it has,
            for a model whose token ids mean something else; that one is the caller's to close
@@ -142,6 +144,9 @@ class Engine(Protocol):
 
     @kv_budget.setter
     def kv_budget(self, value: int) -> None: ...
+
+    @property
+    def speculates(self) -> bool: ...
 
     @property
     def speculation(self) -> SpeculationStats: ...

@@ -39,7 +39,8 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
                 if isinstance(event, TokenScores):
                     reply.scored(index, event.logprobs)
     opened = False
-    async with JobStream(worker, plan.model.ref, plan.generations) as generation:
+    draft = plan.drafting.draft
+    async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
         async for index, event in generation:
             if not opened:
                 opened = True
@@ -62,6 +63,8 @@ async def answer(
         "x-subllm-model": reply.plan.route.model,
         "x-subllm-route": reply.plan.route.reason,
     }
+    if draft := reply.plan.drafting.draft:
+        headers["x-subllm-draft"] = draft.name
     source = Source(chunks(worker, reply), request.receive)
     if stream:
         # Wait a little for the first chunk: until then a failure has its own status.

@@ -22,7 +22,7 @@ from subllm.server.guard import Guard
 from subllm.server.models import ModelSet
 from subllm.server.replies import ChatReply, CompletionReply
 from subllm.server.wire import ChatBody, CompletionBody
-from subllm.server.worker import EngineWorker
+from subllm.server.worker import EngineWorker, LoadedModel
 
 OK = {"status": "ok"}
 
@@ -43,6 +43,7 @@ def create_app(
         estimate=models.size_of,
         kv_bytes=config.kv_bytes,
         step_tokens=config.step_tokens,
+        load_draft=models.load_draft,
     )
 
     @contextlib.asynccontextmanager
@@ -100,10 +101,7 @@ def create_app(
             "uptime_seconds": round(clock() - started, 3),
             "open": worker.open,
             "loading": worker.loading,
-            "loaded": [
-                {"model": m.name, "resident_bytes": m.resident_bytes, "active": m.active}
-                for m in worker.loaded
-            ],
+            "loaded": [_loaded(model) for model in worker.loaded],
         }
         return JSONResponse(facts, 200 if state is OK else 503)
 
@@ -119,6 +117,20 @@ def _caller(request: Request) -> Caller:
     peer = request.client.host if request.client else ""
     session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
     return Caller(session, headers.get("x-subllm-language"))
+
+
+def _loaded(model: LoadedModel) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "resident_bytes": model.resident_bytes,
+        "active": model.active,
+        "draft": model.draft,
+        "draft_failure": model.draft_failure,
+        "drafted": {
+            source: {"tokens": tokens, "accepted": accepted}
+            for source, (tokens, accepted) in model.drafted.items()
+        },
+    }
 
 
 def _model_object(name: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class ServerConfig:
     context in any case; None: just that). A step of one runs at most `step_tokens` tokens
     (None: what the engine is made for).
     `context_length` bounds prompt and completion in tokens; see `served_context`.
+    `speculation` is what drafts where a request does not say; see `server.drafting`.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class ServerConfig:
     kv_bytes: int | None = None
     step_tokens: int | None = None
     context_length: int | None = None
+    speculation: str = "auto"
     completion_max_tokens: int = 256
     chat_max_tokens: int = 1024
     keep_alive_seconds: float = 15.0

@@ -13,6 +13,7 @@ from subllm.runtime.request import SamplingParams
 from subllm.served_context import served_context
 from subllm.server.config import ServerConfig
 from subllm.server.context import fit_to_context
+from subllm.server.drafting import UNDRAFTED, Drafter, Drafting
 from subllm.server.errors import bad_request
 from subllm.server.jobs import GenerateWork, ScoreWork
 from subllm.server.models import ModelSet, ServedModel, TextSide
@@ -48,6 +49,7 @@ class Plan:
     generations: tuple[GenerateWork, ...]
     scores: tuple[ScoreWork, ...] = ()
     logprobs: int | None = None
+    drafting: Drafting = UNDRAFTED
 
     @property
     def choices(self) -> int:
@@ -61,6 +63,7 @@ class Planner:
         self._models = models
         self._router = router
         self._config = config
+        self._drafter = Drafter(models, router, config.speculation)
 
     def completion(self, body: CompletionBody, caller: Caller) -> Plan:
         n = self._check(body)
@@ -92,6 +95,7 @@ class Planner:
             for prompt in prompts
         )
         plan = self._plan(route, model, text, encoded, echoes, n, params)
+        plan = self._drafted(plan, body, query)
         if body.echo and body.logprobs is not None:
             top = body.logprobs
             plan = replace(plan, scores=tuple(ScoreWork(ids, top) for ids in encoded))
@@ -123,7 +127,8 @@ class Planner:
         if body.max_completion_tokens is not None:
             body = body.model_copy(update={"max_tokens": body.max_completion_tokens})
         params = self._params(body, text, self._config.chat_max_tokens, logprobs)
-        return self._plan(route, model, text, (ids,), ("",), n, params)
+        plan = self._plan(route, model, text, (ids,), ("",), n, params)
+        return self._drafted(plan, body, query)
 
     def _plan(
         self,
@@ -145,6 +150,17 @@ class Planner:
         return Plan(
             route, model, text, prompts, echoes, n, tuple(generations), logprobs=params.logprobs
         )
+
+    def _drafted(self, plan: Plan, body: Sampling, query: Query) -> Plan:
+        """With what is to be drafted, and by whom."""
+        drafting = self._drafter.choose(body.speculation, query, plan.route, plan.model)
+        prediction = body.prediction.text if body.prediction else ""
+        ids = tuple(plan.text.tokenizer.encode_plain(prediction, goes_on=True))
+        work = tuple(
+            replace(item, prediction=ids, session=query.session, speculation=drafting.mode)
+            for item in plan.generations
+        )
+        return replace(plan, generations=work, drafting=drafting)
 
     def _route(self, query: Query) -> tuple[Route, ServedModel, TextSide]:
         route = self._router.route(query)

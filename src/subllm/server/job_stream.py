@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.types import Receive
 
-from subllm.runtime.request import Request
 from subllm.server.jobs import (
     Failed,
     Generated,
@@ -31,7 +30,11 @@ class JobStream:
     """
 
     def __init__(
-        self, worker: EngineWorker, model: ModelRef, work: Sequence[GenerateWork | ScoreWork]
+        self,
+        worker: EngineWorker,
+        model: ModelRef,
+        work: Sequence[GenerateWork | ScoreWork],
+        draft: ModelRef | None = None,
     ) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
@@ -40,8 +43,9 @@ class JobStream:
         group = uuid.uuid4().hex
         for index, item in enumerate(work):
             name = f"{group}-{index}"
-            body = item if isinstance(item, ScoreWork) else Request(name, item.prompt, item.params)
-            self._open[index] = Job(name, model, body, _Sink(self._loop, self._queue, index))
+            body = item if isinstance(item, ScoreWork) else item.request(name)
+            sink = _Sink(self._loop, self._queue, index)
+            self._open[index] = Job(name, model, body, sink, draft)
 
     async def __aenter__(self) -> JobStream:
         self._worker.submit(*self._open.values())

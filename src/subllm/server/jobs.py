@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from subllm.errors import SubllmError
-from subllm.runtime.request import Request, SamplingParams, TokenEvent, TokenLogprob
+from subllm.runtime.request import (
+    Request,
+    SamplingParams,
+    Speculation,
+    TokenEvent,
+    TokenLogprob,
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +25,19 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class GenerateWork:
-    """Generate what follows the token ids of `prompt`, sampled as `params` say."""
+    """Generate what follows the token ids of `prompt`, sampled as `params` say; the rest is
+    for drafting, as in `Request`."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
+    prediction: tuple[int, ...] = ()
+    session: str | None = None
+    speculation: Speculation = "off"
+
+    def request(self, number: str) -> Request:
+        return Request(
+            number, self.prompt, self.params, self.prediction, self.session, self.speculation
+        )
 
 
 @dataclass(frozen=True)
@@ -56,11 +71,14 @@ JobEvent = Generated | TokenScores | Failed
 @dataclass(eq=False)
 class Job:
     """One piece of work for one model. `sink` is called on the engine thread; the last
-    call is TokenScores, Failed or a Generated with a finish reason. `cancelled` may be set
+    call is TokenScores, Failed or a Generated with a finish reason. `draft` is the model
+    that should draft for it, `begun` tells that it has its first token. `cancelled` may be set
     by any thread: nothing is delivered after the engine thread has seen it."""
 
     id: str
     model: ModelRef
     work: Request | ScoreWork
     sink: Callable[[JobEvent], None]
-    cancelled: bool = field(default=False)
+    draft: ModelRef | None = None
+    begun: bool = False
+    cancelled: bool = False

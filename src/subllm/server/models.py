@@ -11,16 +11,18 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 from subllm.catalog.prompt import PromptSpec
-from subllm.errors import StoreError, UnknownNameError, UsageError
+from subllm.errors import StoreError, SubllmError, UnknownNameError, UsageError
 from subllm.routing.router import SubModel
 from subllm.runtime.request import Engine
 from subllm.server.jobs import ModelRef
-from subllm.store.manifest import Manifest, ModelManifest
+from subllm.store.manifest import Manifest, ModelManifest, TensorEntry
 
 if TYPE_CHECKING:
+    from subllm.runtime.draft import Draft
     from subllm.store.store import Store
     from subllm.text.chat_template import ChatTemplate
     from subllm.text.tokenizer import Tokenizer
@@ -48,9 +50,26 @@ class ServedModel:
     def prompt(self) -> PromptSpec:
         return self.manifest.prompt
 
+    @cached_property
     def sub_model(self) -> SubModel:
         m = self.manifest
-        return SubModel(self.ref.name, m.base.name, m.language, m.tag)
+        return SubModel(
+            self.ref.name,
+            m.base.name,
+            m.language,
+            m.tag,
+            parameters=sum(prod(tensor.shape) for tensor in m.tensors),
+            bytes_read=sum(map(_bytes_read, m.tensors)),
+        )
+
+
+_BITS = {"f32": 32, "bf16": 16, "int8": 8, "int4": 4}
+
+
+def _bytes_read(tensor: TensorEntry) -> int:
+    """Of kept weights and mask; without scales, which are few and alike."""
+    mask = 0 if tensor.pattern == "dense" else prod(tensor.shape)
+    return (tensor.kept * _BITS[tensor.values] + mask) // 8
 
 
 class TextSide:
@@ -71,8 +90,9 @@ class TextSide:
 
 
 class ModelSet:
-    """The servable models by name. Safe to use from several threads; `load` is called
-    by the engine thread alone, `tokenizer` under a lock, once per tokenizer blob.
+    """The servable models by name. Safe to use from several threads; `load` and
+    `load_draft` are called by the engine thread alone, `tokenizer` under a lock, once per
+    tokenizer blob.
 
     size_of estimates the bytes of a model before it is loaded.
     """
@@ -83,10 +103,12 @@ class ModelSet:
         load: Callable[[ModelRef], Engine],
         tokenizer: Callable[[ModelManifest], Tokenizer],
         *,
+        load_draft: Callable[[ModelRef], Draft] | None = None,
         size_of: Callable[[ModelRef], int] = lambda ref: 0,
     ) -> None:
         self._source = source
         self.load = load
+        self.load_draft = load_draft
         self.size_of = size_of
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
@@ -95,9 +117,15 @@ class ModelSet:
         self._ignored: dict[str, str] = {}  # bases by name, with the digest seen
         self._damaged: set[str] = set()  # digests that were warned of
         self._texts: dict[str, TextSide] = {}
+        self._same: dict[tuple[str, str], bool] = {}  # pairs of tokenizer blobs
 
     @classmethod
-    def of_store(cls, store: Store, load: Callable[[ModelRef], Engine]) -> ModelSet:
+    def of_store(
+        cls,
+        store: Store,
+        load: Callable[[ModelRef], Engine],
+        load_draft: Callable[[ModelRef], Draft] | None = None,
+    ) -> ModelSet:
         """All models of `store`, with their tokenizers read from its blobs."""
 
         def tokenizer(manifest: ModelManifest) -> Tokenizer:
@@ -109,7 +137,7 @@ class ModelSet:
             blobs = store.model(ref.version).blobs
             return sum(store.blobs.size(digest) for digest in (blobs.own, blobs.shared))
 
-        return cls(store, load, tokenizer, size_of=size_of)
+        return cls(store, load, tokenizer, load_draft=load_draft, size_of=size_of)
 
     def models(self) -> dict[str, ServedModel]:
         """The present models, read anew where a name has moved."""
@@ -139,7 +167,7 @@ class ModelSet:
             return dict(self._served)
 
     def sub_models(self) -> list[SubModel]:
-        return [model.sub_model() for model in self.models().values()]
+        return [model.sub_model for model in self.models().values()]
 
     def get(self, name: str) -> ServedModel:
         """Raises UnknownNameError."""
@@ -155,3 +183,20 @@ class ModelSet:
             if digest not in self._texts:
                 self._texts[digest] = TextSide(self._tokenizer(model.manifest))
             return self._texts[digest]
+
+    def same_tokens(self, one: ServedModel, other: ServedModel) -> bool:
+        """Whether token ids mean the same to both. Tokenizers that lie apart are compared
+        once; one that cannot be read is the same as none."""
+        pair = one.manifest.blobs.tokenizer, other.manifest.blobs.tokenizer
+        if pair[0] == pair[1]:
+            return True
+        if pair not in self._same:
+            from subllm.text.same_ids import same_ids  # numpy: not for routing alone
+
+            try:
+                same = same_ids(self.text(one).tokenizer, self.text(other).tokenizer)
+            except SubllmError as error:
+                log.warning("%s drafts for nobody: %s", other.ref.name, error)
+                same = False
+            self._same[pair] = same
+        return self._same[pair]

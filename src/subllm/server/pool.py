@@ -7,23 +7,35 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from subllm.errors import SubllmError
 from subllm.runtime.request import Engine
 from subllm.server.jobs import Job, ModelRef
+
+if TYPE_CHECKING:
+    from subllm.runtime.draft import Draft
 
 log = logging.getLogger("subllm.server")
 
 
 @dataclass(eq=False)
 class Slot:
-    """One loaded engine, the generations that run on it and the scores that wait."""
+    """One loaded engine, the generations that run on it and the scores that wait.
+
+    draft          the model that drafts for it
+    draft_failure  why the last one that was wanted does not
+    refused        models that are not to be tried again
+    """
 
     ref: ModelRef
     engine: Engine
     jobs: dict[str, Job] = field(default_factory=dict)
     scores: deque[Job] = field(default_factory=deque)
     closed: bool = False
+    draft: ModelRef | None = None
+    draft_failure: str | None = None
+    refused: set[ModelRef] = field(default_factory=set)
 
     @property
     def idle(self) -> bool:
@@ -31,7 +43,8 @@ class Slot:
 
 
 class EnginePool:
-    """At most `max_engines` engines and, when several are loaded, `max_bytes` bytes.
+    """At most `max_engines` engines and, when several are loaded, `max_bytes` bytes. The draft
+    of an engine is a part of it: it counts in bytes, and goes before anybody has to wait.
 
     `estimate` tells the bytes of a model before it is loaded. `kv_bytes` of KV memory are
     shared evenly by the engines that are loaded; None leaves each what it was made with.
@@ -63,9 +76,7 @@ class EnginePool:
 
     def put(self, ref: ModelRef, engine: Engine) -> Slot:
         slot = self._slots[ref.name] = Slot(ref, engine)
-        # The estimate may have been low: idle neighbours make room afterwards.
-        while self._over(0, 0) and (victim := self._first_idle(but=slot)):
-            self.close(victim)
+        self._settle(slot)
         self._share_kv()
         return slot
 
@@ -77,17 +88,39 @@ class EnginePool:
             if not stale.idle:
                 return stale
             self.close(stale)
-        needed = 0
-        if self._max_bytes is not None:
-            # A model that cannot be measured cannot be loaded: the load says why.
-            with contextlib.suppress(SubllmError, OSError):
-                needed = self._estimate(ref)
+        needed = self._needed(ref)
         while self._over(1, needed):
-            victim = self._first_idle()
-            if victim is None:
+            if victim := self._first_idle():
+                self.close(victim)
+            elif len(self._slots) >= self._max_engines or not self._drop_a_draft():
                 return next(iter(self._slots.values()))
-            self.close(victim)
         return None
+
+    def make_room_for_draft(self, ref: ModelRef, slot: Slot) -> bool:
+        """Close idle engines until `ref` fits beside the engine of `slot`. False, and nothing
+        is closed, when that is not enough."""
+        if self._max_bytes is None:
+            return True
+        room = self._max_bytes - self._needed(ref)
+        stay = [other for other in self._slots.values() if other is slot or not other.idle]
+        if sum(other.engine.resident_bytes for other in stay) > room:
+            return False
+        while sum(other.engine.resident_bytes for other in self._slots.values()) > room:
+            victim = self._first_idle(but=slot)
+            assert victim is not None
+            self.close(victim)
+        return True
+
+    def put_draft(self, ref: ModelRef, draft: Draft, slot: Slot) -> None:
+        """Raises DraftError for one that does not fit the engine; it stays the caller's."""
+        slot.engine.set_draft(draft)
+        slot.draft, slot.draft_failure = ref, None
+        self._settle(slot)
+
+    def drop_draft(self, slot: Slot) -> None:
+        slot.draft = None
+        with contextlib.suppress(Exception):
+            slot.engine.set_draft(None)
 
     def close(self, slot: Slot) -> None:
         slot.closed = True
@@ -95,6 +128,26 @@ class EnginePool:
         with contextlib.suppress(Exception):
             slot.engine.close()
         self._share_kv()
+
+    def _settle(self, slot: Slot) -> None:
+        """The estimate may have been low: idle neighbours make room afterwards."""
+        while self._over(0, 0) and (victim := self._first_idle(but=slot)):
+            self.close(victim)
+
+    def _needed(self, ref: ModelRef) -> int:
+        """Bytes, where they matter."""
+        if self._max_bytes is not None:
+            # A model that cannot be measured cannot be loaded: the load says why.
+            with contextlib.suppress(SubllmError, OSError):
+                return self._estimate(ref)
+        return 0
+
+    def _drop_a_draft(self) -> bool:
+        for slot in self._slots.values():
+            if slot.draft is not None:
+                self.drop_draft(slot)
+                return True
+        return False
 
     def _share_kv(self) -> None:
         if self._kv_bytes is not None:

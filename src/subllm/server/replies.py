@@ -36,6 +36,7 @@ class Reply(ABC):
         self._finish: list[str] = ["length"] * plan.choices
         self._completion_tokens = 0
         self._cached_tokens = 0
+        self._accepted = self._rejected = 0  # of the tokens that were drafted
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks that come before the first token."""
@@ -52,6 +53,8 @@ class Reply(ABC):
         if event.finish_reason is not None:
             self._finish[index] = event.finish_reason
             self._completion_tokens += event.completion_tokens
+            self._accepted += event.accepted_prediction_tokens
+            self._rejected += event.rejected_prediction_tokens
             if index % self.plan.n == 0:
                 self._cached_tokens += event.cached_tokens
         return self._chunks(index, event)
@@ -94,6 +97,10 @@ class Reply(ABC):
             "completion_tokens": self._completion_tokens,
             "total_tokens": prompt + self._completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self._accepted,
+                "rejected_prediction_tokens": self._rejected,
+            },
         }
 
     @abstractmethod

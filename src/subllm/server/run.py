@@ -30,7 +30,7 @@ from subllm.errors import ServerError
 from subllm.runtime.backends.table import BackendName, KvTypeName
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
-from subllm.server.loading import engine_loader
+from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
 from subllm.server.worker import EngineWorker
 
@@ -55,14 +55,14 @@ def serve(
 ) -> None:
     """Serve every model of `store`; call it on the main thread, where signals arrive.
 
-    context_length  as for `engine_loader`, like what is named before it
+    context_length  as for `StoreLoader`, like what is named before it
     on_ready        called once, with host and port (the real one for port 0), when
                     requests are accepted
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
 
-    load = engine_loader(
+    loader = StoreLoader(
         store,
         backend=backend,
         device=device,
@@ -73,7 +73,7 @@ def serve(
         queue_limit=config.max_queue,
     )
     with contextlib.closing(bind(config.host, config.port)) as listener:
-        app = create_app(ModelSet.of_store(store, load), config)
+        app = create_app(ModelSet.of_store(store, loader.engine, loader.draft), config)
         server = Server(uvicorn_config(app), app.state.worker, on_ready)
         server.run(sockets=[listener])
 

@@ -3,7 +3,8 @@
 Defaults that differ from OpenAI's, on purpose: temperature 0 (a local coding server
 should answer the same twice), max_tokens from the server's settings (OpenAI's 16 cuts
 every real completion), model "auto". Beyond OpenAI: top_k, min_p, repetition_penalty,
-stop_token_ids, ignore_eos, language, path (of the file being edited). Fields that would
+stop_token_ids, ignore_eos, language, path (of the file being edited), speculation ("auto",
+"off", "ngram" or a model's name), and prediction on completions too. Fields that would
 change the result and are not supported are refused by name; other unknown fields are
 accepted and ignored.
 """
@@ -44,6 +45,28 @@ class StreamOptions(_Wire):
     include_usage: bool | None = None
 
 
+class TextPart(_Wire):
+    type: Literal["text"]
+    text: Text
+
+
+Content = Text | Annotated[list[TextPart], Field(fail_fast=True)]
+
+
+class Prediction(_Wire):
+    """What the client expects the answer to be like."""
+
+    type: Literal["content"]
+    content: Content
+
+    @property
+    def text(self) -> str:
+        """The parts are pieces of one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
 class Sampling(_Wire):
     """What both generating routes share."""
 
@@ -66,6 +89,8 @@ class Sampling(_Wire):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    speculation: Annotated[Text, Field(max_length=1024)] | None = None
+    prediction: Prediction | None = None
     user: str | None = None
 
 
@@ -77,14 +102,9 @@ class CompletionBody(Sampling):
     logprobs: Annotated[int, Field(ge=0)] | None = None
 
 
-class TextPart(_Wire):
-    type: Literal["text"]
-    text: Text
-
-
 class ChatMessage(_Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    content: Content | None = None
     name: str | None = None
 
 

@@ -14,14 +14,19 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
 
 from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
 from subllm.runtime.request import Engine, Request
 from subllm.server.context import bounded, fit_to_context
+from subllm.server.draft_loader import DraftLoader
 from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, TokenScores
 from subllm.server.pool import EnginePool, Slot
+
+if TYPE_CHECKING:
+    from subllm.runtime.draft import Draft
 
 log = logging.getLogger("subllm.server")
 
@@ -36,11 +41,16 @@ _FAILED = (
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A snapshot for /health: bytes resident, requests running on it."""
+    """A snapshot for /health: bytes resident, requests running on it, and what was drafted
+    for it since it was loaded: tokens by source ("ngram", "draft"), and how many of them the
+    model accepted. `draft_failure` tells which model does not draft and why."""
 
     name: str
     resident_bytes: int
     active: int
+    draft: str | None = None
+    draft_failure: str | None = None
+    drafted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class EngineWorker:
@@ -56,14 +66,17 @@ class EngineWorker:
         estimate: Callable[[ModelRef], int] = lambda ref: 0,
         kv_bytes: int | None = None,
         step_tokens: int | None = None,
+        load_draft: Callable[[ModelRef], Draft] | None = None,
     ) -> None:
         """kv_bytes     KV memory that the loaded engines share; see `EnginePool`
         step_tokens  allowance of every step of an engine
+        load_draft   opens a model that drafts for another; None: no model does
         """
         self._load = load
         self._step_tokens = step_tokens
         self._max_open = max_open
         self._pool = EnginePool(max_engines, max_bytes, estimate, kv_bytes)
+        self._drafts = DraftLoader(load_draft or _no_draft, self._pool)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
         self._loaded: tuple[LoadedModel, ...] = ()
@@ -145,6 +158,7 @@ class EngineWorker:
                 self._admit()
                 for slot in self._pool.slots():
                     self._advance(slot)
+                self._attach_a_draft()
                 self._snapshot()
         except BaseException:
             log.exception("the engine thread failed")
@@ -227,7 +241,8 @@ class EngineWorker:
             return
         try:
             if isinstance(job.work, Request):
-                slot.engine.add(bounded(job.work, slot.engine.context_length))
+                request = self._drafts.admit(slot, job)
+                slot.engine.add(bounded(request, slot.engine.context_length))
                 slot.jobs[job.id] = job
             else:
                 fit_to_context(len(job.work.tokens), slot.engine.context_length, reply=False)
@@ -246,6 +261,7 @@ class EngineWorker:
                 job = slot.jobs.get(event.request_id)
                 if job is None:
                     continue
+                job.begun = True
                 if event.finish_reason is not None:
                     del slot.jobs[job.id]
                 self._deliver(job, Generated(event))
@@ -255,6 +271,19 @@ class EngineWorker:
                 self._score(slot, slot.scores.popleft())
         except Exception:
             self._crashed(slot)
+
+    def _attach_a_draft(self) -> None:
+        found = self._drafts.next()
+        if found is None:
+            return
+        slot, ref = found
+        self._loading = ref.name
+        try:
+            self._drafts.attach(slot, ref)
+        except Exception:
+            self._crashed(slot)
+        finally:
+            self._loading = None
 
     def _score(self, slot: Slot, job: Job) -> None:
         assert not isinstance(job.work, Request)
@@ -287,11 +316,9 @@ class EngineWorker:
         loaded = []
         for slot in self._pool.slots():
             try:
-                size = slot.engine.resident_bytes
+                loaded.append(_look(slot))
             except Exception:
                 self._crashed(slot)
-            else:
-                loaded.append(LoadedModel(slot.ref.name, size, len(slot.jobs) + len(slot.scores)))
         self._loaded = tuple(loaded)
 
     def _shut_down(self) -> None:
@@ -307,3 +334,21 @@ class EngineWorker:
             job.sink(event)
         if not isinstance(event, Generated) or event.event.finish_reason is not None:
             self._unfinished.pop(job.id, None)
+
+
+def _look(slot: Slot) -> LoadedModel:
+    return LoadedModel(
+        slot.ref.name,
+        slot.engine.resident_bytes,
+        len(slot.jobs) + len(slot.scores),
+        slot.draft.name if slot.draft else None,
+        slot.draft_failure,
+        {
+            source: (counts.drafted, counts.accepted)
+            for source, counts in slot.engine.speculation.sources.items()
+        },
+    )
+
+
+def _no_draft(ref: ModelRef) -> NoReturn:
+    raise EngineError(f"{ref.name} cannot be loaded as a draft here")

@@ -42,6 +42,9 @@ def in_shell(shell: str, script: str) -> list[str]:
         ("subllm show ", [BASE, *NAMES]),
         ("subllm compl", ["complete", "completion"]),
         ("subllm serve --det", ["--detach"]),
+        ("subllm serve --speculation n", ["ngram"]),
+        ("subllm complete x --speculation tiny-coder:1m-j", ["1m-java"]),
+        ("subllm chat --speculation ", ["auto", "ngram", "off", *NAMES]),
     ],
 )
 def test_bash(line: str, expected: list[str], store: Store) -> None:

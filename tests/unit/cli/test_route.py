@@ -50,6 +50,8 @@ def test_route(
         "model": f"{BASE}-{language}",
         "language": found,
         "reason": reason,
+        "draft": None,
+        "draft_reason": None,
     }
     lines = subllm("route", str(file), *options).out.splitlines()
     assert lines[0] == f"model     {BASE}-{language}"

@@ -19,7 +19,7 @@ from subllm.store.manifest import sha256_of
 from subllm.store.store import Store
 from subllm.text.token_bytes import byte_alphabet
 
-BASE = "tiny-coder:1m"
+BASE, LARGER = "tiny-coder:1m", "tiny-coder:2m"
 HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, VOCAB = 32, 64, 2, 4, 2, 264
 SPECIAL = (
     "<|endoftext|>",
@@ -35,9 +35,14 @@ TEMPLATE = (
 )
 
 
-def write_checkpoint(directory: Path, *, seed: int = 0, context: int = 1024) -> Path:
+def write_checkpoint(
+    directory: Path, *, seed: int = 0, context: int = 1024, idle_layers: int = 0
+) -> Path:
     """A llama of two layers over bytes. Its head knows printable ASCII only, so that it
-    writes text, and never ends by itself."""
+    writes text, and never ends by itself.
+
+    idle_layers  layers behind those that add nothing: a larger model that writes the same
+    """
     rng = np.random.default_rng(seed)
 
     def random(*shape: int, scale: float = 0.3) -> np.ndarray:
@@ -51,7 +56,7 @@ def write_checkpoint(directory: Path, *, seed: int = 0, context: int = 1024) -> 
         "model.norm.weight": np.ones(HIDDEN, np.float32),
         "lm_head.weight": head,
     }
-    for layer in range(LAYERS):
+    for layer in range(LAYERS + idle_layers):
         prefix = f"model.layers.{layer}."
         tensors |= {
             f"{prefix}self_attn.q_proj.weight": random(HIDDEN, HIDDEN),
@@ -64,6 +69,9 @@ def write_checkpoint(directory: Path, *, seed: int = 0, context: int = 1024) -> 
             f"{prefix}input_layernorm.weight": np.ones(HIDDEN, np.float32),
             f"{prefix}post_attention_layernorm.weight": np.ones(HIDDEN, np.float32),
         }
+        if layer >= LAYERS:
+            for name in ("self_attn.o_proj", "mlp.down_proj"):
+                tensors[f"{prefix}{name}.weight"] *= 0
     directory.mkdir(parents=True)
     save_file(tensors, directory / "model.safetensors")
     config = {
@@ -73,7 +81,7 @@ def write_checkpoint(directory: Path, *, seed: int = 0, context: int = 1024) -> 
         "vocab_size": VOCAB,
         "hidden_size": HIDDEN,
         "intermediate_size": MLP,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": LAYERS + idle_layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": context,
@@ -132,6 +140,13 @@ def build(root: Path, checkpoint: Path) -> Store:
         model = dense.model_copy(update={"name": name, "language": language, "plan": plan})
         store.set_ref(name, store.put_manifest(model))
     return store
+
+
+def add_larger(store: Store, directory: Path, *, context: int = 1024) -> str:
+    """The dense model of a larger base of the family, which writes what `BASE` does."""
+    checkpoint = write_checkpoint(directory, context=context, idle_layers=6)
+    pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=LARGER)
+    return add_dense(store, LARGER, NullProgress()).name
 
 
 def greedy(store: Store, ids: Sequence[int], count: int) -> str:

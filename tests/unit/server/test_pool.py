@@ -1,4 +1,5 @@
-"""The pool of engines against a simple account of it: who is loaded, and in how much memory."""
+"""The pool of engines against a simple account of it: who is loaded, with which
+draft, and in how much memory."""
 
 from __future__ import annotations
 
@@ -23,13 +24,29 @@ SIZES = {"a": 10, "b": 20, "c": 30, "d": 90}
 REFS = [ModelRef(name, version) for name in SIZES for version in ("1", "2")]
 
 
+@dataclass(frozen=True)
+class Guess:
+    """As much of a draft."""
+
+    bytes: int
+
+
 @dataclass(eq=False)
 class Loaded:
     """As much of an engine as a pool looks at."""
 
-    resident_bytes: int
+    own_bytes: int
     kv_budget: int = 0
     closed: bool = False
+    draft: Guess | None = None
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.own_bytes + (self.draft.bytes if self.draft else 0)
+
+    def set_draft(self, draft: Guess | None) -> None:
+        assert not self.closed
+        self.draft = draft
 
     def close(self) -> None:
         assert not self.closed
@@ -87,6 +104,8 @@ class Pools(RuleBasedStateMachine):
             # works, else the one that was not used for longest.
             assert not blocker.idle and not blocker.closed
             left = [slot for slot in before if not slot.closed]
+            if known not in left and len(left) < self.engines:  # it is the bytes
+                assert not any(slot.draft for slot in left)
             assert blocker is (known if known in left else left[0])
             assert all(slot.idle for slot in before if slot.closed)
             self.forget_closed()
@@ -105,6 +124,28 @@ class Pools(RuleBasedStateMachine):
         self.account.slots.append(made)
         assert not made.closed
         self.forget_closed()
+
+    @precondition(lambda self: self.account.slots)
+    @rule(number=st.integers(0, 9), ref=st.sampled_from(REFS))
+    def draft(self, number: int, ref: ModelRef) -> None:
+        """Attach a draft where there is room, as the draft loader does."""
+        slot = self.account.slots[number % len(self.account.slots)]
+        self.pool.drop_draft(slot)
+        assert slot.draft is None and slot.engine.draft is None  # type: ignore[attr-defined]
+        before = list(self.account.slots)
+        needed = 0 if ref.name == "c" else SIZES[ref.name]
+        stay = sum(s.engine.resident_bytes for s in before if s is slot or not s.idle)
+        fits = self.size is None or stay + needed <= self.size
+        assert self.pool.make_room_for_draft(ref, slot) is fits
+        assert not slot.closed
+        closed = [s for s in before if s.closed]
+        assert fits or not closed
+        assert closed == [s for s in before if s.idle and s is not slot][: len(closed)]
+        self.forget_closed()
+        if fits:
+            self.pool.put_draft(ref, Guess(SIZES[ref.name]), slot)  # type: ignore[arg-type]
+            assert slot.draft == ref and not slot.closed
+            self.forget_closed()
 
     @precondition(lambda self: self.account.slots)
     @rule(number=st.integers(0, 9), busy=st.booleans())
@@ -134,7 +175,8 @@ class Pools(RuleBasedStateMachine):
         # Over the bytes only where those loaded before could not go, or one is too large alone.
         used = sum(slot.engine.resident_bytes for slot in slots)
         if self.size is not None and used > self.size and len(slots) > 1:
-            assert any(slot.ref.name == "c" for slot in slots)  # nobody knew its size
+            names = {slot.ref.name for slot in slots} | {s.draft.name for s in slots if s.draft}
+            assert "c" in names  # nobody knew its size
 
 
 Pools.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -272,6 +272,13 @@ def test_health(slow: Live) -> None:
     engine = slow.shelf.engine(PYTHON)
     assert (health["status"], health["loading"], health["open"]) == ("ok", None, 0)
     assert health["loaded"] == [
-        {"model": PYTHON, "resident_bytes": engine.resident_bytes, "active": 0}
+        {
+            "model": PYTHON,
+            "resident_bytes": engine.resident_bytes,
+            "active": 0,
+            "draft": None,
+            "draft_failure": None,
+            "drafted": {},
+        }
     ]
     assert isinstance(engine, Engine) and health["uptime_seconds"] >= 0

@@ -15,13 +15,18 @@ import httpx
 import numpy as np
 import openai
 from oracles import tiny_models
+from oracles.packed_models import PackedMemory
+from oracles.proposers import Eager
 
 from subllm.arch.registry import spec_from_config
 from subllm.arch.tensors import tensor_shapes
 from subllm.catalog.prompt import FimSpec, PromptSpec
+from subllm.runtime.backend import Backend
+from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.backends.torch import TorchBackend
+from subllm.runtime.draft import Draft
 from subllm.runtime.engine import LocalEngine
-from subllm.runtime.request import Request, TokenEvent, TokenLogprob
+from subllm.runtime.request import Request, SpeculationStats, TokenEvent, TokenLogprob
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
 from subllm.server.jobs import ModelRef
@@ -36,12 +41,15 @@ from subllm.store.manifest import (
     MethodRecord,
     ModelBlobs,
     ModelManifest,
+    TensorEntry,
     sha256_of,
 )
 from subllm.text.tokenizer import Tokenizer
 
 BASE = "tiny:1m"
 PYTHON, JAVA, CPP = (f"{BASE}-{language}" for language in ("python", "java", "cpp"))
+LARGE, SMALL = "tiny:2m-dense", f"{BASE}-dense"
+SWAPPED = sha256_of(b"another tokenizer")
 CONTEXT = 256
 PATIENCE = 120.0
 """Seconds until something that is bound to come has failed to: many, for machines under load."""
@@ -77,11 +85,22 @@ SCRIPTS: dict[int, tuple[int, ...]] = {
 
 @functools.cache
 def tokenizer() -> Tokenizer:
+    return _tokenizer(tuple(range(256)))
+
+
+@functools.cache
+def swapped_tokenizer() -> Tokenizer:
+    return _tokenizer((1, 0, *range(2, 256)))
+
+
+def _tokenizer(order: tuple[int, ...]) -> Tokenizer:
     definition = json.loads(json.loads(tiny_models.tokenizer().to_bundle())["tokenizer"])
     like = definition["added_tokens"][0]
     definition["added_tokens"] += [
         {**like, "id": token, "content": text} for token, text in MARKERS.items()
     ]
+    vocab = definition["model"]["vocab"]
+    definition["model"]["vocab"] = {text: order[token] for text, token in vocab.items()}
     config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
     return Tokenizer.from_files(
         {
@@ -89,6 +108,11 @@ def tokenizer() -> Tokenizer:
             "tokenizer_config.json": json.dumps(config).encode(),
         }
     )
+
+
+def weights_of(name: str) -> tiny_models.MemorySource:
+    """Those of a smaller dense model are those of the larger one: it guesses every token."""
+    return weights(sum(name.replace(SMALL, LARGE).encode()) % 1000)
 
 
 @functools.cache
@@ -103,14 +127,27 @@ def weights(seed: int) -> tiny_models.MemorySource:
     return tiny_models.MemorySource(spec, tensors)
 
 
+def torch_backend(name: str) -> Backend:
+    return TorchBackend(weights_of(name), device="cpu", dtype="float32", threads=1)
+
+
+def native_backend(name: str) -> Backend:
+    """The one that can check drafts."""
+    return NativeBackend(packed(weights_of(name)), threads=1)
+
+
+@functools.cache
+def packed(given: tiny_models.MemorySource) -> PackedMemory:
+    return PackedMemory(given, "int8")
+
+
 class Engine:
     """The real engine, watched. `delay` slows every step, `gate` holds it, `hold_at` closes
     the gate when so many steps (or pieces of a score) are done, `fail` breaks the next step,
     `broken` names another method that raises."""
 
-    def __init__(self, name: str, **options: Any) -> None:
-        seed = sum(name.encode()) % 1000
-        backend = TorchBackend(weights(seed), device="cpu", dtype="float32", threads=1)
+    def __init__(self, name: str, *, native: bool = False, **options: Any) -> None:
+        backend = (native_backend if native else torch_backend)(name)
         options = {"context_length": CONTEXT, "prefill_chunk": 16, **options}
         self._engine = LocalEngine(name, backend, tokenizer(), **options)
         self.name = name
@@ -152,6 +189,19 @@ class Engine:
     @kv_budget.setter
     def kv_budget(self, value: int) -> None:
         self._engine.kv_budget = value
+
+    @property
+    def speculation(self) -> SpeculationStats:
+        return self._engine.speculation
+
+    @property
+    def speculates(self) -> bool:
+        return self._engine.speculates
+
+    def set_draft(self, draft: Draft | None) -> None:
+        if self.broken == "set_draft" and draft is not None:
+            raise RuntimeError("broken")
+        self._engine.set_draft(draft)
 
     def step(self, allowance: int | None = None) -> list[TokenEvent]:
         self._pause(self.steps)
@@ -223,6 +273,7 @@ class Shelf:
     manifests: dict[str, Manifest | Exception] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     engines: list[Engine] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
     loading: Callable[[str], None] = lambda name: None
 
     def names(self) -> dict[str, str]:
@@ -240,6 +291,18 @@ class Shelf:
         self.engines.append(engine)
         return engine
 
+    def load_draft(self, ref: ModelRef) -> Draft:
+        self.loading(f"draft {ref.name}")
+        text = self.tokenizer_of(self.manifest(ref.name))
+        draft = Draft(ref.name, ref.version, native_backend(ref.name), text)
+        self.drafts.append(draft)
+        return draft
+
+    def tokenizer_of(self, manifest: Manifest) -> Tokenizer:
+        """Of models whose blob says so, one with two tokens in each other's place."""
+        assert isinstance(manifest, ModelManifest)
+        return swapped_tokenizer() if manifest.blobs.tokenizer == SWAPPED else tokenizer()
+
     def engine(self, name: str) -> Engine:
         """The newest engine of a model."""
         return next(engine for engine in reversed(self.engines) if engine.name == name)
@@ -252,6 +315,36 @@ def shelf(**options: Any) -> Shelf:
     )
     models = {n: manifest(n, n.rpartition("-")[2]) for n in (PYTHON, JAVA, CPP)}
     return Shelf({BASE: base, **models}, options)
+
+
+def family(**options: Any) -> Shelf:
+    """A dense model of a larger base, and a smaller base of the family with dense, Python and
+    Java models; besides, a dense model of another family and one of other tokens."""
+
+    def sized(name: str, parameters: int, **changes: Any) -> ModelManifest:
+        base, _, language = name.partition("-")
+        weights = TensorEntry(
+            name="w",
+            shape=(parameters,),
+            blob="own",
+            pattern="dense" if language == "dense" else "8:16",
+            values="int8",
+            kept=parameters if language == "dense" else parameters // 2,
+        )
+        digest = sha256_of(b"")
+        ref = BaseRef(name=base, manifest=digest, source="path:x", licence=Licence(id="MIT"))
+        return manifest(name, language, base=ref, tensors=(weights,), **changes)
+
+    small = [sized(f"{BASE}-{language}", 1000) for language in ("dense", "python", "java")]
+    blobs = small[0].blobs.model_copy(update={"tokenizer": SWAPPED})
+    others = [
+        sized(LARGE, 2000),
+        sized("tiny:2m-python", 2000),
+        sized("other:1m-dense", 1000),
+        sized("tiny:swapped-cpp", 1000, blobs=blobs),
+    ]
+    options = {"native": True, "pace": Eager(), **options}
+    return Shelf({model.name: model for model in [*small, *others]}, options)
 
 
 @dataclass(frozen=True)
@@ -287,7 +380,7 @@ class Live:
 def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
     """uvicorn on a free port, as `serve` runs it, in a thread."""
     settings = ServerConfig(**{"port": 0, "default_base": BASE, **config})
-    models = ModelSet(shelf, shelf.load, lambda manifest: tokenizer())
+    models = ModelSet(shelf, shelf.load, shelf.tokenizer_of, load_draft=shelf.load_draft)
     app = create_app(models, settings)
     ready: list[tuple[str, int]] = []
     up = threading.Event()

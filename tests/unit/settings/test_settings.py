@@ -67,13 +67,28 @@ def test_hosts_that_are_no_names(value: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PORT", "none"), ("PORT", "70000"), ("DEVICE", "gpu0"), ("OFFLINE", "perhaps")],
+    [
+        ("PORT", "none"),
+        ("PORT", "70000"),
+        ("DEVICE", "gpu0"),
+        ("OFFLINE", "perhaps"),
+        ("SPECULATION", "fast"),
+        ("SPECULATION", "Qwen:1b-python"),
+        ("SPECULATION", "qwen:1b"),
+    ],
 )
 def test_bad_variable_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SUBLLM_{variable}", value)
     with pytest.raises(SettingsError, match=rf"^SUBLLM_{variable}: .*{value}") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["auto", "off", "ngram", "qwen2.5-coder:0.5b-python-a_b"])
+def test_speculation_is_a_mode_or_a_model(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().speculation == "auto"
+    monkeypatch.setenv("SUBLLM_SPECULATION", value)
+    assert load_settings().speculation == value
 
 
 def test_bad_option_is_named() -> None:
