@@ -19,7 +19,9 @@ struct Sample {
   std::vector<uint32_t> offsets;
   std::vector<uint8_t> values;
   std::vector<uint16_t> scales;
+  std::vector<uint8_t> subscales;
   PackedView view;
+  Buffer<uint8_t> relaid;
 };
 
 // `kept` of every `span` columns survive; span 0 is dense, span 1 unstructured with a share of
@@ -30,7 +32,7 @@ Sample make(Pool& pool, std::mt19937& random, int64_t rows, int64_t cols, ValueT
   for (auto& weight : weights) weight = normal(random);
   for (auto& score : scores) score = normal(random);
   Sample s;
-  const int64_t slots = span == 0 ? 64 : span == 1 ? 0 : 64 * kept / span;
+  const int64_t slots = span == 0 ? 64 : span == 1 || span == 32 ? 0 : 64 * kept / span;
   const Geometry g{rows, cols, slots, type};
   if (span > 0) {
     const auto chosen = std::make_unique<bool[]>(rows * cols);
@@ -41,26 +43,34 @@ Sample make(Pool& pool, std::mt19937& random, int64_t rows, int64_t cols, ValueT
     s.mask.resize(g.mask_words());
     pack_bits(chosen.get(), rows, cols, s.mask.data(), 1);
   }
-  int64_t bytes = g.row_tiles() * g.col_blocks() * kTileRows * run_bytes(type, slots);
-  if (span == 1) {
+  int64_t bytes = g.row_tiles() * g.col_blocks() * g.block_bytes();
+  if (slots == 0) {
     s.offsets.resize(g.row_tiles() + 1);
     tile_offsets(g, s.mask.data(), s.offsets.data());
     bytes = s.offsets.back() * kAlign;
   }
   s.values.resize(ceil_div(bytes, kAlign) * kAlign + kAlign);
-  if (type != ValueType::bf16) s.scales.resize(g.scale_count());
+  s.scales.resize(g.row_tiles() * g.tile_scales());
+  s.subscales.resize(g.row_tiles() * g.tile_subscales());
   const auto or_null = [](auto& plane) { return plane.empty() ? nullptr : plane.data(); };
-  pack(weights.data(), g, or_null(s.mask), or_null(s.offsets), s.values.data(), or_null(s.scales), 1);
-  s.view = {g, or_null(s.mask), s.values.data(), or_null(s.scales), or_null(s.offsets)};
+  pack(weights.data(), g, or_null(s.mask), or_null(s.offsets), s.values.data(),
+       {or_null(s.scales), or_null(s.subscales)}, 1);
+  s.view = {g,
+            or_null(s.mask),
+            s.values.data(),
+            or_null(s.scales),
+            or_null(s.offsets),
+            or_null(s.subscales)};
   s.view.balanced = check_masks(pool, s.view);
   return s;
 }
 
-std::vector<float> product(Pool& pool, const Sample& s, const std::vector<float>& x, int64_t tokens,
+std::vector<float> product(Pool& pool, Sample& s, const std::vector<float>& x, int64_t tokens,
                            const Kernels& with) {
   const Geometry& g = s.view.geometry;
   std::vector<float> out(tokens * g.rows);
   Input input;
+  relay(pool, s.view, s.relaid, with);
   input.prepare(pool, x.data(), tokens, g.cols, g.cols, input_form(g.type), with);
   const Product one{&s.view, nullptr, out.data(), g.rows};
   multiply(pool, input, {&one, 1}, with);
@@ -79,8 +89,8 @@ int main() {
     for (const auto type : {ValueType::int4, ValueType::int8, ValueType::bf16})
       for (const auto [kept, span] : {Pattern{0, 0}, {8, 16}, {2, 4}, {31, 32}, {12, 16}, {1, 4}, {50, 1}, {97, 1}})
         for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 64}, {13, 576}, {40, 896}})
-          for (const int64_t tokens : {1, 2, 7, 19}) {
-            const Sample s = make(pool, random, rows, cols, type, kept, span);
+          for (const int64_t tokens : {1, 2, 3, 7, 8, 21}) {
+            Sample s = make(pool, random, rows, cols, type, kept, span);
             std::vector<float> x(tokens * cols);
             for (auto& value : x) value = normal(random);
             const auto got = product(pool, s, x, tokens, kernels(name));

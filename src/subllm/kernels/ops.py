@@ -51,6 +51,8 @@ class Matrix:
             )
         except (ValueError, TypeError) as error:
             raise LayoutError(f"{name} is damaged: {error}; run 'subllm verify'") from error
+        except RuntimeError as error:
+            raise BackendError(str(error)) from error
 
 
 def sum_words(pool: Pool, words: npt.NDArray[np.uint64]) -> int:

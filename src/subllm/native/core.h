@@ -85,6 +85,7 @@ struct PackedView {
   const uint32_t* offsets;  // [row_tiles + 1], in units of kAlign bytes
   const uint8_t* subscales = nullptr;  // int4: [row_tiles][col_groups][terms][8][4]
   bool balanced = false;    // every row of a unit keeps slots / 4 weights; see check_masks
+  const uint8_t* relaid = nullptr;  // the same as the kernels in use like it, or null; see relay
 };
 
 struct PlaneSizes {

@@ -40,7 +40,7 @@ def test_json_is_one_document_with_all_samples(tiny: Store, subllm: Command) -> 
     document = json.loads(ran.out)
     assert document["machine"]["threads"] == 1  # the setting
     assert document["machine"]["backend"] == "native"
-    assert document["machine"]["kernels"] in ("avx512", "avx2", "neon", "scalar")
+    assert document["machine"]["kernels"] in ("avx512", "avx_vnni", "avx2", "neon", "scalar")
     assert document["machine"]["read_bandwidth"] == 2e9
     assert document["workload"] == {"prompt_tokens": 24, "tokens": 3, "repeat": 3}
     assert [m["name"] for m in document["models"]] == [f"{BASE}-java", f"{BASE}-dense"]

@@ -154,7 +154,7 @@ print(*tokens)
 """
 
 
-@pytest.mark.parametrize("isa", ["", "avx2", "scalar"])
+@pytest.mark.parametrize("isa", ["", "avx_vnni", "avx2", "scalar"])
 def test_it_runs_without_torch_on_every_instruction_set(store: Store, isa: str) -> None:
     if isa and isa not in _isas():
         pytest.skip(f"this CPU does not run {isa}")

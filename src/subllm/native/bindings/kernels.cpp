@@ -26,7 +26,9 @@ void construct(MatrixHandle* self, int64_t rows, int64_t cols, int64_t slots,
                                   size(scales), offsets, pointer(subscales), size(subscales));
   Pool pool;
   view.balanced = check_masks(pool, view);
-  new (self) MatrixHandle{mask, offsets, values, scales, subscales, view};
+  Buffer<uint8_t> relaid;
+  relay(pool, view, relaid);
+  new (self) MatrixHandle{mask, offsets, values, scales, subscales, view, std::move(relaid)};
 }
 
 void multiply(Pool& pool, const std::vector<MatrixHandle*>& matrices, Matrix<const float> x,
@@ -45,6 +47,8 @@ void multiply(Pool& pool, const std::vector<MatrixHandle*>& matrices, Matrix<con
     if (g.cols != cols) throw std::invalid_argument("x and a matrix differ in columns");
     if (!exact) forms |= input_form(g.type);
     if (biases[i]) expect_size("bias", biases[i]->size(), g.rows);
+    // Kernels that are not this process's own may want another layout of the matrix.
+    relay(pool, matrices[i]->view, matrices[i]->relaid, with);
     products.push_back({&matrices[i]->view, pointer(biases[i]), outs[i].data(), g.rows});
   }
   nb::gil_scoped_release release;

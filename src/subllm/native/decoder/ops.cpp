@@ -27,7 +27,8 @@ std::vector<const Ops*> all_ops() {
 const Ops& ops() {
   static const Ops& chosen = []() -> const Ops& {
     const char* forced = std::getenv("SUBLLM_ISA");
-    const std::string_view name = forced ? forced : "";
+    std::string_view name = forced ? forced : "";
+    if (name == "avx_vnni") name = "avx2";  // has nothing more for these
     const auto usable = all_ops();
     for (const Ops* candidate : usable)
       if (name == candidate->name) return *candidate;

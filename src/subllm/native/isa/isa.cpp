@@ -24,6 +24,7 @@ bool has_avx2() {
          __builtin_cpu_supports("f16c") &&
          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
+bool has_avx_vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -45,6 +46,8 @@ const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = {
 #if defined(__x86_64__)
       {&kAvx512Kernels, &has_avx512},
+      {&kAvxVnniKernels, &has_avx_vnni},
+      {&kAvx2Kernels, &has_avx2},
 #elif defined(__aarch64__)
 #endif
       {&kScalarKernels, [] { return true; }},

@@ -52,6 +52,11 @@ struct Kernels {
   // All tokens times the row tiles [begin, end).
   void (*multiply)(const PackedView& view, const Activations& input, int64_t begin, int64_t end,
                    const Target& target, uint8_t* scratch);
+
+  // Null, or how a matrix is laid out anew, once, when it is loaded: the bytes that takes (0: not
+  // this one), and row tiles [begin, end) of it, false if masks turn out not to fit.
+  int64_t (*relaid_bytes)(const PackedView& view) = nullptr;
+  bool (*relay)(const PackedView& view, int64_t begin, int64_t end, uint8_t* relaid) = nullptr;
 };
 
 extern const Kernels kScalarKernels;
