@@ -17,8 +17,10 @@ import torch
 from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.heldout import HeldoutStream, advance
+from subllm.extraction.quantiser import needs_of
 from subllm.extraction.steps import BlockStep, BlockWork, pack_block
 from subllm.progress import Progress
+from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor
 from subllm.sparsity.pattern import Pattern
@@ -30,7 +32,7 @@ class BlockRecipe:
 
     steps: Sequence[BlockStep]
     pattern: Pattern
-    values: str
+    values: Values
 
 
 OnBlock = Callable[[int, dict[str, torch.Tensor]], None]  # layer, masks by matrix name
@@ -94,7 +96,8 @@ class BlockwiseExtraction:
         forward = partial(self._blocks.run, layer)
         for held in self._heldout:
             advance(held.dense, self._batch, forward)
-        work = BlockWork(self._blocks, layer, self._calibration, self._batch)
+        packing = needs_of(self._recipe.values) & self._blocks.collects
+        work = BlockWork(self._blocks, layer, self._calibration, self._batch, packing)
         for step in self._recipe.steps:
             step(work)
         packed = pack_block(work, self._recipe.pattern, self._recipe.values)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from subllm.errors import UsageError
+from subllm.sparsity.int4 import QUANTISER
 from subllm.sparsity.layout import LAYOUT_VERSION, VALUES, Values
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import CalibrationRecord, MethodRecord, canonical_json, sha256_of
@@ -43,6 +44,7 @@ class ExtractionPlan:
         """All that decides the result, JSON-ready."""
         return {
             "layout": LAYOUT_VERSION,
+            "quantiser": QUANTISER,
             "base": self.base,
             "language": self.language,
             "method": self.method.model_dump(mode="json"),

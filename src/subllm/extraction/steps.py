@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import torch
 
 from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.quantiser import Quantiser
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
-from subllm.sparsity.packing import PackedTensor, pack
+from subllm.sparsity.layout import Values
+from subllm.sparsity.packing import PackedTensor
 from subllm.sparsity.pattern import Pattern
 
 
@@ -25,20 +27,28 @@ class BlockWork:
     states    its calibration inputs [samples, length, hidden], all earlier blocks pruned;
               None without calibration
     batch     sequences per forward
+    packing   further statistics that packing makes use of, where any are collected
     matrices  mask and perhaps new weights, by matrix name
+    inputs    the statistics that were collected, by input group
     """
 
     blocks: Blocks
     layer: int
     states: torch.Tensor | None
     batch: int
+    packing: frozenset[Need] = frozenset()
     matrices: dict[str, Pruned] = field(default_factory=dict)
+    inputs: dict[str, InputStatistics] = field(default_factory=dict)
 
     def collect(self, needs: frozenset[Need]) -> dict[str, InputStatistics]:
         """Statistics by input group; empty ones where nothing is needed or calibrated."""
         if self.states is None or not needs:
-            return {linear.group: InputStatistics(0) for linear in self.blocks.spec.linears}
-        return self.blocks.collect(self.layer, self.states, self.batch, needs)
+            self.inputs = {linear.group: InputStatistics(0) for linear in self.blocks.spec.linears}
+        else:
+            self.inputs = self.blocks.collect(
+                self.layer, self.states, self.batch, needs | self.packing
+            )
+        return self.inputs
 
 
 BlockStep = Callable[[BlockWork], None]
@@ -60,14 +70,18 @@ class Choose:
             )
 
 
-def pack_block(work: BlockWork, pattern: Pattern, values: str) -> dict[str, PackedTensor]:
+def pack_block(work: BlockWork, pattern: Pattern, values: Values) -> dict[str, PackedTensor]:
     """The matrices under their masks, by name. Weights that no step replaced are quantised
     from the base's own precision, not the block's."""
     packed = {}
-    for name, pruned in work.matrices.items():
+    quantisers = {group: Quantiser(inputs) for group, inputs in work.inputs.items()}
+    for linear in work.blocks.spec.linears:
+        pruned = work.matrices[linear.name]
         if pruned.weight is None:
-            weight = work.blocks.source(work.layer, name)
+            weight = work.blocks.source(work.layer, linear.name)
         else:
             weight = pruned.weight.float().cpu().numpy()
-        packed[name] = pack(weight, pruned.mask.cpu().numpy(), pattern, values)
+        packed[linear.name] = quantisers[linear.group].pack(
+            weight, pruned.mask.cpu().numpy(), pattern, values
+        )
     return packed

@@ -154,6 +154,22 @@ void quantize_super(const float* weights, const uint8_t* kept, const float* impo
                     int64_t cols, uint8_t* codes, uint16_t* scales,
                     uint8_t (*subscales)[kSuperCols / kSubCols]);
 
+// Some columns of an int4 matrix, in the order in which they are rounded.
+struct FeedbackBlock {
+  int64_t rows, cols, subs;
+  const float* upper;      // [cols][cols], what an error in column c means for column j > c
+  const int32_t* sub_of;   // [cols], each column's place in steps and minima
+  const float* steps;      // [rows][subs]
+  const float* minima;     // the same, or null for codes about 8
+  const uint8_t* kept;     // [rows][cols], or null where all are
+};
+
+// codes [rows][cols] 0 .. 15 of `weights`, column by column; the part of a rounding error that
+// later columns can make up for is taken from them in `weights`. errors [rows][cols]: for the
+// columns after the block. Dropped weights are 0, code 8, whatever errors ask of them.
+void round_with_feedback(float* weights, const FeedbackBlock& block, uint8_t* codes,
+                         float* errors, int threads);
+
 // Values encoded in `bytes` bytes of a GGUF tensor type ("Q4_K", "F16", ...).
 int64_t gguf_value_count(std::string_view type, int64_t bytes);
 

@@ -19,9 +19,17 @@ class Need(Enum):
     loop to collect over all calibration tokens.
 
     SQUARE_SUMS  float64 [in_features]: sum over tokens of X[:, j] ** 2
+    HESSIAN      float32 [slabs, HESSIAN_COLUMNS, HESSIAN_COLUMNS]: sum over tokens of
+                 X[:, i] * X[:, j] for columns of the same slab of HESSIAN_COLUMNS; zeros
+                 beyond in_features
     """
 
     SQUARE_SUMS = "square sums"
+    HESSIAN = "products"
+
+
+HESSIAN_COLUMNS = 1024
+"""What is further apart is taken as unrelated: all of it would cost more than the blocks."""
 
 
 @dataclass(frozen=True)

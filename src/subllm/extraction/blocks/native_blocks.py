@@ -43,6 +43,8 @@ class NativeBlocks:
     """Implements `Blocks`; hidden states are float32. Memory: one block, dequantized while
     it is packed. `exact` keeps activations as float32: slow, a reference."""
 
+    collects = NEEDS
+
     def __init__(self, reader: WeightReader, threads: int, *, exact: bool = False) -> None:
         self.reader = reader
         self.spec = reader.spec

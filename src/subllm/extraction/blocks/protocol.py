@@ -27,6 +27,10 @@ class Blocks(Protocol):
     @property
     def spec(self) -> ArchSpec: ...
 
+    @property
+    def collects(self) -> frozenset[Need]:
+        """What `collect` can collect."""
+
     def embed(
         self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
     ) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from subllm.arch.spec import ArchSpec
-from subllm.pruning.method import InputStatistics, Need
+from subllm.pruning.method import HESSIAN_COLUMNS, InputStatistics, Need
 
 # Rows converted at a time: the float32 copy stays in the second-level cache.
 _CHUNK = 128
@@ -40,7 +40,31 @@ class SquareSums:
         return self._sums
 
 
-ACCUMULATORS: dict[Need, Callable[[], Accumulator]] = {Need.SQUARE_SUMS: SquareSums}
+class Hessian:
+    """Need.HESSIAN, summed in float32."""
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        columns = rows.shape[1]
+        if self._sums is None:
+            slabs = -(-columns // HESSIAN_COLUMNS)
+            shape = (slabs, HESSIAN_COLUMNS, HESSIAN_COLUMNS)
+            self._sums = torch.zeros(shape, dtype=torch.float32, device=rows.device)
+        for start, sums in zip(range(0, columns, HESSIAN_COLUMNS), self._sums, strict=True):
+            slab = rows[:, start : start + HESSIAN_COLUMNS].float()
+            sums[: slab.shape[1], : slab.shape[1]].addmm_(slab.T, slab)
+
+    def value(self) -> torch.Tensor:
+        assert self._sums is not None, "no rows were seen"
+        return self._sums
+
+
+ACCUMULATORS: dict[Need, Callable[[], Accumulator]] = {
+    Need.SQUARE_SUMS: SquareSums,
+    Need.HESSIAN: Hessian,
+}
 
 
 class _EnoughError(Exception):

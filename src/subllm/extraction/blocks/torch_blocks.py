@@ -23,7 +23,7 @@ from torch import nn
 from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.protocol import EmbeddingRows
-from subllm.extraction.blocks.tap import Tap
+from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
 from subllm.weights.reader import WeightReader
@@ -68,6 +68,8 @@ class TorchBlocks:
     Memory: one block, plus the embedding rows in use while `embed` runs. Raises
     ExtractionError where transformers does not know the architecture.
     """
+
+    collects = frozenset(ACCUMULATORS)
 
     def __init__(self, reader: WeightReader, device: torch.device, dtype: torch.dtype) -> None:
         from accelerate import init_empty_weights

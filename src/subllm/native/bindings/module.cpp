@@ -96,6 +96,31 @@ void pack_codes(Matrix<const uint8_t> codes, int64_t slots, const std::string& v
   subllm::pack_codes(codes.data(), view.geometry, view.mask, view.offsets, values.data(), threads);
 }
 
+void round_with_feedback(Matrix<float> weights, Matrix<const float> upper,
+                         Array<const int32_t> sub_of, Matrix<const float> steps,
+                         std::optional<Matrix<const float>> minima,
+                         std::optional<Matrix<const uint8_t>> kept, Matrix<uint8_t> codes,
+                         Matrix<float> errors, int threads) {
+  const auto rows = static_cast<int64_t>(weights.shape(0));
+  const auto cols = static_cast<int64_t>(weights.shape(1));
+  const auto subs = static_cast<int64_t>(steps.shape(1));
+  expect_size("upper", upper.size(), cols * cols);
+  expect_size("sub_of", sub_of.size(), cols);
+  expect_size("steps", steps.size(), rows * subs);
+  if (minima) expect_size("minima", minima->size(), rows * subs);
+  if (kept) expect_size("kept", kept->size(), rows * cols);
+  expect_size("codes", codes.size(), rows * cols);
+  expect_size("errors", errors.size(), rows * cols);
+  for (int64_t c = 0; c < cols; ++c)
+    if (sub_of.data()[c] < 0 || sub_of.data()[c] >= subs)
+      throw std::invalid_argument("a column's steps lie outside the matrix");
+  const subllm::FeedbackBlock block{rows, cols, subs, upper.data(), sub_of.data(), steps.data(),
+                                    minima ? minima->data() : nullptr,
+                                    kept ? kept->data() : nullptr};
+  nb::gil_scoped_release release;
+  subllm::round_with_feedback(weights.data(), block, codes.data(), errors.data(), threads);
+}
+
 void unpack(int64_t slots, const std::string& values_type,
             std::optional<Array<const uint64_t>> mask,
             std::optional<Array<const uint32_t>> offsets, Array<const uint8_t> values,
@@ -159,6 +184,10 @@ NB_MODULE(_native, m) {
   m.def("pack_codes", &pack_codes, "codes"_a.noconvert(), "slots"_a, "values_type"_a, "mask"_a.noconvert().none(),
         "offsets"_a.noconvert().none(), "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "threads"_a = 0,
         "Fills the values plane from codes uint8 [R, C].");
+  m.def("round_with_feedback", &round_with_feedback, "weights"_a.noconvert(), "upper"_a.noconvert(),
+        "sub_of"_a.noconvert(), "steps"_a.noconvert(), "minima"_a.noconvert().none(),
+        "kept"_a.noconvert().none(), "codes"_a.noconvert(), "errors"_a.noconvert(), "threads"_a = 0,
+        "Rounds some columns of an int4 matrix in their order; errors are taken from later ones.");
   m.def("unpack", &unpack, "slots"_a, "values_type"_a, "mask"_a.noconvert().none(), "offsets"_a.noconvert().none(),
         "values"_a.noconvert(), "scales"_a.noconvert().none(), "subscales"_a.noconvert().none(), "out"_a.noconvert(), "threads"_a = 0,
         "Packed planes -> float32 [R, C], dropped weights 0.");

@@ -1,0 +1,108 @@
+"""Rounding to int4 with error feedback (Frantar et al. 2022, "GPTQ: Accurate Post-Training
+Quantization for Generative Pre-trained Transformers"), under a fixed mask and fixed scales.
+
+Columns are rounded one after the other, those with the largest inputs first. What a rounding
+does to the outputs is made up for by the columns that are still to come, as the inverse of
+the Hessian X^T X tells. Scales stay those of weighted least squares, so that any order goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subllm import native
+from subllm.pruning.method import HESSIAN_COLUMNS
+from subllm.sparsity.int4 import recoded, steps
+from subllm.sparsity.layout import SUB
+from subllm.sparsity.packing import PackedTensor
+
+DAMPING = 0.01  # of the mean diagonal: what inputs that calibration never saw may be
+_BLOCK = 128  # columns rounded before the others are told
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Of one slab of columns. order int64 [n]: as they are rounded; upper float32 [n, n], in
+    that order: the Cholesky factor of the inverse Hessian."""
+
+    order: torch.Tensor
+    upper: torch.Tensor
+
+
+def feedback_of(hessian: torch.Tensor) -> Feedback:
+    """From float32 [n, n], the sum of x x^T over inputs; without any effect where that cannot
+    be factored."""
+    damped = hessian.clone()
+    diagonal = damped.diagonal()
+    diagonal += DAMPING * diagonal.mean()
+    order = torch.argsort(diagonal, descending=True, stable=True)
+    lower, failed = torch.linalg.cholesky_ex(damped[order][:, order])
+    if not failed:
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed and upper.isfinite().all():
+            return Feedback(order, upper)
+    return Feedback(torch.arange(len(hessian)), torch.eye(len(hessian)))
+
+
+def slabs_of(hessian: torch.Tensor, columns: int) -> list[Feedback]:
+    """Of every slab of a matrix with so many columns; hessian as `Need.HESSIAN`."""
+    slabs = []
+    for index, slab in enumerate(hessian.cpu()):
+        width = min(HESSIAN_COLUMNS, columns - index * HESSIAN_COLUMNS)
+        slabs.append(feedback_of(slab[:width, :width]))
+    return slabs
+
+
+def round_with_feedback(
+    packed: PackedTensor,
+    weights: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_] | None,
+    slabs: list[Feedback],
+) -> PackedTensor:
+    """`packed`, int4 of `weights` [R, C] under `mask`, with codes that err less in the outputs.
+    slabs: one for every HESSIAN_COLUMNS columns."""
+    terms = [np.ascontiguousarray(term) for term in steps(packed)]
+    codes = np.empty(weights.shape, np.uint8)
+    for index, feedback in enumerate(slabs):
+        order = feedback.order.numpy() + index * HESSIAN_COLUMNS
+        left = weights[:, order]
+        kept = None if mask is None else np.ascontiguousarray(mask[:, order])
+        if kept is not None:
+            left *= kept
+        codes[:, order] = _slab(torch.from_numpy(left), kept, terms, order, feedback.upper)
+    return recoded(packed, codes, mask)
+
+
+def _slab(
+    left: torch.Tensor,
+    kept: npt.NDArray[np.bool_] | None,
+    terms: list[npt.NDArray[np.float32]],
+    order: npt.NDArray[np.int64],
+    upper: torch.Tensor,
+) -> npt.NDArray[np.uint8]:
+    """Codes [R, n] of the columns `order`, whose weights `left` [R, n] are used up."""
+    left = left.contiguous()
+    codes = np.empty(left.shape, np.uint8)
+    sub_of = (order // SUB).astype(np.int32)
+    for start in range(0, left.shape[1], _BLOCK):
+        part = slice(start, min(start + _BLOCK, left.shape[1]))
+        block = left[:, part].contiguous()
+        found = np.empty(block.shape, np.uint8)
+        errors = torch.empty_like(block)
+        native.core().round_with_feedback(
+            block.numpy(),
+            upper[part, part].contiguous().numpy(),
+            sub_of[part],
+            terms[0],
+            terms[1] if len(terms) > 1 else None,
+            None if kept is None else np.ascontiguousarray(kept[:, part]).view(np.uint8),
+            found,
+            errors.numpy(),
+        )
+        codes[:, part] = found
+        left[:, part.stop :].addmm_(errors, upper[part, part.stop :], alpha=-1)
+    return codes
