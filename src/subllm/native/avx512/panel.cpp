@@ -144,181 +144,170 @@ constexpr int64_t place(int64_t row, int64_t column) {
          column % kUnitCols * value_bytes;
 }
 
-// `count` steps of four columns from `column` of a group on, for the rows from `first` on.
-template <int rows, int vectors, int count>
-inline void add_columns(const uint8_t* units, int64_t column, int first, const uint32_t* tokens,
-                        int64_t pitch, __m512i (&sums)[rows][vectors]) {
-  const uint8_t* at = units + place<1>(first, column);
+// Adds 16 columns of a group, from `column` on, to the sums of the eight rows.
+template <int vectors>
+inline void add_columns(const uint8_t* units, int64_t column, const uint32_t* tokens,
+                        int64_t pitch, __m512i (&sums)[kTileRows][vectors]) {
+  const uint8_t* at = units + place<1>(0, column);
   const uint32_t* codes = tokens + column / 4 * kLanes;
-  unrolled<count>([&](auto i) {
+  unrolled<kUnitCols / 4>([&](auto i) {
     __m512i token[vectors];
     unrolled<vectors>(
         [&](auto v) { token[v] = _mm512_load_si512(codes + v * pitch + i * kLanes); });
-    unrolled<rows>([&](auto r) {
+    unrolled<kTileRows>([&](auto r) {
       const __m512i weight = four_bytes(at + place<1>(r, 4 * i));
       unrolled<vectors>([&](auto v) { sums[r][v] = dot_bytes(sums[r][v], weight, token[v]); });
     });
   });
 }
 
-template <int rows, int vectors>
-inline void add_part(float* totals, int64_t group, int row, int v, __m512 part) {
-  float* total = totals + (row * vectors + v) * kLanes;
-  _mm512_store_ps(total, group == 0 ? part : _mm512_add_ps(_mm512_load_ps(total), part));
+// What a group of blocks of tokens brings along.
+template <int vectors>
+struct Group {
+  const uint32_t* tokens;  // [vectors][pitch]
+  int64_t pitch, columns;
+  __m512i subs[vectors][2];
+  __m512 scales[vectors];
+};
+
+template <int vectors>
+using Totals = float[kTileRows][vectors][kLanes];
+
+template <int vectors, typename Part>
+inline void add_parts(Totals<vectors>& totals, Part part) {
+  unrolled<kTileRows>([&](auto r) {
+    unrolled<vectors>([&](auto v) {
+      float* total = totals[r][v];
+      _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), part(r, v)));
+    });
+  });
 }
 
-// One group of a tile times `vectors` blocks of tokens, int8.
+// One group of a tile times `vectors` blocks of tokens.
 template <int vectors>
-void multiply_group_int8(const uint8_t* units, const Factors& factors, int64_t columns,
-                         const uint32_t* tokens, int64_t pitch, const __m512i (&subs)[vectors][2],
-                         const __m512 (&token_scales)[vectors], int64_t group, float* totals) {
+inline void add_int8(const uint8_t* units, const Factors& factors, const Group<vectors>& x,
+                     Totals<vectors>& totals) {
   __m512i sums[kTileRows][vectors];
   unrolled<vectors>([&](auto v) {
     const __m512i minus = _mm512_set1_epi16(-128);
     const __m512i excess =
-        dot_words(dot_words(_mm512_setzero_si512(), minus, subs[v][0]), minus, subs[v][1]);
+        dot_words(dot_words(_mm512_setzero_si512(), minus, x.subs[v][0]), minus, x.subs[v][1]);
     unrolled<kTileRows>([&](auto r) { sums[r][v] = excess; });
   });
-  for (int64_t column = 0; column < columns; column += kUnitCols)
-    add_columns<kTileRows, vectors, 4>(units, column, 0, tokens, pitch, sums);
-  unrolled<kTileRows>([&](auto r) {
-    unrolled<vectors>([&](auto v) {
-      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(factors.scales[r]), token_scales[v]);
-      add_part<kTileRows, vectors>(totals, group, r, v,
-                                   _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), scale));
-    });
+  for (int64_t column = 0; column < x.columns; column += kUnitCols)
+    add_columns<vectors>(units, column, x.tokens, x.pitch, sums);
+  add_parts<vectors>(totals, [&](auto r, auto v) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]),
+                         _mm512_mul_ps(_mm512_set1_ps(factors.scales[r]), x.scales[v]));
   });
 }
 
-// The same for int4. Four rows at once if there are two blocks, for the registers' sake.
 template <int vectors, bool dense>
-void multiply_group_int4(const uint8_t* units, const Factors& factors, int64_t columns,
-                         const uint32_t* tokens, int64_t pitch, const __m512i (&subs)[vectors][2],
-                         const __m512 (&token_scales)[vectors], int64_t group, float* totals) {
-  constexpr int kRows = kTileRows / vectors;
-  // The 8 that every code exceeds what it stands for: without it 32 products of a row, at most
-  // 8 * 127 each, fit in the words that meet the subscale.
-  alignas(64) __m512i excess[kGroupSubs][vectors];
-  unrolled<vectors>([&](auto v) {
-    unrolled<kGroupSubs>([&](auto j) {
+inline void add_int4(const uint8_t* units, const Factors& factors, const Group<vectors>& x,
+                     Totals<vectors>& totals) {
+  // In memory: the registers are for the sums of 32 columns.
+  alignas(64) int32_t exact[kTileRows][vectors][kLanes] = {};
+  for (int64_t j = 0; j < x.columns / kSubCols; ++j) {
+    __m512i sums[kTileRows][vectors];
+    unrolled<vectors>([&](auto v) {
+      // Less the 8 that every code exceeds what it stands for: then 32 products of a row, at
+      // most 8 * 127 each, fit in the words that meet the subscale.
       const __m512i minus = _mm512_set1_epi32(j % 2 ? -8 * 65536 : 65536 - 8);
-      excess[j][v] = dot_words(_mm512_setzero_si512(), minus, subs[v][j / 2]);
+      const __m512i excess = dot_words(_mm512_setzero_si512(), minus, x.subs[v][j / 2]);
+      unrolled<kTileRows>([&](auto r) { sums[r][v] = excess; });
     });
-  });
-  unrolled<kTileRows / kRows>([&](auto half) {
-    constexpr int kFirst = half * kRows;
-    __m512i exact[kRows][vectors];
-    unrolled<kRows>([&](auto r) {
-      unrolled<vectors>([&](auto v) { exact[r][v] = _mm512_setzero_si512(); });
-    });
-    for (int64_t j = 0; j < columns / kSubCols; ++j) {
-      __m512i sums[kRows][vectors];
-      unrolled<kRows>(
-          [&](auto r) { unrolled<vectors>([&](auto v) { sums[r][v] = excess[j][v]; }); });
-      unrolled<kSubCols / kUnitCols>([&](auto i) {
-        add_columns<kRows, vectors, 4>(units, j * kSubCols + i * kUnitCols, kFirst, tokens, pitch,
-                                       sums);
-      });
-      unrolled<kRows>([&](auto r) {
-        const __m512i factor = four_bytes(&factors.subscales[j][kPlaces[kFirst + r]]);
-        unrolled<vectors>(
-            [&](auto v) { exact[r][v] = dot_words(exact[r][v], sums[r][v], factor); });
-      });
-    }
-    unrolled<kRows>([&](auto r) {
-      constexpr int kRow = kFirst + r;
-      [[maybe_unused]] constexpr int kPlace = kPlaces[kRow];
+    for (int64_t column = j * kSubCols; column < (j + 1) * kSubCols; column += kUnitCols)
+      add_columns<vectors>(units, column, x.tokens, x.pitch, sums);
+    unrolled<kTileRows>([&](auto r) {
+      const __m512i factor = four_bytes(&factors.subscales[j][kPlaces[r]]);
       unrolled<vectors>([&](auto v) {
-        __m512i sum = exact[r][v];
-        if constexpr (dense)
-          unrolled<2>([&](auto i) {
-            sum = dot_words(sum, four_bytes(&factors.excess[i][kPlace]), subs[v][i]);
-          });
-        __m512 part = _mm512_mul_ps(
-            _mm512_cvtepi32_ps(sum),
-            _mm512_mul_ps(_mm512_set1_ps(factors.scales[kRow]), token_scales[v]));
-        if constexpr (dense) {
-          __m512i minimum = _mm512_setzero_si512();
-          unrolled<2>([&](auto i) {
-            minimum = dot_words(minimum, four_bytes(&factors.minima[i][kPlace]), subs[v][i]);
-          });
-          part = _mm512_sub_ps(
-              part, _mm512_mul_ps(
-                        _mm512_cvtepi32_ps(minimum),
-                        _mm512_mul_ps(_mm512_set1_ps(factors.minimum_scales[kRow]), token_scales[v])));
-        }
-        add_part<kTileRows, vectors>(totals, group, kRow, v, part);
+        int32_t* sum = exact[r][v];
+        _mm512_store_si512(sum, dot_words(_mm512_load_si512(sum), sums[r][v], factor));
       });
     });
+  }
+  add_parts<vectors>(totals, [&](auto r, auto v) {
+    const auto times_subs = [&](__m512i sum, const uint32_t(&words)[2][kTileRows]) {
+      unrolled<2>([&](auto i) {
+        sum = dot_words(sum, four_bytes(&words[i][kPlaces[r]]), x.subs[v][i]);
+      });
+      return sum;
+    };
+    const auto scaled = [&](__m512i sum, float scale) {
+      return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_set1_ps(scale), x.scales[v]));
+    };
+    const __m512i sum = _mm512_load_si512(exact[r][v]);
+    if constexpr (!dense) return scaled(sum, factors.scales[r]);
+    return _mm512_sub_ps(
+        scaled(times_subs(sum, factors.excess), factors.scales[r]),
+        scaled(times_subs(_mm512_setzero_si512(), factors.minima), factors.minimum_scales[r]));
   });
 }
 
 template <int vectors>
-void multiply_bf16(const uint8_t* tile, const Activations& x, int64_t cols, int64_t block,
-                   float* totals) {
-  const int64_t words = x.groups * kGroupCols / 2;
-  const uint32_t* tokens = x.bf16_lanes + block * words * kLanes;
+inline void add_bf16(const uint8_t* units, int64_t columns, const uint32_t* tokens, int64_t pitch,
+                     Totals<vectors>& totals) {
   __m512 sums[kTileRows][vectors];
   unrolled<kTileRows>(
       [&](auto r) { unrolled<vectors>([&](auto v) { sums[r][v] = _mm512_setzero_ps(); }); });
-  for (int64_t column = 0; column < cols; column += kUnitCols) {
-    const uint8_t* at = tile + place<2>(0, column);
+  for (int64_t column = 0; column < columns; column += kUnitCols) {
+    const uint8_t* at = units + place<2>(0, column);
     const uint32_t* values = tokens + column / 2 * kLanes;
     unrolled<kUnitCols / 2>([&](auto i) {
       __m512i token[vectors];
-      unrolled<vectors>([&](auto v) {
-        token[v] = _mm512_load_si512(values + v * words * kLanes + i * kLanes);
-      });
+      unrolled<vectors>(
+          [&](auto v) { token[v] = _mm512_load_si512(values + v * pitch + i * kLanes); });
       unrolled<kTileRows>([&](auto r) {
         const __m512i weight = four_bytes(at + place<2>(r, 2 * i));
         unrolled<vectors>([&](auto v) { sums[r][v] = dot_bf16(sums[r][v], weight, token[v]); });
       });
     });
   }
-  unrolled<kTileRows>([&](auto r) {
-    unrolled<vectors>(
-        [&](auto v) { _mm512_store_ps(totals + (r * vectors + v) * kLanes, sums[r][v]); });
-  });
+  add_parts<vectors>(totals, [&](auto r, auto v) { return sums[r][v]; });
 }
 
 // A tile times `vectors` blocks of 16 tokens, the first of them `block`.
 template <ValueType type, int vectors, bool dense>
-[[gnu::flatten]] void multiply_block(const uint8_t* panel, const Geometry& g, int64_t tile, const Activations& x,
-                    int64_t block, const Target& target) {
-  const int64_t row = tile * kTileRows, cols = g.col_blocks() * kBlockCols;
+[[gnu::flatten]] void multiply_block(const uint8_t* panel, const Geometry& g, int64_t tile,
+                                     const Activations& x, int64_t block, const Target& target) {
+  const int64_t row = tile * kTileRows, columns = g.col_blocks() * kBlockCols;
   // Each token's rows lie in a cache line of its own: fetch them while we count.
   for (int64_t t = block * kLanes; t < least((block + vectors) * kLanes, x.tokens); ++t)
     __builtin_prefetch(target.out + t * target.stride + row, 1);
-  alignas(64) float totals[kTileRows * vectors * kLanes];
+  alignas(64) Totals<vectors> totals;
+  unrolled<kTileRows>([&](auto r) {
+    unrolled<vectors>([&](auto v) {
+      _mm512_store_ps(totals[r][v], _mm512_set1_ps(-0.0f));  // -0 + a = a
+    });
+  });
   if constexpr (type == ValueType::bf16) {
-    multiply_bf16<vectors>(panel, x, cols, block, totals);
+    const int64_t pitch = x.groups * kGroupCols / 2 * kLanes;
+    add_bf16<vectors>(panel, columns, x.bf16_lanes + block * pitch, pitch, totals);
   } else {
-    const int64_t words = x.groups * kGroupCols / 4;
-    for (int64_t group = 0; group < x.groups; ++group) {
-      __m512i subs[vectors][2];
-      __m512 token_scales[vectors];
+    Group<vectors> group;
+    group.pitch = x.groups * kGroupCols / 4 * kLanes;
+    group.tokens = x.code_lanes + block * group.pitch;
+    for (int64_t i = 0; i < x.groups; ++i) {
       unrolled<vectors>([&](auto v) {
-        const int64_t at = ((block + v) * x.groups + group) * kLanes;
-        unrolled<2>([&](auto i) {
-          subs[v][i] = _mm512_load_si512(x.sub_lanes + 2 * at + i * kLanes);
+        const int64_t at = ((block + v) * x.groups + i) * kLanes;
+        unrolled<2>([&](auto half) {
+          group.subs[v][half] = _mm512_load_si512(x.sub_lanes + 2 * at + half * kLanes);
         });
-        token_scales[v] = _mm512_load_ps(x.scale_lanes + at);
+        group.scales[v] = _mm512_load_ps(x.scale_lanes + at);
       });
-      const uint8_t* units = panel + group * Panel<type>::kGroup;
+      group.columns = least(kGroupCols, columns - i * kGroupCols);
+      const uint8_t* units = panel + i * Panel<type>::kGroup;
       const auto& factors = *reinterpret_cast<const Factors*>(units + Panel<type>::kUnits);
-      const uint32_t* tokens = x.code_lanes + (block * words + group * kGroupCols / 4) * kLanes;
-      const int64_t columns = least(kGroupCols, cols - group * kGroupCols);
       if constexpr (type == ValueType::int8)
-        multiply_group_int8<vectors>(units, factors, columns, tokens, words * kLanes, subs,
-                                     token_scales, group, totals);
+        add_int8<vectors>(units, factors, group, totals);
       else
-        multiply_group_int4<vectors, dense>(units, factors, columns, tokens, words * kLanes, subs,
-                                            token_scales, group, totals);
+        add_int4<vectors, dense>(units, factors, group, totals);
+      group.tokens += kGroupCols / 4 * kLanes;
     }
   }
   for (int64_t t = 0; t < vectors * kLanes; t += 8) {
     __m256 tokens[8];
-    transpose(totals + t, vectors * kLanes, tokens);
+    transpose(&totals[0][0][0] + t, vectors * kLanes, tokens);
     const int64_t first = block * kLanes + t;
     for (int64_t i = 0; i < least(8, x.tokens - first); ++i)
       store_tile(tokens[i], target, first + i, row, g.rows);

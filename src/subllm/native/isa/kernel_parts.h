@@ -72,13 +72,18 @@ class PairWalk {
     if constexpr (kind == Kind::ragged) at_ = view_.values + int64_t{view_.offsets[tile]} * kAlign;
   }
 
-  // To be called before the pairs of each block: asks for as many bytes as a block has.
+  // To be called before the pairs of each block: asks for as many bytes as a block has, `ahead` of
+  // those at hand, and to be kept in caches as __builtin_prefetch takes `locality`.
+  template <int64_t ahead = kBytesAhead, int locality = 3>
   void fetch() const {
-    const int64_t bytes =
-        kind == Kind::ragged ? kBlockUnits * run_bytes(type, kBlockCols / 2) : kBlockUnits * size();
-    for (int64_t i = 0; i < bytes; i += kAlign) __builtin_prefetch(at_ + kBytesAhead + i);
-    // One cache line of masks for each block of values.
-    if constexpr (kMasked) __builtin_prefetch(mask_ + kBytesAhead / bytes * kBlockUnits);
+    constexpr int64_t kMost = kBlockUnits * run_bytes(type, kBlockCols);
+    const int64_t bytes = kind == Kind::ragged ? kMost / 2 : kBlockUnits * size();
+    unrolled<kMost / kAlign>([&](auto line) {
+      if (line * kAlign < bytes) __builtin_prefetch(at_ + ahead + line * kAlign, 0, locality);
+    });
+    // A block has a line of masks and, with int4 and half of the weights, two of values.
+    if constexpr (kMasked)
+      __builtin_prefetch(mask_bytes(0) + ahead / 2, 0, locality);
   }
 
  protected:
