@@ -309,6 +309,30 @@ def test_a_draft_comes_and_goes_while_requests_run() -> None:
     assert engine.resident_bytes - empty == 2 * KV_BLOCK * engine._backend.kv_bytes_per_token
 
 
+def test_two_sequences_are_followed_side_by_side() -> None:
+    """Each has its own memory, of which a common begin is computed once."""
+    requests = [
+        ask(key, prompt_of(4, 100), "draft", temperature=0.9, seed=i) for i, key in enumerate("ab")
+    ]
+    want = alone(*requests)
+    draft = draft_on(PACKED)
+    engine = engine_on(pace=Eager(2), draft=draft, kv_bytes=1 << 24)
+    ran: list[int] = []
+    step = draft.backend.step
+    draft.backend.step = lambda chunks: (
+        ran.append(sum(len(c.tokens) for c in chunks)) or step(chunks)
+    )  # type: ignore
+    got = run(engine, *requests)
+    for key, events in want.items():
+        assert plain(got[key]) == plain(events)
+    counts = engine.speculation.sources["draft"]
+    assert counts.accepted > 0.9 * counts.drafted > 20
+    assert sum(ran) < 100 + 2 * 24 + 3 * counts.rounds + counts.drafted
+    # The next request has the same id and another, shorter text.
+    again = ask("a", prompt_of(5, 10), "draft")
+    assert plain(run(engine, again)["a"]) == plain(alone(again)["a"])
+
+
 def test_a_draft_that_fails_is_let_go() -> None:
     request = ask("r", prompt_of(4), max_tokens=100)
     want = alone(request)["r"]

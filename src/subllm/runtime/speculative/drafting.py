@@ -44,8 +44,8 @@ _BELIEFS = (0.1, 0.3, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96, 0.98, 0.8)
 
 @dataclass
 class Slab:
-    """KV memory with the tokens whose keys and values it holds: those of `owner` from `origin`
-    on, as far as they are still the same."""
+    """KV memory with the tokens whose keys and values it holds: those of `owner`, the request
+    that it follows, from `origin` on, as far as they are still the same."""
 
     kv: int
     tokens: TokenArray
@@ -155,7 +155,10 @@ class DraftProposer:
                 break
 
     def end(self, sequence: Sequence) -> None:
-        pass  # what was computed may serve the next one
+        """What was computed may serve the next one."""
+        for slab in self._slabs:
+            if slab.owner == sequence.request.id:
+                slab.owner = ""
 
     def give_back(self) -> None:
         """Frees all KV memory, at once."""
@@ -208,19 +211,30 @@ class DraftProposer:
         """A slab for the end of the tokens: one that has begun alike, where there is one."""
         origin = self._origin(len(tokens))
         view = tokens[origin:]
-        slab = own
-        if slab is None:
-            known = [(common_prefix(slab.known, view), slab) for slab in self._slabs]
-            best = max(known, key=lambda entry: entry[0], default=None)
-            if best is not None and best[0] >= MIN_PREFIX:
-                slab = best[1]
-            elif len(self._slabs) < SLABS:
-                slab = Slab(self._backend.kv_open(), np.empty(self._window, dtype=np.int32))
-                self._slabs.append(slab)
-            else:
-                slab = self._slabs[0]
+        slab = own or self._like(view)
         slab.owner, slab.origin = owner, origin
         return slab
+
+    def _like(self, view: TokenArray) -> Slab:
+        """The slab of no running sequence that has most of its begin in common with `view`; a
+        new one where there may be more, begun like that of another sequence."""
+        common = {id(slab): common_prefix(slab.known, view) for slab in self._slabs}
+        ranked = sorted(self._slabs, key=lambda slab: common[id(slab)])
+        free = [slab for slab in ranked if not slab.owner]
+        if len(self._slabs) >= SLABS:
+            return free[-1] if free else self._slabs[0]
+        if free and common[id(free[-1])] >= MIN_PREFIX:
+            return free[-1]
+        new = Slab(-1, np.empty(self._window, dtype=np.int32))
+        source = ranked[-1] if ranked else None
+        if source is not None and common[id(source)] >= MIN_PREFIX:
+            new.length = common[id(source)]
+            new.tokens[: new.length] = view[: new.length]
+            new.kv, new.held = self._backend.kv_fork(source.kv, new.length), blocks(new.length)
+        else:
+            new.kv = self._backend.kv_open()
+        self._slabs.append(new)
+        return new
 
     def _origin(self, count: int) -> int:
         """Where the window on so many tokens begins: the same for prompts that begin alike and

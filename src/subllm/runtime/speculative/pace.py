@@ -28,7 +28,7 @@ PROBE = 64
 """Tokens after which a source that did not pay is tried again."""
 START_CREDIT, MOST_CREDIT = 32.0, 64.0
 """Plain steps that may be lost: at first, and ever."""
-SHARE = 0.02
+SHARE = 0.01
 """Of the time of decoding, may be lost."""
 REFRESH = 64
 """Steps after which a plain one is timed again."""
@@ -129,6 +129,8 @@ class Pace:
 
     def decoded(self, sequences: int, tokens: int, seconds: float, emitted: int) -> None:
         """A step of decoding is over, `tokens` with guesses, of which `emitted` came out."""
+        if sequences > MOST_SEQUENCES:  # a token of many is another thing than many of one
+            return
         self.costs.observe(tokens, seconds)
         self._emitted += emitted
         self._credit = min(MOST_CREDIT, self._credit + SHARE * emitted / sequences)
