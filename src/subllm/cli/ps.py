@@ -9,9 +9,12 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import Context, open_context
+from subllm.errors import excerpt
 
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
+
+LONGEST = 120  # of a reason; --json and the server's log have all of it
 
 EXAMPLES = """
 subllm ps
@@ -100,7 +103,7 @@ def _lines(model: dict[str, Any]) -> list[str]:
     if "ngram" in drafted:
         lines.append(f"  drafts: n-grams{_accepted(drafted['ngram'])}")
     if failure := model.get("draft_failure"):
-        lines.append(f"  no draft by {failure}")
+        lines.append(f"  no draft by {excerpt(failure, LONGEST)}")
     return lines
 
 
