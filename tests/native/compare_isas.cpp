@@ -53,7 +53,7 @@ Sample make(Pool& pool, std::mt19937& random, int64_t rows, int64_t cols, ValueT
   s.scales.resize(g.row_tiles() * g.tile_scales());
   s.subscales.resize(g.row_tiles() * g.tile_subscales());
   const auto or_null = [](auto& plane) { return plane.empty() ? nullptr : plane.data(); };
-  pack(weights.data(), g, or_null(s.mask), or_null(s.offsets), s.values.data(),
+  pack(weights.data(), nullptr, g, or_null(s.mask), or_null(s.offsets), s.values.data(),
        {or_null(s.scales), or_null(s.subscales)}, 1);
   s.view = {g,
             or_null(s.mask),

@@ -49,6 +49,7 @@ const std::vector<Candidate>& candidates() {
       {&kAvxVnniKernels, &has_avx_vnni},
       {&kAvx2Kernels, &has_avx2},
 #elif defined(__aarch64__)
+      {&kNeonKernels, &has_dot_product},
 #endif
       {&kScalarKernels, [] { return true; }},
   };
