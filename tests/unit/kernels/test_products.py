@@ -223,6 +223,40 @@ def test_the_largest_sums_fit(isa: str, values: str, pattern: str) -> None:
         check(packed, x[:1], isa)
 
 
+@pytest.mark.parametrize("pattern", ["8:16", "12:16", "50%", "dense"])
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_the_largest_codes_fit(isa: str, values: str, pattern: str) -> None:
+    """As above with what no quantiser writes: extreme codes throughout, subscales of 255."""
+    packed = sample(16, 384, pattern, values)
+    if packed.subscales is not None:
+        packed.subscales[:] = 255
+    x = np.full((13, 384), 127, np.float32)
+    x[1::3] *= np.where(np.arange(384) % 2, 1, -1)
+    x[2::3] = -127
+    for byte in (0x00, 0x0F, 0xF0, 0xFF) if values == "int4" else (0x7F, 0x80, 0x81):
+        packed.data[:] = byte
+        for count in (13, 1, 3):
+            check(packed, x[:count], isa)
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize(
+    ("pattern", "cols"),
+    [("dense", 203), ("8:16", 208), ("4:8", 200), ("2:4", 204), ("6:8", 456), ("50%", 203)],
+)
+def test_every_number_of_tokens(isa: str, values: str, pattern: str, cols: int) -> None:
+    """As the scalar kernels, which other tests compare; columns end where it is awkward."""
+    packed, bias = sample(27, cols, pattern, values), tokens(1, 27)[0]
+    x = tokens(40, cols)
+    want = ops.multiply(packed, x, bias=bias, isa="scalar")
+    for count in range(1, 41):
+        got = ops.multiply(packed, x[:count], bias=bias, isa=isa)
+        if values == "bf16":
+            np.testing.assert_allclose(got, want[:count], rtol=1e-5, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(got, want[:count])
+
+
 @pytest.mark.parametrize("values", VALUES)
 def test_extreme_scales(isa: str, values: str) -> None:
     packed = sample(24, 256, "8:16", values, spread=4.0)

@@ -38,7 +38,7 @@ struct Dot {
     return add_words(sum, words, scale);
   }
   // Tokens in lanes: 32 columns stay in 16 bits.
-  static constexpr int kWordsBeforeScaling = 8;
+  static constexpr int kColumnsBeforeScaling = 2;  // times 16
   static __m256i add_codes(__m256i sum, __m256i codes, __m256i x) {
     return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, x));
   }

@@ -52,7 +52,7 @@ struct Dot {
     return add_words(sum, lanes, scale);
   }
   // Tokens in lanes: 16 columns stay below 2^15.
-  static constexpr int kWordsBeforeScaling = 4;
+  static constexpr int kColumnsBeforeScaling = 1;  // times 16
   static __m256i add_codes(__m256i sum, __m256i codes, __m256i x) {
     return dot_bytes(sum, codes, x);
   }

@@ -8,8 +8,8 @@ namespace subllm {
 
 namespace {
 
-// A last block is made from so many tokens on.
-constexpr int kLanes = 8, kFill = 7;
+// Up to eight tokens, and those that a block is not full of, are multiplied as few.
+constexpr int kLanes = 8, kFill = kLanes;
 
 // Of a group in the panel: codes, and for int4 what belongs to them: subscales of each piece of
 // 32 columns [4][8] and factors of the sums of activations, two to a word, [2][8].
@@ -60,42 +60,55 @@ inline void transpose(__m256 (&m)[8]) {
   unrolled<8>([&](auto i) { m[i] = a[i]; });
 }
 
-// Four columns of a row after `word`, in 16 columns of eight rows.
-constexpr int64_t word_offset(int64_t word, int64_t row) {
-  return word / 4 * kColumnBytes<ValueType::int8> + row * 16 + word % 4 * 4;
-}
-
+// The group's sums, of `columns` times 16 columns. Loops are unrolled as far as GCC 12 keeps the
+// sums in registers, which it does not inside of several lambdas.
 template <typename Dot>
-inline void laned_int4(const uint8_t* panel, const uint32_t* tokens, int64_t words,
+inline void laned_int4(const uint8_t* codes, const uint32_t* tokens, int64_t columns,
                        __m256i (&sums)[kTileRows]) {
-  constexpr int kWords = Dot::kWordsBeforeScaling;
-  unrolled<kTileRows>([&](auto r) { sums[r] = _mm256_setzero_si256(); });
-  const uint8_t* scales = panel + kGroupBytes<ValueType::int4>;
-  for (int64_t word = 0; word < words; word += kWords) {
+  constexpr int kColumns = Dot::kColumnsBeforeScaling;
+  __m256i wide[kTileRows];
+  unrolled<kTileRows>([&](auto r) { wide[r] = _mm256_setzero_si256(); });
+  const uint8_t* scales = codes + kGroupBytes<ValueType::int4>;
+  for (int64_t i = 0; i < columns; i += kColumns) {
     __m256i few[kTileRows];
     unrolled<kTileRows>([&](auto r) { few[r] = _mm256_setzero_si256(); });
-    for (int64_t k = word; k < word + kWords; ++k) {
-      const __m256i token = load256(tokens + k * kLanes);
-      unrolled<kTileRows>([&](auto r) {
-        few[r] = Dot::add_codes(few[r], word_at(panel + word_offset(k, r)), token);
-      });
+#pragma GCC unroll 2
+    for (int column = 0; column < kColumns; ++column) {
+#pragma GCC unroll 2
+      for (int k = 0; k < 4; ++k) {
+        const __m256i token = load256(tokens);
+        unrolled<kTileRows>(
+            [&](auto r) { few[r] = Dot::add_codes(few[r], word_at(codes + 16 * r), token); });
+        tokens += kLanes;
+        codes += 4;
+      }
+      codes += kColumnBytes<ValueType::int4> - 16;
     }
-    unrolled<kTileRows>([&](auto r) {
-      sums[r] = Dot::add_words(sums[r], few[r], word_at(scales + word / 8 * 32 + 4 * r));
-    });
+    const uint8_t* scale = scales + i / 2 * 4 * kTileRows;
+    unrolled<kTileRows>(
+        [&](auto r) { wide[r] = Dot::add_words(wide[r], few[r], word_at(scale + 4 * r)); });
   }
+  unrolled<kTileRows>([&](auto r) { sums[r] = wide[r]; });
 }
 
 template <typename Dot>
-inline void laned_int8(const uint8_t* panel, const uint32_t* tokens, int64_t words,
+inline void laned_int8(const uint8_t* codes, const uint32_t* tokens, int64_t columns,
                        __m256i (&sums)[kTileRows]) {
-  unrolled<kTileRows>([&](auto r) { sums[r] = _mm256_setzero_si256(); });
-  for (int64_t word = 0; word < words; ++word) {
-    const __m256i token = load256(tokens + word * kLanes);
-    unrolled<kTileRows>([&](auto r) {
-      sums[r] = Dot::add(sums[r], Dot::bytes(word_at(panel + word_offset(word, r))), token);
-    });
+  __m256i wide[kTileRows];
+  unrolled<kTileRows>([&](auto r) { wide[r] = _mm256_setzero_si256(); });
+  for (int64_t i = 0; i < columns; ++i) {
+#pragma GCC unroll 2
+    for (int k = 0; k < 4; ++k) {
+      const __m256i token = load256(tokens);
+      unrolled<kTileRows>([&](auto r) {
+        wide[r] = Dot::add(wide[r], Dot::bytes(word_at(codes + 16 * r)), token);
+      });
+      tokens += kLanes;
+      codes += 4;
+    }
+    codes += kColumnBytes<ValueType::int8> - 16;
   }
+  unrolled<kTileRows>([&](auto r) { sums[r] = wide[r]; });
 }
 
 // A tile times the tokens of a block.
@@ -110,7 +123,7 @@ void laned_tile(const PackedView& view, const uint8_t* panel, const Activations&
   __m256 totals[kTileRows];
   unrolled<kTileRows>([&](auto r) { totals[r] = _mm256_setzero_ps(); });
   for (int64_t group = 0; group < x.groups; ++group, panel += kLanedGroup<type>) {
-    const int64_t words = group_columns(blocks, group) * kUnitCols / 4;
+    const int64_t columns = group_columns(blocks, group);
     const int64_t at = block * x.groups + group;
     const __m256 token_scale = _mm256_loadu_ps(x.scale_lanes + at * kLanes);
     const uint16_t* own = scales + (type == ValueType::int4 ? group / 2 : group) * kKinds * kTileRows;
@@ -121,32 +134,33 @@ void laned_tile(const PackedView& view, const uint8_t* panel, const Activations&
     const auto scaled = [&](__m256i exact, float by) {
       return _mm256_mul_ps(_mm256_cvtepi32_ps(exact), _mm256_mul_ps(_mm256_set1_ps(by), token_scale));
     };
+    const uint32_t* own_tokens = tokens + group * kGroupCols / 4 * kLanes;
     if constexpr (type == ValueType::int4) {
-      laned_int4<Dot>(panel, tokens + group * kGroupCols / 4 * kLanes, words, sums);
-      const __m256i subs[2] = {load256(x.sub_lanes + at * 2 * kLanes),
-                               load256(x.sub_lanes + at * 2 * kLanes + kLanes)};
+      laned_int4<Dot>(panel, own_tokens, columns, sums);
+      const __m256i subs = load256(x.sub_lanes + at * 2 * kLanes);
+      const __m256i more_subs = load256(x.sub_lanes + at * 2 * kLanes + kLanes);
       const uint8_t* factors = panel + kGroupBytes<type> + 4 * 32;
-      unrolled<kTileRows>([&](auto r) {
-        const __m256i lost =
-            _mm256_add_epi32(_mm256_madd_epi16(subs[0], word_at(factors + 4 * r)),
-                             _mm256_madd_epi16(subs[1], word_at(factors + 32 + 4 * r)));
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        const __m256i lost = Dot::add_words(_mm256_madd_epi16(subs, word_at(factors + 4 * r)),
+                                            more_subs, word_at(factors + 32 + 4 * r));
         __m256 part;
         if constexpr (masked)
           part = scaled(_mm256_sub_epi32(sums[r], _mm256_slli_epi32(lost, 3)), scale[0][r]);
         else
           part = _mm256_sub_ps(scaled(sums[r], scale[0][r]), scaled(lost, scale[1][r]));
         totals[r] = add_part(totals[r], part, group);
-      });
+      }
     } else {
-      laned_int8<Dot>(panel, tokens + group * kGroupCols / 4 * kLanes, words, sums);
+      laned_int8<Dot>(panel, own_tokens, columns, sums);
       __m256i excess = _mm256_setzero_si256();
       if constexpr (Dot::kExcess != 0)
         for (int half = 0; half < 2; ++half)
           excess = Dot::add_words(excess, load256(x.sub_lanes + (at * 2 + half) * kLanes),
                                   _mm256_set1_epi16(Dot::kExcess));
-      unrolled<kTileRows>([&](auto r) {
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kTileRows; ++r)
         totals[r] = add_part(totals[r], scaled(_mm256_sub_epi32(sums[r], excess), scale[0][r]), group);
-      });
     }
   }
   transpose(totals);
