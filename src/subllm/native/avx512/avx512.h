@@ -11,7 +11,7 @@ namespace subllm::avx512 {
 
 void quantize(const float* x, int64_t cols, int8_t* codes, float* scales, int16_t* subs);
 
-// The tokens from `first` on, at most kFew, straight from the packed planes.
+// The tokens from `first` on straight from the packed planes, at most kFew of them.
 void multiply_few(const PackedView& view, const Activations& x, int64_t first, int64_t begin,
                   int64_t end, const Target& target);
 
@@ -21,7 +21,7 @@ void multiply_laned(const PackedView& view, const Activations& x, int64_t begin,
 
 int64_t scratch_bytes(const Geometry& geometry, int64_t tokens);
 
-inline constexpr int kLanes = 16, kFew = 8, kFill = kFew + 1;
+inline constexpr int kLanes = 16, kFill = 13, kFew = 8;
 
 namespace {
 

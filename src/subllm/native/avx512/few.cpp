@@ -90,8 +90,8 @@ inline __m512i shuffled(__m512i bytes, const uint8_t (&order)[64]) {
 }
 
 template <Kind kind, int n>
-[[gnu::flatten]] void multiply_int4(const PackedView& view, const Activations& x, int64_t first, int64_t begin,
-                   int64_t end, const Target& target) {
+[[gnu::flatten]] void multiply_int4(const PackedView& view, const Activations& x, int64_t first,
+                                    int64_t begin, int64_t end, const Target& target) {
   constexpr bool kDense = kind == Kind::dense;
   constexpr int kTokenPairs = (n + 1) / 2;
   const Geometry& g = view.geometry;
@@ -189,8 +189,8 @@ inline __m512i join_rows(__m512i rows, __m512i others) {
 }
 
 template <Kind kind, int n>
-[[gnu::flatten]] void multiply_int8(const PackedView& view, const Activations& x, int64_t first, int64_t begin,
-                   int64_t end, const Target& target) {
+[[gnu::flatten]] void multiply_int8(const PackedView& view, const Activations& x, int64_t first,
+                                    int64_t begin, int64_t end, const Target& target) {
   constexpr int kTokenPairs = (n + 1) / 2;
   const Geometry& g = view.geometry;
   const int64_t blocks = g.col_blocks(), stride = x.groups * kGroupCols;

@@ -42,7 +42,13 @@ namespace {
 void multiply(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
               const Target& target, uint8_t* scratch) {
   if (x.laned > 0) avx512::multiply_laned(view, x, begin, end, target, scratch);
-  if (x.tokens > x.laned) avx512::multiply_few(view, x, x.laned, begin, end, target);
+  if (x.tokens <= x.laned) return;
+  if (x.tokens - x.laned <= avx512::kFew)
+    return avx512::multiply_few(view, x, x.laned, begin, end, target);
+  // Up to kFill twice, each tile while it is in the caches: costs less than a block with gaps.
+  for (int64_t tile = begin; tile < end; ++tile)
+    for (int64_t first = x.laned; first < x.tokens; first += avx512::kFew)
+      avx512::multiply_few(view, x, first, tile, tile + 1, target);
 }
 
 }  // namespace

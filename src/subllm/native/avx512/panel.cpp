@@ -340,7 +340,7 @@ void multiply_panel(const PackedView& view, const Activations& x, int64_t begin,
 }  // namespace
 
 int64_t scratch_bytes(const Geometry& g, int64_t tokens) {
-  return tokens <= kFew ? 0 : tiles_at_once(g, tokens) * tile_bytes(g);
+  return tokens < kFill ? 0 : tiles_at_once(g, tokens) * tile_bytes(g);
 }
 
 void multiply_laned(const PackedView& view, const Activations& x, int64_t begin, int64_t end,
