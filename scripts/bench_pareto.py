@@ -7,8 +7,9 @@ Each way is asked for the same greedy completions of HumanEval-X in Python, to t
 end: some of them alone and in turns with the others, which tells its speed, all of them for its
 pass@1. Both are kept by digests of model, data, settings and engine, in the user's cache
 (SUBLLM_BENCH_CACHE): a run that was stopped goes on, and what did not change is not measured
-again. For speed, nothing else should run meanwhile; --quality-only may be run beside other work
-beforehand.
+again. Ways that draft are judged by what plain decoding wrote; how many of the timed texts are the
+same is said. For speed, nothing else should run meanwhile; --quality-only may be run beside
+other work beforehand (with --threads 1: llama.cpp's threads wait for each other by spinning).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from models import dense, run_cli
 from pareto import problems, quality, results, speed
 from pareto.clock import Clock, minutes, quality_seconds, speed_seconds
 from pareto.results import Cell
-from pareto.ways import PEER, WAYS, Served, chosen, prepare, without_drafts
+from pareto.ways import WAYS, Served, chosen, prepare, without_drafts
 from peer import bench_cache
 from worker import WorkerError
 
@@ -162,8 +163,8 @@ def cell(
 
 
 def borrows(one: Served, judge_drafts: bool) -> bool:
-    """Whether its texts are those of plain decoding, by the engine's contract."""
-    return bool(one.way.drafts) and one.way.family != PEER and not judge_drafts
+    """Whether the texts of plain decoding are judged for it: it should write the same."""
+    return bool(one.way.drafts) and not judge_drafts
 
 
 def to_judge(served: Sequence[Served], judge_drafts: bool) -> list[Served]:

@@ -50,7 +50,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nstopped")
     threads = arguments.threads or usable_cores()
-    print(f"{cpu_name()}, {threads} threads; tokens per second, medians of {arguments.rounds}\n")
+    print(f"{arguments.base}: {cpu_name()}, {threads} threads; tokens per second, medians of "
+          f"{arguments.rounds} rounds\n")  # fmt: skip
     print(table(rows))
     if arguments.json:
         record = {"cpu": cpu_name(), "threads": threads, "rows": [document(row) for row in rows]}
@@ -108,12 +109,12 @@ def run(
             for workload in workloads(tokenizer, manifest.prompt, problems, rounds)
             if not only or any(word in workload.title for word in only)
         ]
-        rows += _model(name, wanted, threads, drafting, drafts)
+        rows += _model(f"dense {one}", name, wanted, threads, drafting, drafts)
     return rows
 
 
 def _model(
-    name: str, wanted: list[Workload], threads: int, draft: str, drafts: str
+    title: str, name: str, wanted: list[Workload], threads: int, draft: str, drafts: str
 ) -> list[Compared]:
     longest = max((workload.longest for workload in wanted), default=1)
     command = [sys.executable, str(ENGINES / "ours_completing.py"), name, str(threads)]
@@ -121,9 +122,9 @@ def _model(
     try:
         worker = Worker(name, command, {})
     except WorkerError as error:
-        return [Compared(one.title, name, drafts, failed=str(error)) for one in wanted]
+        return [Compared(one.title, title, drafts, failed=str(error)) for one in wanted]
     try:
-        return [compare(worker, one, name, drafts, say) for one in wanted]
+        return [compare(worker, one, title, drafts, say) for one in wanted]
     finally:
         worker.close()
 

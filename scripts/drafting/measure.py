@@ -84,11 +84,11 @@ def _run(
 def table(rows: Sequence[Compared]) -> str:
     """Lines for a person; a star where drafting costs more than it may."""
     lines = [
-        f"{'':40}{'model':>30}{'drafts':>8}{'plain':>8}{'drafted':>9}{'times':>7}{'tok/step':>10}"
+        f"{'':40}{'model':>12}{'drafts':>8}{'plain':>8}{'drafted':>9}{'times':>7}{'tok/step':>10}"
         f"{'accepted':>10}"
     ]
     for row in rows:
-        line = f"{row.workload:40}{row.model:>30}{row.drafts:>8}"
+        line = f"{row.workload:40}{row.model:>12}{row.drafts:>8}"
         if row.failed or row.times is None:
             lines.append(f"{line}  not measured, {row.failed}")
             continue

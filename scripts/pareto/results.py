@@ -87,19 +87,20 @@ def notes(cells: Sequence[Cell]) -> list[str]:
         if quality and quality.version != cell.served.version:
             said.append(f"{title}: judged as version {quality.version} of the engine wrote")
         same, count = cell.equal
-        if count and same < count:
+        if count and same < count and not cell.borrowed:
             said.append(f"{title}: {count - same} of {count} texts differ from those judged")
         if cell.speeds and cell.speeds.tokens_per_step and cell.served.way.drafts:
             said.append(f"{title}: {cell.speeds.tokens_per_step:.2f} tokens a step")
-    borrowed = [cell for cell in cells if cell.borrowed]
-    if borrowed:
-        equal = sum(cell.equal[0] for cell in borrowed)
-        count = sum(cell.equal[1] for cell in borrowed)
-        titles = ", ".join(cell.served.way.title for cell in borrowed)
-        said.append(
-            f"{titles}: judged by the texts of plain decoding; {equal} of {count} texts of the "
-            "timed rounds are the same"
-        )
+    for family in dict.fromkeys(cell.served.way.family for cell in cells):
+        borrowed = [cell for cell in cells if cell.borrowed and cell.served.way.family == family]
+        if borrowed:
+            equal = sum(cell.equal[0] for cell in borrowed)
+            count = sum(cell.equal[1] for cell in borrowed)
+            titles = "; ".join(cell.served.way.title for cell in borrowed)
+            said.append(
+                f"judged by the texts of plain decoding: {titles}. Of {count} timed texts {equal} "
+                "are the same"
+            )
     return said
 
 
