@@ -18,9 +18,8 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).with_name("engines")))
 
@@ -151,6 +150,12 @@ def run(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def listed(estimates: Iterable[tuple[str, float]]) -> None:
+    for title, seconds in estimates:
+        if seconds:
+            print(f"  {title:32} {minutes(seconds):>8}", file=sys.stderr)
+
+
 def cell(
     one: Served,
     had: speed.Speeds | None,
@@ -202,8 +207,13 @@ def judge(
         estimates = [quality_seconds(one, data, bandwidth) for one in missing]
         print(f"quality: {len(missing)} of {len(missing) + len(found)} ways to judge, about "
               f"{minutes(sum(estimates))}", file=sys.stderr)  # fmt: skip
+        if arguments.plan:
+            listed(
+                (one.way.title, seconds) for one, seconds in zip(missing, estimates, strict=True)
+            )
+            return found
         clock = Clock(estimates)
-        for one in [] if arguments.plan else missing:
+        for one in missing:
             try:
                 measured = quality.measure(one, data, prompter, tool, directory, threads, clock)
             except WorkerError as error:
@@ -244,20 +254,29 @@ def race(
     if arguments.again_speed:
         for had in speeds:
             had.rounds = {}
-    parts: list[tuple[float, Any]] = []
-    for number in range(len(plan.rounds)):
-        for one, had in zip(served, speeds, strict=True):
-            if str(number) not in had.rounds:
-                parts.append((speed_seconds(one, plan, 1, readings[0]), one))
-    estimates = [seconds for seconds, _ in parts]
+    counts = [
+        sum(str(number) not in had.rounds for number in range(len(plan.rounds))) for had in speeds
+    ]
+    wanted = [
+        (one.way.title, speed_seconds(one, plan, count, readings[0]))
+        for one, count in zip(served, counts, strict=True)
+    ]
+    parts = [
+        seconds / count
+        for number in range(len(plan.rounds))
+        for (_, seconds), count, had in zip(wanted, counts, speeds, strict=True)
+        if str(number) not in had.rounds
+    ]
     print(f"speed: {len(parts)} of {len(plan.rounds) * len(served)} samples to take, about "
-          f"{minutes(sum(estimates))}", file=sys.stderr)  # fmt: skip
+          f"{minutes(sum(parts))}", file=sys.stderr)  # fmt: skip
+    if arguments.plan:
+        listed(wanted)
     if arguments.plan or not parts:
         return speeds
     if load > 0.3:
         print(f"warning: the machine is busy (load {load:.1f}); the speeds will not be worth "
               "much", file=sys.stderr)  # fmt: skip
-    clock = Clock(estimates)
+    clock = Clock(parts)
 
     def say(what: str, one: Served | None) -> None:
         clock.part(f"{one.way.title if one else ''}: {what}")

@@ -1,12 +1,14 @@
 """Models of a base in the store, made where they are not there.
 
-The command line decides what is there already: an equal plan is answered from the store.
+The command line decides what is there already: an equal plan is answered from the store. It is
+asked once for each.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from subllm.errors import UnknownNameError
@@ -26,6 +28,7 @@ def run_cli(*command: str) -> None:
         sys.exit(f"'subllm {' '.join(command)}' failed")
 
 
+@cache
 def dense(store: Store, base: str, values: str) -> str:
     """The name of the dense model in `values`, with the head that its user would get, but for
     bf16: there the head is bf16 too, so that nothing is rounded further."""
@@ -35,6 +38,7 @@ def dense(store: Store, base: str, values: str) -> str:
     return model_name(base, "dense", tag)
 
 
+@cache
 def pruned_by_magnitude(base: str, values: str) -> str:
     """The name of an 8:16 model in `values` that is as fast as any and made in no time."""
     tag = f"bench_{values}"
@@ -43,6 +47,7 @@ def pruned_by_magnitude(base: str, values: str) -> str:
     return model_name(base, "python", tag)
 
 
+@cache
 def sub_model(store: Store, base: str, values: str) -> str:
     """The name of a Python sub-model in `values`, 8:16 by Wanda: the one in the store that has
     the ordinary name where it is like that, else one of the default calibration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from gguf import GGUFReader
@@ -91,6 +92,7 @@ def peer_environment() -> dict[str, str]:
     return {"PYTHONPATH": str(SOURCES), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@cache
 def gguf_bytes_per_token(path: Path) -> int:
     """Bytes of weights that a decoded token reads: every tensor, of the embedding one row
     where the head is a tensor of its own."""

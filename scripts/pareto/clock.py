@@ -15,8 +15,8 @@ from .ways import PEER, Served
 
 _SHARE = 0.6
 """Of the read bandwidth that decoding mostly makes use of."""
-_TOGETHER = {True: 1.8, False: 3.5}  # times the tokens of one sequence, of the peer and of ours
-_PREFILL = {True: 5.0, False: 12.0}  # the same of prompts
+_TOGETHER = {True: 2.0, False: 5.0}  # times the tokens of one sequence, of the peer and of ours
+_PREFILL = {True: 5.0, False: 15.0}  # the same of prompts
 _LINE_SECONDS = 10.0  # between two lines where no terminal shows them
 _ETA_SHARE = 0.02  # of the work, before which the measured pace says little
 

@@ -61,7 +61,7 @@ def header(served: Served, data: Benchmark, toolchain: str) -> RunHeader:
     ours do not."""
     tools = {"engine": served.version, "toolchain": toolchain}
     if served.way.drafts:
-        tools["drafts"] = f"{served.way.drafts} {served.draft}".strip()
+        tools["drafts"] = f"{served.way.drafts} {served.draft_digest}".strip()
     if served.way.family == PEER:
         tools["together"] = str(together(served))
     return RunHeader(

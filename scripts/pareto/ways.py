@@ -79,6 +79,7 @@ class Served:
     command, environment  of its worker, without the sizes that follow
     tail     arguments of the command that come after the sizes
     read     bytes of weights for a token, draft_read: for one of the draft model
+    draft    the model that its worker has at hand to draft with, "" for none
     version  of the engine: records of another are not its own
     """
 
@@ -90,6 +91,7 @@ class Served:
     read: int
     draft_read: int
     draft: str
+    draft_digest: str
     version: str
 
     def sizes(self, threads: int, longest: int, together: int) -> list[str]:
@@ -167,7 +169,7 @@ def _peer(way: Way, store: Store, base: str, python: str, gguf: str) -> Served:
     )
     command = (python, str(ENGINES / "llama_cpp_completing.py"), str(path))
     read = gguf_bytes_per_token(path)
-    return Served(way, facts, command, peer_environment(), (), read, 0, "", PACKAGE)
+    return Served(way, facts, command, peer_environment(), (), read, 0, "", "", PACKAGE)
 
 
 def _ours(way: Way, store: Store, base: str, draft: str) -> Served:
@@ -178,7 +180,9 @@ def _ours(way: Way, store: Store, base: str, draft: str) -> Served:
     read, draft_read = _read(store, name), _read(store, draft) if draft else 0
     tail = (draft,) if draft else ()
     facts = model_facts(store, name)
-    return Served(way, facts, command, {}, tail, read, draft_read, draft, engine_version())
+    digest = store.resolve(draft) if draft else ""
+    version = engine_version()
+    return Served(way, facts, command, {}, tail, read, draft_read, draft, digest, version)
 
 
 def _read(store: Store, name: str) -> int:
@@ -197,6 +201,6 @@ def known(served: Served) -> dict[str, Any]:
     return {
         "model": served.model.digest,
         "drafts": served.way.drafts,
-        "draft": served.draft,
+        "draft": served.draft_digest if served.way.drafts else "",
         "version": served.version,
     }

@@ -39,14 +39,14 @@ def served(log: Path, text: str = RIGHT, *, peer: bool = False, **changes: Any) 
         density=1.0,
     )
     command = (sys.executable, str(TINY), text, str(log))
-    made = Served(way, model, command, ENVIRONMENT, (), 1000, 0, "", "version-1")
+    made = Served(way, model, command, ENVIRONMENT, (), 1000, 0, "", "", "version-1")
     return replace(made, **changes)
 
 
 def drafting(one: Served) -> Served:
     """The same with drafts."""
     way = replace(one.way, title=f"{one.way.title}, drafts", drafts="auto")
-    return replace(one, way=way, draft="tiny:1m-python")
+    return replace(one, way=way, draft="tiny:1m-python", draft_digest=f"sha256-{'5' * 64}")
 
 
 def benchmark(count: int) -> Benchmark:

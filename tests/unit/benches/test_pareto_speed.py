@@ -41,7 +41,7 @@ def test_a_record_is_named_by_all_that_decides_the_speed(tmp_path: Path) -> None
     others = [
         speed.speed_key(replace(one, version="version-2"), plan(), 2, "this cpu"),
         speed.speed_key(drafting(one), plan(), 2, "this cpu"),
-        speed.speed_key(replace(drafting(one), draft="another"), plan(), 2, "this cpu"),
+        speed.speed_key(replace(drafting(one), draft_digest="another"), plan(), 2, "this cpu"),
         speed.speed_key(
             replace(one, model=one.model.model_copy(update={"digest": "sha256-4"})), plan(), 2,
             "this cpu",
