@@ -9,6 +9,7 @@
 
 #include "core.h"
 #include "product/product.h"
+#include "product/relay.h"
 
 using namespace subllm;
 
@@ -21,7 +22,7 @@ struct Sample {
   std::vector<uint16_t> scales;
   std::vector<uint8_t> subscales;
   PackedView view;
-  Buffer<uint8_t> relaid;
+  Planes relaid;
 };
 
 // `kept` of every `span` columns survive; span 0 is dense, span 1 unstructured with a share of

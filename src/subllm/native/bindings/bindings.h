@@ -11,7 +11,7 @@
 #include <string>
 
 #include "core.h"
-#include "product/input.h"
+#include "product/relay.h"
 
 namespace subllm::python {
 
@@ -59,7 +59,7 @@ struct MatrixHandle {
   std::optional<Array<const uint16_t>> scales;
   std::optional<Array<const uint8_t>> subscales;
   PackedView view;
-  Buffer<uint8_t> relaid;
+  Planes relaid;
 };
 
 void bind_kernels(nb::module_& m);

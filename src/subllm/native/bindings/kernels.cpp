@@ -9,6 +9,7 @@
 #include "threads/pool.h"
 #include "product/product.h"
 #include "product/read.h"
+#include "product/relay.h"
 
 namespace subllm::python {
 
@@ -26,7 +27,7 @@ void construct(MatrixHandle* self, int64_t rows, int64_t cols, int64_t slots,
                                   size(scales), offsets, pointer(subscales), size(subscales));
   Pool pool;
   view.balanced = check_masks(pool, view);
-  Buffer<uint8_t> relaid;
+  Planes relaid;
   relay(pool, view, relaid);
   new (self) MatrixHandle{mask, offsets, values, scales, subscales, view, std::move(relaid)};
 }

@@ -139,18 +139,4 @@ bool check_masks(Pool& pool, const PackedView& view) {
   return balanced.load();
 }
 
-void relay(Pool& pool, PackedView& view, Buffer<uint8_t>& buffer, const Kernels& with) {
-  const int64_t bytes = with.relay && !view.relaid ? with.relaid_bytes(view) : 0;
-  if (bytes == 0) return;
-  uint8_t* planes = buffer.reserve(bytes);
-  std::atomic<bool> fits{true};
-  pool.run(view.geometry.row_tiles(), kTileGrain, [&](int64_t begin, int64_t end) {
-    if (!with.relay(view, begin, end, planes)) fits.store(false, std::memory_order_relaxed);
-  });
-  if (fits.load())
-    view.relaid = planes;
-  else
-    buffer = {};
-}
-
 }  // namespace subllm

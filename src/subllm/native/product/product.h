@@ -39,8 +39,4 @@ void multiply(Pool& pool, const Input& input, std::span<const Product> products,
 // slots / 4 weights: kernels then know where the runs of rows divide.
 bool check_masks(Pool& pool, const PackedView& view);
 
-// Sets view.relaid to planes in `buffer`, if these kernels like some of their own for this matrix
-// (see Kernels) and there are none yet. To be called after check_masks.
-void relay(Pool& pool, PackedView& view, Buffer<uint8_t>& buffer, const Kernels& with = kernels());
-
 }  // namespace subllm

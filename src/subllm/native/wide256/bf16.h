@@ -36,7 +36,7 @@ void tile_bf16(const uint8_t* tile, int64_t columns, const Activations& x, int64
     });
     for (int64_t i = 0; i < columns; ++i) {
       const uint8_t* at = tile + i * kBytes + pass * at_once * kRowBytes;
-      if constexpr (pass == 0) fetch(at + kBytesAhead, kBytes);
+      if constexpr (pass == 0) fetch(at, kBytes);
       unrolled<2>([&](auto half) {
         __m256 weights[at_once];
         unrolled<at_once>([&](auto r) {

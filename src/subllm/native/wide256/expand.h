@@ -99,9 +99,8 @@ class Units {
 
   void fetch() const {
     const int64_t bytes = kBlockUnits * run_bytes(type, slots_ == 0 ? kBlockCols / 2 : slots_);
-    for (int64_t at = 0; at < bytes; at += kAlign) __builtin_prefetch(run_ + kBytesAhead + at);
-    // One cache line of masks for each block of values.
-    __builtin_prefetch(mask_ + kBytesAhead / bytes * kAlign);
+    subllm::fetch(run_, bytes);
+    fetch_line(mask_);
   }
 
   int64_t slots_, blocks_;

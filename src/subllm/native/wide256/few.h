@@ -49,10 +49,6 @@ inline int64_t group_columns(int64_t blocks, int64_t group) {
   return least(kGroupBlocks, blocks - group * kGroupBlocks) * (kBlockCols / kUnitCols);
 }
 
-inline void fetch(const uint8_t* at, int64_t bytes) {
-  for (int64_t line = 0; line < bytes; line += kAlign) __builtin_prefetch(at + line);
-}
-
 // The groups of a matrix one after the other, as bytes that `kColumnBytes` describes: those of a
 // dense matrix where they are, the others unpacked into a buffer. Dense int4 stays packed.
 template <ValueType type, bool masked>
@@ -85,7 +81,7 @@ class Groups<type, false> {
   const uint8_t* next(int64_t group) {
     const uint8_t* here = next_;
     next_ += kBytes / kGroupUnits * group_columns(blocks_, group);
-    fetch(here + kBytesAhead, kBytes);
+    fetch(here, kBytes);
     return here;
   }
 
@@ -93,9 +89,6 @@ class Groups<type, false> {
   int64_t blocks_;
   const uint8_t* next_;
 };
-
-// Subscales of a group are read as often as its 512 bytes of dense codes.
-constexpr int64_t kSubscalesAhead = kBytesAhead / 512 * kTileRows * kGroupSubs;
 
 inline int32_t sum_of(const int16_t* subs) { return subs[0] + subs[1] + subs[2] + subs[3]; }
 
@@ -123,7 +116,7 @@ void few_int4(const PackedView& view, const Activations& x, int64_t begin, int64
         scales += kKinds * kTileRows;
       }
       const uint8_t* at = groups.next(group);
-      __builtin_prefetch(subscales + kSubscalesAhead * kKinds);
+      fetch_line(subscales);
       const auto weights = [&](int pair, int64_t i) {
         if constexpr (masked) return load256(at + kColumnBytes<ValueType::int4> * i + kPairAt[pair]);
         const __m256i both = load256(at + 64 * i + 32 * (pair / 2));

@@ -176,7 +176,7 @@ void few_picked(const PackedView& view, const Activations& x, int64_t begin, int
         scale = halves_at(scales);
         scales += kTileRows;
       }
-      fetch(in + kBytesAhead, kPickedGroup);
+      fetch(in, kPickedGroup);
       const auto source = [&](auto i) {
         return picks_at<i % 4>(in + kPickedScales + i / 4 * kPickedBlock);
       };
@@ -208,7 +208,7 @@ constexpr int64_t kPickedChunk = 16;  // tokens
 
 inline void ready_picks(const uint8_t* in, int64_t groups, uint8_t* out) {
   for (int64_t group = 0; group < groups; ++group, in += kPickedGroup, out += kPanelGroup) {
-    fetch(in + kBytesAhead, kPickedGroup);
+    fetch(in, kPickedGroup);
     __m256i weight_sums[4];
     unrolled<8>([&](auto i) {
       const Picks picks =

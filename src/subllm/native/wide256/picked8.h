@@ -74,8 +74,8 @@ void few_halved(const PackedView& view, const Activations& x, int64_t begin, int
       });
       const int64_t columns = group_columns(blocks, group);
       for (int64_t i = 0; i < columns; ++i, run += 2 * kHalfUnit, mask += 16) {
-        fetch(run + kBytesAhead, kAlign);
-        if (i % 4 == 0) __builtin_prefetch(mask + kBytesAhead / 4);
+        fetch(run, kAlign);
+        if (i % 4 == 0) fetch_line(mask);
         __m256i from[tokens];
         unrolled<tokens>([&](auto t) {
           from[t] = _mm256_xor_si256(
@@ -121,7 +121,7 @@ void ready_halves(const PackedView& view, int64_t tile, int64_t groups, uint8_t*
     uint8_t* to = out + 32;
     for (int64_t i = 0; i < group_columns(blocks, group); ++i)
       for (int half = 0; half < 2; ++half, run += kHalfUnit, mask += 8, to += 64) {
-        fetch(run + kBytesAhead, kHalfUnit);
+        fetch(run, kHalfUnit);
         const __m256i codes = load256(run);
         excess[half] = Dot::add_pick_excess(excess[half], codes);
         store256(to, codes);
