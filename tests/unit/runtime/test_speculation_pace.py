@@ -88,11 +88,13 @@ def measured(
     tokens: int = 400,
     requests: int = 4,
     at_once: int = 1,
+    swap: bool = False,
     **more: Any,
 ) -> tuple[float, LocalEngine]:
     """Seconds of decoding `requests` completions of `tokens` one after another; a plain step
     takes 1 second and every further token `slope`; a step of the draft takes `drafting`, and
-    draws the right token with the chance `right`, the more certain, the likelier."""
+    draws the right token with the chance `right`, the more certain, the likelier. `swap`: it is
+    attached anew for every request."""
     clock, text, rng = Clock(), text_of(1), random.Random(2)
     wrong = [rng.random() >= right for _ in text]
 
@@ -101,10 +103,13 @@ def measured(
         return (text[i] + wrong[i]) % 256, certain
 
     target = TimedBackend(clock, lambda n: 1 + slope * (n - 1), lambda i: (text[i], 0.0))
-    draft = None
-    if drafting is not None:
-        small = TimedBackend(clock, lambda n: drafting * (1 + 0.05 * (n - 1)), guess)
-        draft = Draft("small", "", small, tokenizer())  # type: ignore[arg-type]
+
+    def small() -> Draft | None:
+        if drafting is None:
+            return None
+        backend = TimedBackend(clock, lambda n: drafting * (1 + 0.05 * (n - 1)), guess)
+        return Draft("small", "", backend, tokenizer())  # type: ignore[arg-type]
+
     engine = LocalEngine(
         "timed",
         target,  # type: ignore[arg-type]
@@ -113,11 +118,14 @@ def measured(
         kv_tokens=2 * CONTEXT,
         prefill_chunk=CONTEXT,
         keep_prefixes=0,
-        draft=draft,
+        draft=small(),
         clock=clock,
     )
     spent = 0.0
     for i in range(0, requests, at_once):
+        if swap:  # another one comes and goes, as for a request in another language
+            engine.set_draft(None)
+            engine.set_draft(small())
         for j in range(at_once):
             ids = tuple(text_of(100 + i + j)[:prompt])
             params = SamplingParams(max_tokens=tokens, ignore_eos=True)
@@ -143,6 +151,7 @@ def measured(
         {"drafting": 0.3, "right": 0.1, "prompt": 1500},
         {"drafting": 0.3, "right": 0.95, "tokens": 24, "prompt": 1500, "requests": 60},
         {"drafting": 0.3, "right": 0.0, "at_once": 2},
+        {"drafting": 0.3, "right": 0.0, "prompt": 1500, "swap": True},
         {"drafting": 0.3, "right": 0.9, "at_once": 4},
     ],
     ids=str,

@@ -59,6 +59,15 @@ class Slab:
         return self.tokens[: self.length]
 
 
+class DraftRecord:
+    """What is known of a draft model: how often its guesses come out, and its steps' times.
+    Outlives its attachments, so that one that does not pay is not tried anew in each."""
+
+    def __init__(self) -> None:
+        self.acceptance = Acceptance(_BELIEFS * 2)
+        self.costs = StepCosts(PREFILL_SLOPE)
+
+
 class DraftProposer:
     """Implements `Proposer` on a backend of its own, which it closes.
 
@@ -75,12 +84,14 @@ class DraftProposer:
         lend: Callable[[int], bool],
         *,
         step_seconds: Callable[[], float],
+        record: DraftRecord | None = None,
         window: int = WINDOW,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """vocab_size    of the target: tokens beyond it are never proposed
         lend          asks for so many bytes of the target's KV budget, in all
         step_seconds  what a step over one token may cost, until one was timed
+        record        of this draft from before
         """
         self.draft = draft
         self._backend: Backend = draft.backend
@@ -91,8 +102,8 @@ class DraftProposer:
         self._window = window
         self._clock = clock
         self._slabs: list[Slab] = []  # used longest ago first
-        self._costs = StepCosts(PREFILL_SLOPE)
-        self._acceptance = Acceptance(_BELIEFS * 2)
+        record = record or DraftRecord()
+        self._costs, self._acceptance = record.costs, record.acceptance
 
     @property
     def resident_bytes(self) -> int:
@@ -128,14 +139,12 @@ class DraftProposer:
             return guesses
         params = self._params(sequence.request.params)
         first_kind = _any(sequence) - _ANY
-        while len(guesses) < limit:
-            history = np.concatenate([sequence.tokens, [guess.token for guess in guesses]])
-            draw = Draw(
-                params,
-                history.astype(np.int32),
-                sequence.prompt_length,
-                sequence.uniform(len(guesses)),
-            )
+        known = len(sequence.tokens)
+        history = np.empty(known + limit, dtype=np.int32)
+        history[:known] = sequence.tokens
+        while (count := len(guesses)) < limit:
+            uniform = sequence.uniform(count)
+            draw = Draw(params, history[: known + count], sequence.prompt_length, uniform)
             choice = self._run(slab, ids, (draw,))
             if choice is None or choice.token >= self._target_vocab:
                 break
@@ -144,7 +153,8 @@ class DraftProposer:
             guesses.append(Guess(choice.token, self._acceptance.rate(kind), kind))
             if not go_on(guesses):
                 break
-            ids = np.array([choice.token], dtype=np.int32)
+            history[known + count] = choice.token
+            ids = history[known + count : known + count + 1]
         return guesses
 
     def learn(self, sequence: Sequence, guesses: Listed[Guess], tokens: Listed[int]) -> None:

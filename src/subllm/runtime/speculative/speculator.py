@@ -18,7 +18,7 @@ from subllm.runtime.draft import Draft
 from subllm.runtime.kv_cache import KvCache
 from subllm.runtime.request import SourceCounts, SpeculationStats
 from subllm.runtime.sequence import Sequence
-from subllm.runtime.speculative.drafting import DraftProposer
+from subllm.runtime.speculative.drafting import DraftProposer, DraftRecord
 from subllm.runtime.speculative.ngrams import NgramProposer
 from subllm.runtime.speculative.pace import MOST_GUESSES, PROBE_GUESSES, Pace, Round
 from subllm.runtime.speculative.proposer import Guess, Proposer
@@ -56,6 +56,7 @@ class Speculator:
         )
         self._pace = pace or Pace()
         self._draft: DraftProposer | None = None
+        self._records: dict[tuple[str, str], DraftRecord] = {}
         self._begun: Round | None = None
         self._asked: dict[str, _Asked] = {}
         self._counts: dict[str, SourceCounts] = {}
@@ -80,11 +81,13 @@ class Speculator:
             with suppress(EngineError):  # it may be what failed
                 old.close()
         if draft is not None:
+            record = self._records.setdefault((draft.name, draft.digest), DraftRecord())
             self._draft = DraftProposer(
                 draft,
                 self._backend.vocab_size,
                 self._lend,
                 step_seconds=self._draft_seconds,
+                record=record,
                 clock=self._clock,
             )
             self._proposers.append(self._draft)
