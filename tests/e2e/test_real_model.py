@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,28 +112,29 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
 
 def test_drafts_change_no_text(server: Machine) -> None:
     """N-grams, a sub-model for its dense base, and what the client predicts."""
-    ask = ("complete", PROMPTS["python"] * 2, "-m", f"{BASE}-dense", "-n", "96", "--json")
-    port = {"SUBLLM_PORT": str(server.port)}
-    plain = server.ok(*ask, "--speculation", "off", **port).document
-    assert plain["accepted_prediction_tokens"] == 0
-    for speculation in ("ngram", f"{BASE}-python"):
-        drafted = server.ok(*ask, "--speculation", speculation, **port).document
+    dense, sub_model = f"{BASE}-dense", f"{BASE}-python"
+    for speculation, prompt in (("ngram", PROMPTS["python"] * 2), (sub_model, PROMPTS["cpp"])):
+        ask = ("complete", prompt, "-m", dense, "-n", "96", "--json", "--speculation")
+        port = str(server.port)
+        plain = server.ok(*ask, "off", SUBLLM_PORT=port).document
+        drafted = server.ok(*ask, speculation, SUBLLM_PORT=port).document
         assert drafted["text"] == plain["text"]
-        assert drafted["accepted_prediction_tokens"] > 0
+        assert plain["accepted_prediction_tokens"] == 0 < drafted["accepted_prediction_tokens"]
+    (running,) = server.ok("ps", "--json").document
+    assert {m["model"]: m["draft"] for m in running["loaded"]}[dense] == sub_model
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
-    answers = []
-    for prediction in (None, "asked before"):
-        reply = client.chat.completions.create(
-            model=f"{BASE}-dense",
-            messages=[{"role": "user", "content": "Write a Python function that sorts a list."}],
-            max_tokens=64,
-            extra_body={"speculation": "ngram" if prediction else "off"},
-            **({"prediction": {"type": "content", "content": answers[0]}} if prediction else {}),
-        )
-        answers.append(reply.choices[0].message.content or "")
-    assert answers[0] == answers[1]
-    assert reply.usage is not None and reply.usage.completion_tokens_details is not None
-    assert (reply.usage.completion_tokens_details.accepted_prediction_tokens or 0) > 32
+    question = "Write a Python function that sorts a list."
+    asked: dict[str, Any] = {
+        "model": dense,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": 64,
+    }
+    plain = client.chat.completions.create(**asked, extra_body={"speculation": "off"})
+    text = plain.choices[0].message.content or ""
+    again = client.chat.completions.create(**asked, prediction={"type": "content", "content": text})
+    assert again.choices[0].message.content == text
+    assert again.usage is not None and again.usage.completion_tokens_details is not None
+    assert (again.usage.completion_tokens_details.accepted_prediction_tokens or 0) > 32
 
 
 def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
