@@ -9,15 +9,17 @@ from pathlib import Path
 
 import torch
 
+from subllm.arch.spec import LinearSpec
 from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
+from subllm.extraction.quantiser import stored_as
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
 from subllm.progress import Progress
 from subllm.sparsity.int4 import pack_int4
-from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.layout import LAYOUT_VERSION, Values
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, pack
 from subllm.store.manifest import MethodRecord, ModelManifest
@@ -83,7 +85,7 @@ def add_dense(
                 shared = workspace / "shared.packed"
                 entries = write_shared(reader, head_coded, shared, progress)
             blocks = workspace / "blocks.packed"
-            _write_blocks(reader, values, blocks, progress)
+            _write_blocks(reader, coded, blocks, progress)
             digest, model = commit_model(
                 store, name, tag, plan, manifest, reader, manifest.prompt,
                 Parts([blocks], shared, entries, tokenizer.to_bundle()), {}, workspace,
@@ -120,23 +122,23 @@ def _say_replaced(store: Store, name: str, plan: ExtractionPlan, progress: Progr
         )
 
 
-def _write_blocks(reader: WeightReader, values: str, path: Path, progress: Progress) -> None:
+def _write_blocks(reader: WeightReader, values: Values, path: Path, progress: Progress) -> None:
     spec = reader.spec
     progress.start("blocks", "packing", spec.num_layers, "blocks")
     writer = PackedWriter(path)
     for layer in range(spec.num_layers):
         for linear in spec.linears:
             name = f"{spec.block_prefix(layer)}{linear.name}.weight"
-            writer.add_packed(name, _pack(reader, name, values))
+            writer.add_packed(name, _pack(reader, name, linear, values))
         reader.release()
         progress.advance("blocks")
     writer.close()
     progress.finish("blocks")
 
 
-def _pack(reader: WeightReader, name: str, values: str) -> PackedTensor:
-    """Codes that the base has already are kept as they are."""
+def _pack(reader: WeightReader, name: str, linear: LinearSpec, values: Values) -> PackedTensor:
+    """int4 codes that the base has already are kept as they are, whatever matrix it is."""
     rows = reader.int4(name) if values == "int4" else None
     if rows is not None:
         return pack_int4(rows, None, DENSE)
-    return pack(reader.read(name), None, DENSE, values)
+    return pack(reader.read(name), None, DENSE, stored_as(linear, values))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from subllm.extraction.blocks.protocol import Blocks
-from subllm.extraction.quantiser import Quantiser
+from subllm.extraction.quantiser import Quantiser, stored_as
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import PackedTensor
@@ -71,8 +71,8 @@ class Choose:
 
 
 def pack_block(work: BlockWork, pattern: Pattern, values: Values) -> dict[str, PackedTensor]:
-    """The matrices under their masks, by name. Weights that no step replaced are quantised
-    from the base's own precision, not the block's."""
+    """The matrices under their masks, by name, stored as `stored_as` says. Weights that no step
+    replaced are quantised from the base's own precision, not the block's."""
     packed = {}
     quantisers = {group: Quantiser(inputs) for group, inputs in work.inputs.items()}
     for linear in work.blocks.spec.linears:
@@ -82,6 +82,6 @@ def pack_block(work: BlockWork, pattern: Pattern, values: Values) -> dict[str, P
         else:
             weight = pruned.weight.float().cpu().numpy()
         packed[linear.name] = quantisers[linear.group].pack(
-            weight, pruned.mask.cpu().numpy(), pattern, values
+            weight, pruned.mask.cpu().numpy(), pattern, stored_as(linear, values)
         )
     return packed

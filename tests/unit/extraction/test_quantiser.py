@@ -180,3 +180,17 @@ def test_an_extraction_quantises_by_its_calibration(store, add_base, compute: st
     source = unpack(open_model(store, dense.name).tensor("model.layers.0.mlp.up_proj.weight"))
     kept = unpack(found[0]) != 0
     assert np.abs(unpack(found[0]) - source)[kept].mean() < 0.15 * np.abs(source).mean()
+
+
+def test_int4_leaves_value_and_output_projections_at_8_bits(store, add_base) -> None:
+    add_base("llama")
+    options = ExtractOptions("python", pattern="8:16", values="int4", compute="float32")
+    sparse = extract(store, prepared_for(store, options), NullProgress())
+    dense = add_dense(store, BASE, NullProgress(), values="int4")
+    for report in (sparse, dense):
+        assert report.manifest.values == "int4"
+        files = open_model(store, report.name)
+        for entry in report.manifest.tensors:
+            if entry.blob == "own":
+                want = "int8" if ".v_proj." in entry.name or ".o_proj." in entry.name else "int4"
+                assert entry.values == files.tensor(entry.name).values == want, entry.name
