@@ -116,7 +116,8 @@ class Pairs : public PairWalk<type, kind> {
 // Adds the bias and writes the rows of a tile that the matrix has.
 inline void store_tile(__m256 total, const Target& target, int64_t token, int64_t row,
                        int64_t rows) {
-  const auto lanes = static_cast<__mmask8>(rows - row >= kTileRows ? 0xff : (1 << (rows - row)) - 1);
+  const auto lanes =
+      static_cast<__mmask8>(rows - row >= kTileRows ? 0xff : (1 << (rows - row)) - 1);
   if (target.bias) total = _mm256_add_ps(total, _mm256_maskz_loadu_ps(lanes, target.bias + row));
   _mm256_mask_storeu_ps(target.out + token * target.stride + row, lanes, total);
 }

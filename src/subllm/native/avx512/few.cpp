@@ -145,7 +145,8 @@ template <Kind kind, int n>
           __m512i codes[2][2];
           pairs.next_bytes(codes[0]);
           pairs.next_bytes(codes[1]);
-          const __m512i factor = shuffled(factors, kShuffles.factors[(block - begin_block) * 2 + half]);
+          const int64_t j = (block - begin_block) * 2 + half;
+          const __m512i factor = shuffled(factors, kShuffles.factors[j]);
           unrolled<n>([&](auto t) {
             const int8_t* at = token + t * stride + half * kSubCols;
             const __m512i a = token_codes(at), b = token_codes(at + kUnitCols);

@@ -77,7 +77,8 @@ template <int part>
 inline __m256i byte_pairs(__m256i entries) {
   const __m256i pairs = _mm256_srli_epi32(entries, 16 * part);
   return _mm256_or_si256(_mm256_and_si256(pairs, _mm256_set1_epi32(0xff)),
-                         _mm256_and_si256(_mm256_slli_epi32(pairs, 8), _mm256_set1_epi32(0xff0000)));
+                         _mm256_and_si256(_mm256_slli_epi32(pairs, 8),
+                                          _mm256_set1_epi32(0xff0000)));
 }
 
 // Factors of a tile's `group`; the planes' pointers are the tile's.
@@ -234,7 +235,8 @@ inline void add_int4(const uint8_t* units, const Factors& factors, const Group<v
       return sum;
     };
     const auto scaled = [&](__m512i sum, float scale) {
-      return _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_set1_ps(scale), x.scales[v]));
+      return _mm512_mul_ps(_mm512_cvtepi32_ps(sum),
+                           _mm512_mul_ps(_mm512_set1_ps(scale), x.scales[v]));
     };
     const __m512i sum = _mm512_load_si512(exact[r][v]);
     if constexpr (!dense) return scaled(sum, factors.scales[r]);
