@@ -15,6 +15,7 @@ from subllm.runtime.engine import LocalEngine
 from subllm.runtime.params import SamplingParams, TokenLogprob
 from subllm.runtime.request import Request
 from subllm.runtime.speculative.costs import FRESH, StepCosts
+from subllm.runtime.speculative.drafting import PIECE
 
 VOCAB = 259
 CONTEXT = 4096
@@ -36,7 +37,6 @@ class TimedBackend:
     kv_bytes_per_token = 4
     kv_shares = False
     exact_widths = True
-    resident_bytes = 1000
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class TimedBackend:
     ) -> None:
         self._clock, self._cost, self._text = clock, cost, text
         self._slabs = 0
+        self.resident_bytes = round(1000 * cost(1))  # it reads its weights once a step
         self.widths: list[int] = []
 
     def kv_open(self) -> int:
@@ -175,6 +176,14 @@ def test_a_draft_that_pays_is_used(
     assert plain / spent > gain
     counts = engine.speculation.sources["draft"]
     assert counts.accepted > 0.4 * counts.drafted
+
+
+def test_it_catches_up_with_a_long_prompt_where_that_pays() -> None:
+    case = {"drafting": 0.2, "right": 0.9, "prompt": 1500}
+    plain, _ = measured("off", 0.1, **case)
+    spent, engine = measured("auto", 0.1, **case)
+    assert plain / spent > 1.6
+    assert max(engine._speculator._draft._backend.widths) == PIECE  # type: ignore[union-attr, attr-defined]
 
 
 def test_what_the_client_expects_comes_at_once() -> None:
