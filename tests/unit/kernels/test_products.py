@@ -7,6 +7,7 @@ bf16 products may differ in the order of the sum: by 1e-6 of the sum of magnitud
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -221,6 +222,22 @@ def test_the_largest_sums_fit(isa: str, values: str, pattern: str) -> None:
         packed = pack(weights, mask, parsed, values)
         check(packed, x, isa)
         check(packed, x[:1], isa)
+
+
+def test_what_is_laid_out_anew(isa: str) -> None:
+    """int4 that keeps half of every 16 columns at most, in 3.75 bits a weight, whole groups."""
+    picks = isa in ("avx2", "avx_vnni")
+    for pattern, values, cols, expected in (
+        ("8:16", "int4", 448, 3 * 4 * 480),
+        ("2:4", "int4", 204, 3 * 2 * 480),
+        ("8:16", "int8", 448, 0),
+        ("12:16", "int4", 448, 0),
+        ("dense", "int4", 448, 0),
+    ):
+        matrix, x = ops.Matrix(sample(21, cols, pattern, values)), tokens(1, cols)
+        ops.multiply_all(ops.Pool(1), [matrix], x, [np.empty((1, 21), np.float32)], isa=isa)
+        if picks or os.environ.get("SUBLLM_ISA", ISAS[0]) not in ("avx2", "avx_vnni"):
+            assert matrix.handle.relaid_bytes == (expected if picks else 0)
 
 
 @pytest.mark.parametrize("pattern", ["8:16", "12:16", "50%", "dense"])

@@ -72,7 +72,9 @@ void bind_kernels(nb::module_& m) {
   nb::class_<MatrixHandle>(m, "Matrix", "The planes of a packed matrix, checked and kept alive.")
       .def("__init__", &construct, "rows"_a, "cols"_a, "slots"_a, "values_type"_a,
            "mask"_a.noconvert().none(), "offsets"_a.noconvert().none(), "values"_a.noconvert(),
-           "scales"_a.noconvert().none(), "subscales"_a.noconvert().none());
+           "scales"_a.noconvert().none(), "subscales"_a.noconvert().none())
+      .def_prop_ro("relaid_bytes", [](const MatrixHandle& self) { return self.relaid.size(); },
+                   "Private memory of planes that the kernels have laid out anew; 0 where they read those given.");
   m.def("sum_words", [](Pool& pool, Array<const uint64_t> words) {
     nb::gil_scoped_release release;
     return sum_words(pool, words.data(), static_cast<int64_t>(words.size()));

@@ -23,6 +23,7 @@ uint8_t* Planes::allocate(int64_t bytes) {
                      static_cast<size_t>(bytes)) != 0)
     throw std::bad_alloc();
   data_.reset(static_cast<uint8_t*>(data));
+  size_ = bytes;
 #if defined(__linux__)
   // The rest, less than a large page, is not worth a whole one. Advice only: it may be refused.
   if (large) (void)madvise(data, static_cast<size_t>(bytes / kLargePage * kLargePage), MADV_HUGEPAGE);

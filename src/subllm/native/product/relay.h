@@ -17,13 +17,18 @@ class Planes {
  public:
   // Contents are those of fresh memory. Throws std::bad_alloc.
   uint8_t* allocate(int64_t bytes);
-  void clear() { data_.reset(); }
+  void clear() {
+    data_.reset();
+    size_ = 0;
+  }
+  int64_t size() const { return size_; }
 
  private:
   struct Free {
     void operator()(uint8_t* data) const { std::free(data); }
   };
   std::unique_ptr<uint8_t, Free> data_;
+  int64_t size_ = 0;
 };
 
 // Sets view.relaid to planes in `planes`, if these kernels like some of their own for this matrix

@@ -86,7 +86,9 @@ class NamedTensors:
             raise _misfit(name, packed.shape, (rows, cols))
         self.nbytes += packed.nbytes
         self.values[name] = packed.values
-        return Matrix(packed, name).handle
+        handle = Matrix(packed, name).handle
+        self.nbytes += handle.relaid_bytes
+        return handle
 
 
 def _misfit(name: str, have: tuple[int, ...], want: tuple[int, ...]) -> WeightsError:
