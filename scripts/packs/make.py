@@ -81,7 +81,7 @@ def ask(options: argparse.Namespace) -> None:
     base = find_base(store, options.base)
     sampling = Sampling(options.temperature, options.top_p, options.max_new, options.seed)
     record_run(options.answers, base, sampling, options.counts)
-    dense = add_dense(store, options.base, NullProgress())
+    dense = add_dense(store, options.base, NullProgress(), values="int8")
     bundle = store.blobs.read_bytes(dense.manifest.blobs.tokenizer)
     (options.answers / TOKENIZER_FILE).write_bytes(bundle)
     run = Run(options.answers, options.counts, options.slots, options.minutes, sampling)

@@ -47,7 +47,7 @@ def add_dense(
     base: str,
     progress: Progress,
     *,
-    values: str = "int8",
+    values: str = "int4",
     head: str = "int8",
     tag: str = "",
 ) -> DenseReport:

@@ -16,8 +16,11 @@ import torch
 from subllm.arch.spec import ArchSpec
 from subllm.extraction.blocks.native_blocks import VALUES
 from subllm.extraction.blocks.open import DTYPES, INT8
+from subllm.extraction.quantiser import needs_of
 from subllm.extraction.shared import DENSE
 from subllm.kernels.ops import Matrix, Pool, multiply_all
+from subllm.pruning.method import HESSIAN_COLUMNS, Need
+from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import pack
 
 # How many times as long as its matrix products a run takes (norms, attention, masks, packing
@@ -37,8 +40,10 @@ class Estimate:
     peak_memory_bytes: int
 
 
-def product_flops(spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: bool) -> float:
-    """Matrix products of the whole run.
+def product_flops(
+    spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: bool, hessians: bool = False
+) -> float:
+    """Matrix products of the whole run; `hessians` where they are collected too.
 
     Two passes of every block over the calibration tokens, where the statistics pass
     stops before the down projection and the last block is not run again; held-out
@@ -47,6 +52,10 @@ def product_flops(spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: 
     block = spec.block_params()
     down = spec.linears[-1].in_features * spec.linears[-1].out_features
     per_token = spec.num_layers * (2 * block - down) - block if statistics else 0
+    if statistics and hessians:
+        inputs = {linear.group: linear.in_features for linear in spec.linears}
+        pairs = sum(columns * min(columns, HESSIAN_COLUMNS) for columns in inputs.values())
+        per_token += spec.num_layers * pairs
     head = spec.vocab_size * spec.hidden_size
     held = 2 * (spec.num_layers * block + head)
     return 2.0 * (tokens * per_token + heldout_tokens * held)
@@ -103,10 +112,12 @@ def estimate(
     heldout_tokens: int,
     statistics: bool,
     compute: str,
+    values: Values,
     rate: float,
 ) -> Estimate:
-    """Of an extraction whose blocks run on `compute`, at `rate` FLOP/s."""
-    flops = product_flops(spec, samples * seq_len, heldout_tokens, statistics)
+    """Of an extraction to `values` whose blocks run on `compute`, at `rate` FLOP/s."""
+    hessians = Need.HESSIAN in needs_of(values) and compute != INT8
+    flops = product_flops(spec, samples * seq_len, heldout_tokens, statistics, hessians)
     size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)

@@ -171,7 +171,7 @@ def prepare(
     def cost(samples: int, compute: str) -> Estimate:
         return estimate(
             reader.spec, samples, options.seq_len, held_tokens, bool(method.needs), compute,
-            rates(compute),
+            values, rates(compute),
         )  # fmt: skip
 
     chosen = choose(

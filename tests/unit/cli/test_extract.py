@@ -234,7 +234,7 @@ def test_add(tiny: Store, subllm: Command) -> None:
 def test_add_with_another_head(tiny: Store, subllm: Command) -> None:
     name = f"{BASE}-dense"
     first = tiny.model(name)
-    beside = subllm("add", BASE, "--head", "int4", "--tag", "small", "--json")
+    beside = subllm("add", BASE, "--values", "int8", "--head", "int4", "--tag", "small", "--json")
     assert (beside.status, beside.err.count("replaced")) == (0, 0)
     assert (beside.json["name"], beside.json["head"]) == (f"{name}-small", "int4")
     small = tiny.model(f"{name}-small")
@@ -242,12 +242,12 @@ def test_add_with_another_head(tiny: Store, subllm: Command) -> None:
     assert small.blobs.own == first.blobs.own
     assert small.blobs.shared != first.blobs.shared
 
-    again = subllm("add", BASE, "--head", "int4")
+    again = subllm("add", BASE, "--values", "int8", "--head", "int4")
     assert f"{name} exists (int8, head int8) and will be replaced; --tag keeps both" in again.err
     assert again.out.splitlines()[2].split(maxsplit=1) == ["values", "int8, head int4"]
     assert (tiny.model(name).name, tiny.model(name).tag) == (name, "")
     assert tiny.model(name).blobs == small.blobs
-    assert "replaced" not in subllm("add", BASE, "--head", "int4").err
+    assert "replaced" not in subllm("add", BASE, "--values", "int8", "--head", "int4").err
 
 
 @pytest.mark.parametrize(

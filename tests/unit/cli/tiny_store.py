@@ -133,7 +133,7 @@ def build(root: Path, checkpoint: Path) -> Store:
     """
     store = Store(root)
     pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=BASE)
-    dense = store.model(add_dense(store, BASE, NullProgress()).name)
+    dense = store.model(add_dense(store, BASE, NullProgress(), values="int8").name)
     for language in ("python", "java"):
         name = f"{BASE}-{language}"
         plan = sha256_of(name.encode())
@@ -146,7 +146,7 @@ def add_larger(store: Store, directory: Path, *, context: int = 1024) -> str:
     """The dense model of a larger base of the family, which writes what `BASE` does."""
     checkpoint = write_checkpoint(directory, context=context, idle_layers=6)
     pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=LARGER)
-    return add_dense(store, LARGER, NullProgress()).name
+    return add_dense(store, LARGER, NullProgress(), values="int8").name
 
 
 def greedy(store: Store, ids: Sequence[int], count: int) -> str:
