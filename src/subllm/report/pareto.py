@@ -7,6 +7,7 @@ of the two; those that are not make the front.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ _MARKERS = ("s", "o", "D", "^")
 _FRONT = "#444444"
 _SIZE = 8.0  # points
 _LABEL = 8.0
-_NEAR = 14.0  # points from which on a label needs a line to its marker
+_NEAR = 14.0  # points from which on a label needs a line to its marker, or others are nearer
 _FAR = 0.005  # share of a label's area that a point of distance is worth
 
 
@@ -145,7 +146,7 @@ def picture(ways: Sequence[Way], title: str, note: str = "") -> bytes | None:
     low = min(100 * (way.quality if way.low is None else way.low) for way in shown)  # type: ignore[operator]
     high = max(100 * (way.quality if way.high is None else way.high) for way in shown)  # type: ignore[operator]
     margin = 0.06 * max(high - low, 5.0)
-    axis.set_ylim(max(0.0, low - margin), min(100.0, high + margin))
+    axis.set_ylim(max(0.0, low - margin), min(101.0, high + margin))
     axis.set_xlabel("decoded tokens per second")
     axis.set_ylabel("pass@1, percent of problems solved")
     axis.grid(alpha=0.25)
@@ -202,13 +203,19 @@ def _label(figure: Any, axis: Any, shown: Sequence[Way], families: Sequence[str]
     boxes = places(anchors, sizes, taken, _box(axis), scale)
     for way, (x, y), box in zip(shown, anchors, boxes, strict=True):
         colour = _COLOURS[families.index(way.family) % len(_COLOURS)]
-        far = max(box[0] - x, x - box[2], box[1] - y, y - box[3]) > _NEAR * scale
+        others = (_distance(box, *other) for other in anchors if other != (x, y))
+        far = _distance(box, x, y) > min(_NEAR * scale, *others, math.inf)
         axis.annotate(
             way.title, (x, y), box[:2], fontsize=_LABEL, color=colour,
             xycoords="figure pixels", textcoords="figure pixels", ha="left", va="bottom",
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6} if far else None,
         )  # fmt: skip
+
+
+def _distance(box: Box, x: float, y: float) -> float:
+    """From the point to the nearest of the box."""
+    return math.hypot(max(box[0] - x, 0.0, x - box[2]), max(box[1] - y, 0.0, y - box[3]))
 
 
 def _box(artist: Any) -> Box:
