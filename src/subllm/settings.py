@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         "stay the same: auto (a smaller model that suits, and text seen before), ngram (the "
         "latter alone), off, or a model's name.",
     )
+    screened_head: bool = Field(
+        True,
+        description="Whether tokens are ranked by a 2-bit copy of the head before the head itself "
+        "is read for the best (native only).",
+    )
     context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
         None,
         description="Longest prompt plus completion in tokens, where the model's maximum is not "

@@ -217,3 +217,29 @@ def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour:
         ids = library.encode(text)
         assert ours.encode(text) == ids
         assert ours.decode(ids) == library.decode(ids)
+
+
+def test_the_screened_head_chooses_as_the_whole_one(machine: Machine, tour: list[Run]) -> None:
+    """1,024 tokens in the middle of the head's usual work; `scripts/bench head` takes 20,000."""
+    from subllm.runtime.backend import Chunk, Draw
+    from subllm.runtime.backends.native import NativeBackend
+    from subllm.runtime.loader import PackedSource
+    from subllm.runtime.request import SamplingParams
+    from subllm.store.model_files import open_model
+    from subllm.store.store import Store
+
+    greedy = SamplingParams(temperature=0.0)
+    with open_model(Store(machine.home), f"{BASE}-dense") as files:
+        source, tokenizer = PackedSource(files), files.tokenizer()
+        backends = [NativeBackend(source, screen=screen) for screen in (True, False)]
+        text = Path(ast.__file__).read_text(encoding="utf-8")
+        for tokens in np.array(tokenizer.encode(text)[:1024], np.int32).reshape(2, -1):
+            draws = [Draw(greedy, tokens[:1], 1, 0.0) for _ in tokens]
+            one, other = (
+                backend.step([Chunk(backend.kv_open(), 0, tokens, draws)]) for backend in backends
+            )
+            assert one == other
+        decided, _, left = backends[0]._decoder.verdicts
+        assert decided + left == 1024 and left < 10
+        for backend in backends:
+            backend.close()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from subllm.runtime.loader import PackedSource
 from subllm.sparsity.layout import ALIGN, padded
 from subllm.sparsity.packing import PackedTensor
+from subllm.sparsity.screen import Screen
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0
@@ -62,6 +63,16 @@ class FencedSource:
             if (array := getattr(tensor, plane)) is not None
         }
         return dataclasses.replace(tensor, **planes)
+
+    def screen(self, name: str) -> Screen | None:
+        found = self._source.screen(name)
+        if found is None:
+            return None
+        planes = {
+            plane: fenced(getattr(found, plane), front=self._front)
+            for plane in ("codes", "steps", "columns")
+        }
+        return dataclasses.replace(found, **planes)
 
     def vector(self, name: str) -> npt.NDArray[np.float32]:
         return self._source.vector(name)

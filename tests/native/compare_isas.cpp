@@ -10,6 +10,7 @@
 #include "core.h"
 #include "product/product.h"
 #include "product/relay.h"
+#include "screen/screen.h"
 
 using namespace subllm;
 
@@ -78,6 +79,34 @@ std::vector<float> product(Pool& pool, Sample& s, const std::vector<float>& x, i
   return out;
 }
 
+// How many products of the screening plane of a random head differ from the scalar ones.
+int compare_screens(Pool& pool, std::mt19937& random, const Kernels& with) {
+  std::normal_distribution<float> normal;
+  int wrong = 0;
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 64}, {37, 200}, {100, 896}}) {
+    const Sample s = make(pool, random, rows, cols, ValueType::int8, 0, 0);
+    ScreenView view{rows, cols};
+    std::vector<uint8_t> codes(view.tiles() * view.units() * kScreenUnit);
+    std::vector<float> steps(view.tiles() * kScreenRows);
+    std::vector<int32_t> columns(kScreenCols);
+    build_screen(s.view, codes.data(), steps.data(), columns.data(), 1);
+    view.codes = codes.data(), view.steps = steps.data(), view.columns = columns.data();
+    for (const int64_t tokens : {1, 3, 4, 16}) {
+      std::vector<float> x(tokens * cols), got(tokens * rows), want(tokens * rows);
+      for (auto& value : x) value = normal(random);
+      ScreenInput input;
+      input.prepare(pool, view, x.data(), tokens);
+      screen(pool, view, input, got.data(), rows, with);
+      screen(pool, view, input, want.data(), rows, kernels("scalar"));
+      if (got == want) continue;
+      ++wrong;
+      std::printf("%s differs: screen of %d x %d, %d tokens\n", with.name, static_cast<int>(rows),
+                  static_cast<int>(cols), static_cast<int>(tokens));
+    }
+  }
+  return wrong;
+}
+
 }  // namespace
 
 int main() {
@@ -106,6 +135,7 @@ int main() {
                         static_cast<int>(type), kept, span, static_cast<int>(rows),
                         static_cast<int>(cols), static_cast<int>(tokens));
           }
+  for (const auto name : isas()) wrong += compare_screens(pool, random, kernels(name));
   std::printf("%d products compared, %d differ; kernels:", compared, wrong);
   for (const auto name : isas()) std::printf(" %s", std::string(name).c_str());
   std::printf("\n");

@@ -15,6 +15,7 @@ from subllm.catalog.prompt import PromptSpec
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, pack, unpack
+from subllm.sparsity.screen import Screen, build_screen
 from subllm.store.manifest import (
     BaseRef,
     Licence,
@@ -36,6 +37,8 @@ class PackedMemory:
     Block matrices take `pattern` (their largest weights stay); embedding and head are dense.
     """
 
+    screened = False  # whether the head has a screening plane
+
     def __init__(self, given: MemorySource, values: str = "bf16", pattern: str = "dense") -> None:
         self.spec: ArchSpec = given.spec
         self.vectors = {k: t for k, t in given.tensors.items() if t.ndim == 1}
@@ -47,6 +50,9 @@ class PackedMemory:
 
     def tensor(self, name: str) -> PackedTensor:
         return self.packed[name]
+
+    def screen(self, name: str) -> Screen | None:
+        return build_screen(self.packed[name]) if self.screened else None
 
     def vector(self, name: str) -> npt.NDArray[np.float32]:
         return self.vectors[name]

@@ -75,6 +75,7 @@ def command(
         device=settings.device,
         threads=settings.threads,
         kv_type=settings.kv_type,
+        screened_head=settings.screened_head,
         on_round=lambda number: console.note(f"round {number} of {repeat}"),
     )
     if json_output:

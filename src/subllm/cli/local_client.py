@@ -50,6 +50,7 @@ class LocalClient:
             threads=settings.threads,
             context_length=settings.context_length,
             kv_type=settings.kv_type,
+            screened_head=settings.screened_head,
         )
         models = ModelSet.of_store(context.store, loader.engine, loader.draft)
         check_default(settings.speculation, models.models())

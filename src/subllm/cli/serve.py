@@ -121,6 +121,7 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
             threads=settings.threads,
             context_length=settings.context_length,
             kv_type=settings.kv_type,
+            screened_head=settings.screened_head,
             on_ready=on_ready,
             log_level=settings.log_level,
         )

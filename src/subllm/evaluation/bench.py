@@ -142,6 +142,7 @@ def open_bench(
         device=settings.device,
         threads=settings.threads,
         kv_type=settings.kv_type,
+        screened_head=settings.screened_head,
     )
     return Bench(
         store,

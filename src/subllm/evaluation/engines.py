@@ -40,12 +40,14 @@ class Engines:
         device: str = "auto",
         threads: int | None = None,
         kv_type: KvTypeName = "bfloat16",
+        screened_head: bool = True,
     ) -> None:
         self._store = store
         self._backend: BackendName = backend
         self._device = device
         self._threads = threads
         self._kv_type: KvTypeName = kv_type
+        self._screened_head = screened_head
         self._engine: Engine | None = None
         self._for: tuple[str, int, int] | None = None
 
@@ -70,6 +72,7 @@ class Engines:
             max_batch=together,
             kv_tokens=together * (longest + _ROOM),
             kv_type=self._kv_type,
+            screened_head=self._screened_head,
         )
         self._for = (digest, together, longest)
         return self._engine

@@ -16,6 +16,7 @@ from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, pack
 from subllm.sparsity.pattern import Pattern
+from subllm.sparsity.screen import LEAST_ROWS, build_screen
 from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.store import Store
 from subllm.weights.reader import WeightReader
@@ -49,7 +50,8 @@ def shared_entries(manifest: ModelManifest) -> list[TensorEntry]:
 def write_shared(
     reader: WeightReader, head: Values, path: Path, progress: Progress
 ) -> list[TensorEntry]:
-    """Pack embedding and head (`head` is their value type), norms and biases of `reader`
+    """Pack embedding and head (`head` is their value type; a large one gets its screening
+    plane, whether or not it is the embedding too), norms and biases of `reader`
     into `path`, unless an earlier run did; returns their rows of the tensor table."""
     spec = reader.spec
     matrices = dict.fromkeys((spec.embedding_name, spec.head_name))
@@ -67,7 +69,8 @@ def write_shared(
             packed = pack_in_slices(
                 reader, name, head, lambda rows: progress.advance("shared", rows)
             )
-            writer.add_packed(name, packed)
+            screened = name == spec.head_name and packed.shape[0] >= LEAST_ROWS
+            writer.add_packed(name, packed, build_screen(packed) if screened else None)
             reader.release()
         for name in vectors:
             writer.add_vector(name, reader.read(name))

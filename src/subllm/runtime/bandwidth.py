@@ -9,12 +9,15 @@ import numpy as np
 
 from subllm.arch.spec import ArchSpec
 from subllm.kernels.ops import Pool, sum_words
+from subllm.sparsity.layout import TILE_ROWS
 from subllm.store.model_files import ModelFiles
 
 _BUFFER_BYTES = 256 << 20
 """Beyond the caches of all but the largest servers, and no burden for a small machine."""
 
 _SECONDS = 1.0
+
+_CANDIDATES = 256  # of decoder/head.h; few share a tile
 
 
 def read_bandwidth(threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
@@ -31,12 +34,16 @@ def read_bandwidth(threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
     return data.nbytes / best
 
 
-def weight_bytes_per_token(files: ModelFiles) -> int:
+def weight_bytes_per_token(files: ModelFiles, *, screened: bool = True) -> int:
     """Bytes of weights, as packed, that decoding one token reads: every matrix and vector
-    once, and of an embedding that is not the head too, one row. Keys and values, which
-    grow with the context, are not counted."""
+    once, of an embedding that is not the head too, one row, and of a head with a screening
+    plane that plane and the row tiles of the candidates. Keys and values, which grow with the
+    context, are not counted."""
     spec = ArchSpec.from_dict(files.manifest.arch)
-    total = files.tensor(spec.head_name).nbytes
+    total, screen = files.tensor(spec.head_name).nbytes, files.screen(spec.head_name)
+    if screen is not None and screened:
+        tiles = -(-spec.vocab_size // TILE_ROWS)
+        total = screen.nbytes + total * min(_CANDIDATES, tiles) // tiles
     if not spec.tied_head:
         total += -(-files.tensor(spec.embedding_name).nbytes // spec.vocab_size)
     for layer in range(spec.num_layers):

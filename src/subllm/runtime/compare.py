@@ -61,6 +61,7 @@ def measure_models(
     device: str = "auto",
     threads: int | None = None,
     kv_type: KvTypeName = "bfloat16",
+    screened_head: bool = True,
     on_round: Callable[[int], None] = lambda number: None,
 ) -> list[ModelSpeed]:
     """Measures every model `repeat` times, in turn and each round in the opposite order, so
@@ -85,6 +86,7 @@ def measure_models(
                 context_length=longest_sequence(prompt_tokens, tokens),
                 kv_tokens=kv_tokens(prompt_tokens, tokens),
                 kv_type=kv_type,
+                screened_head=screened_head,
             )
             engines.append(engine)
             vocab_size = ArchSpec.from_dict(store.model(name).arch).vocab_size
@@ -101,18 +103,23 @@ def measure_models(
         for loaded in engines:
             loaded.close()
     return [
-        _speed(store, name, chosen, growth, rounds[index])
+        _speed(store, name, chosen, screened_head, growth, rounds[index])
         for index, (name, growth) in enumerate(zip(names, growths, strict=True))
     ]
 
 
 def _speed(
-    store: Store, name: str, backend: BackendName, growth: int, rounds: Sequence[Round]
+    store: Store,
+    name: str,
+    backend: BackendName,
+    screened_head: bool,
+    growth: int,
+    rounds: Sequence[Round],
 ) -> ModelSpeed:
     weight_bytes = None
     if backend == "native":
         with open_model(store, name) as files:
-            weight_bytes = weight_bytes_per_token(files)
+            weight_bytes = weight_bytes_per_token(files, screened=screened_head)
     return ModelSpeed(
         digest=store.resolve(name),
         manifest=store.model(name),

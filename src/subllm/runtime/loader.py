@@ -22,6 +22,7 @@ from subllm.runtime.engine import LocalEngine
 from subllm.runtime.weights import FloatArray
 from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
+from subllm.sparsity.screen import Screen
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
@@ -43,6 +44,9 @@ class PackedSource:
 
     def tensor(self, name: str) -> PackedTensor:
         return self._files.tensor(name)
+
+    def screen(self, name: str) -> Screen | None:
+        return self._files.screen(name)
 
     def rows(self, name: str, start: int, stop: int) -> FloatArray:
         return unpack_rows(self.tensor(name), np.arange(start, stop, dtype=np.int64))
@@ -71,6 +75,7 @@ def load_engine(
     kv_bytes: int | None = None,
     kv_type: KvTypeName = "bfloat16",
     dtype: DTypeName = "bfloat16",
+    screened_head: bool = True,
     draft: str | None = None,
 ) -> LocalEngine:
     """An engine on the model of that name or digest; see `LocalEngine` for the limits.
@@ -83,6 +88,7 @@ def load_engine(
                     the default
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
+    screened_head   whether draws may read the head's screening plane first (native only)
     draft           name or digest of a model that drafts for this one
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
@@ -96,7 +102,12 @@ def load_engine(
         context = _context(manifest.name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
         loaded = loader_of(chosen)(
-            PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype=dtype
+            PackedSource(files),
+            device=device,
+            threads=threads,
+            kv_type=kv_type,
+            dtype=dtype,
+            screened_head=screened_head,
         )
     engine = LocalEngine(
         manifest.name,
@@ -111,7 +122,13 @@ def load_engine(
     )
     if draft is not None:
         found = load_draft(
-            store, draft, backend=chosen, device=device, threads=threads, kv_type=kv_type
+            store,
+            draft,
+            backend=chosen,
+            device=device,
+            threads=threads,
+            kv_type=kv_type,
+            screened_head=screened_head,
         )
         try:
             engine.set_draft(found)
@@ -130,6 +147,7 @@ def load_draft(
     device: str = "auto",
     threads: int | None = None,
     kv_type: KvTypeName = "bfloat16",
+    screened_head: bool = True,
 ) -> Draft:
     """The model of that name or digest, for `Engine.set_draft`. Its weights are shared with an
     engine on the same model. Raises what `load_engine` raises."""
@@ -137,7 +155,12 @@ def load_draft(
     check_kv_type(chosen, kv_type)
     with open_model(store, name) as files:
         loaded = loader_of(chosen)(
-            PackedSource(files), device=device, threads=threads, kv_type=kv_type, dtype="bfloat16"
+            PackedSource(files),
+            device=device,
+            threads=threads,
+            kv_type=kv_type,
+            dtype="bfloat16",
+            screened_head=screened_head,
         )
         digest = name if name.startswith("sha256-") else store.resolve(name)
         return Draft(files.manifest.name, digest, loaded, files.tokenizer())

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from subllm.arch.spec import ArchSpec
 from subllm.sparsity.packing import PackedTensor
+from subllm.sparsity.screen import Screen
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -49,5 +50,12 @@ class PackedWeightSource(Protocol):
         """A norm or a bias, float32 [size]."""
 
 
-class LoadableWeights(WeightSource, PackedWeightSource, Protocol):
+class ScreenedWeightSource(PackedWeightSource, Protocol):
+    """Packed weights of a whole model."""
+
+    def screen(self, name: str) -> Screen | None:
+        """The screening plane of a matrix, as `sparsity.screen` describes it; None: none."""
+
+
+class LoadableWeights(WeightSource, ScreenedWeightSource, Protocol):
     """What every backend can load from."""

@@ -31,6 +31,7 @@ class StoreLoader:
     threads: int | None = None
     context_length: int | None = None
     kv_type: KvTypeName = "bfloat16"
+    screened_head: bool = True
     max_batch: int = 8
     queue_limit: int = 64
 
@@ -47,6 +48,7 @@ class StoreLoader:
             threads=self.threads,
             context_length=served_context(longest, self.context_length),
             kv_type=self.kv_type,
+            screened_head=self.screened_head,
             max_batch=self.max_batch,
             queue_limit=self.queue_limit,
         )
@@ -62,4 +64,5 @@ class StoreLoader:
             device=self.device,
             threads=self.threads,
             kv_type=self.kv_type,
+            screened_head=self.screened_head,
         )

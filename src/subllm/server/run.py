@@ -3,7 +3,7 @@
     serve(
         store, config, *,
         backend="auto", device="auto", threads=None, context_length=None, kv_type="bfloat16",
-        on_ready=None, log_level="info"
+        screened_head=True, on_ready=None, log_level="info"
     )
 
 returns when the server has stopped; running replies end with an error object, within
@@ -50,6 +50,7 @@ def serve(
     threads: int | None = None,
     context_length: int | None = None,
     kv_type: KvTypeName = "bfloat16",
+    screened_head: bool = True,
     on_ready: Callable[[str, int], None] | None = None,
     log_level: str = "info",
 ) -> None:
@@ -69,6 +70,7 @@ def serve(
         threads=threads,
         context_length=context_length,
         kv_type=kv_type,
+        screened_head=screened_head,
         max_batch=config.max_batch,
         queue_limit=config.max_queue,
     )

@@ -5,7 +5,8 @@
 Each plane of a packed tensor is a U8 tensor `<name>.mask|values|scales|subscales|offsets`, zero
 padded to a multiple of 64 bytes, so that planes are 64-byte aligned in the file. Vectors
 are F32 tensors of one dimension and come after all planes. Any safetensors reader opens
-the file.
+the file. A head may have a screening plane (see `screen`): U8 tensors
+`<name>.screen.codes|steps|columns` and, in its row of the table, the digest of the head.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+
+import numpy as np
 
 from subllm.errors import LayoutError, PatternError
 from subllm.sparsity.layout import (
@@ -25,6 +28,7 @@ from subllm.sparsity.layout import (
     padded,
 )
 from subllm.sparsity.pattern import Pattern
+from subllm.sparsity.screen import screen_shapes
 
 FORMAT = "subllm-packed"
 METADATA = "__metadata__"  # the header's one entry that is no tensor
@@ -51,6 +55,7 @@ class TableRow:
     shape: tuple[int, int]
     pattern: str
     values: str
+    screen: str = ""  # digest of the head that the screening plane was made of; empty: no plane
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,23 @@ def planes_of(geometry: Geometry) -> dict[str, int | None]:
     return planes
 
 
+def screen_planes(shape: tuple[int, int]) -> dict[str, int]:
+    """Planes of a screen of that shape -> their bytes in the file."""
+    return {
+        f"screen.{plane}": padded(elements(of) * np.dtype(dtype).itemsize)
+        for plane, (dtype, of) in screen_shapes(shape).items()
+    }
+
+
 def encode_header(
     entries: Sequence[Entry], table: Mapping[str, TableRow], minimum: int = 0
 ) -> bytes:
     """The file's bytes before the data part, at least `minimum` of them."""
-    rows = {
-        name: {"shape": list(row.shape), "pattern": row.pattern, "values": row.values}
-        for name, row in table.items()
-    }
+    rows: dict[str, Any] = {}
+    for name, row in table.items():
+        rows[name] = {"shape": list(row.shape), "pattern": row.pattern, "values": row.values}
+        if row.screen:
+            rows[name]["screen"] = row.screen
     header: dict[str, Any] = {
         METADATA: {
             "format": FORMAT,
@@ -166,7 +180,7 @@ def _table(metadata: object) -> dict[str, TableRow]:
 
 
 def _row(name: str, value: object) -> TableRow:
-    if not isinstance(value, dict) or set(value) != {"shape", "pattern", "values"}:
+    if not isinstance(value, dict) or set(value) - {"screen"} != {"shape", "pattern", "values"}:
         raise _damaged(f"the table's row of {name!r} is malformed")
     shape = _integers(value["shape"])
     if shape is None or len(shape) != 2 or not all(1 <= side <= MAX_SIDE for side in shape):
@@ -178,7 +192,10 @@ def _row(name: str, value: object) -> TableRow:
         pattern.check(*shape)
     except PatternError as error:
         raise _damaged(f"{name!r}: {error}") from error
-    return TableRow((shape[0], shape[1]), str(pattern), value["values"])
+    screen = value.get("screen", "")
+    if not isinstance(screen, str):
+        raise _damaged(f"the screening plane of {name!r} is malformed")
+    return TableRow((shape[0], shape[1]), str(pattern), value["values"], screen)
 
 
 def _entry(name: str, value: object) -> Entry:
@@ -206,7 +223,8 @@ def _check_planes(
     expected: set[str] = set()
     for name, row in table.items():
         geometry = Geometry(*row.shape, Pattern.parse(row.pattern), row.values)  # type: ignore[arg-type]
-        for plane, size in planes_of(geometry).items():
+        planes = planes_of(geometry) | (screen_planes(row.shape) if row.screen else {})
+        for plane, size in planes.items():
             entry = entries.get(f"{name}.{plane}")
             if entry is None or entry.dtype != "U8":
                 raise _damaged(f"the {plane} plane of {name!r} is missing")

@@ -8,7 +8,7 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from subllm.sparsity.container import (
 )
 from subllm.sparsity.layout import Values, elements, padded
 from subllm.sparsity.packing import PackedTensor
+from subllm.sparsity.screen import Screen, check_screen, screen_shapes, verify_screen
 
 RESERVE = 1 << 16  # bytes left for the header while its length is unknown
 CHUNK = 1 << 24
@@ -54,8 +55,9 @@ class PackedWriter:
         except OSError as error:
             raise _disk_error(error) from error
 
-    def add_packed(self, name: str, tensor: PackedTensor) -> None:
-        """Raises LayoutError for planes that do not fit their description."""
+    def add_packed(self, name: str, tensor: PackedTensor, screen: Screen | None = None) -> None:
+        """`screen`: the tensor's screening plane. Raises LayoutError for planes that do not fit
+        their description."""
         geometry = tensor.check()
         self._claim(name, *(f"{name}.{plane}" for plane in planes_of(geometry)))
         planes = {
@@ -67,7 +69,13 @@ class PackedWriter:
         }
         for plane in planes_of(geometry):
             self._append(f"{name}.{plane}", "U8", cast("npt.NDArray[np.generic]", planes[plane]))
-        self._table[name] = TableRow(tensor.shape, tensor.pattern, tensor.values)
+        digest = ""
+        if screen is not None:
+            check_screen(screen, tensor, name)
+            digest = screen.digest
+            for plane in screen_shapes(screen.shape):
+                self._append(f"{name}.screen.{plane}", "U8", getattr(screen, plane))
+        self._table[name] = TableRow(tensor.shape, tensor.pattern, tensor.values, digest)
 
     def add_vector(self, name: str, vector: npt.NDArray[np.float32]) -> None:
         """A float32 vector [n], kept in memory until `close`."""
@@ -213,6 +221,18 @@ class PackedReader:
         tensor.check()
         return tensor
 
+    def screen(self, name: str) -> Screen | None:
+        """The screening plane of a packed tensor, if it has one. Whether it belongs to the
+        tensor is for `check_screen` to say."""
+        row = self.table.get(name)
+        if row is None or not row.screen:
+            return None
+        planes = {
+            plane: self._view(f"{name}.screen.{plane}").view(dtype)[: elements(of)].reshape(of)
+            for plane, (dtype, of) in screen_shapes(row.shape).items()
+        }
+        return Screen(row.shape, **cast("dict[str, Any]", planes), digest=row.screen)
+
     def vector(self, name: str) -> npt.NDArray[np.float32]:
         """float32 [n]. Raises WeightsError for an unknown name."""
         if name not in self._header.vectors:
@@ -220,10 +240,14 @@ class PackedReader:
         return self._view(name).view(np.float32)
 
     def verify(self) -> None:
-        """Reads every mask, scale and offset. Raises LayoutError naming the first bad tensor."""
+        """Reads every mask, scale and offset, and makes screening planes again. Raises
+        LayoutError naming the first bad tensor."""
         for name in self.table:
             try:
-                self.tensor(name).verify()
+                tensor, screen = self.tensor(name), self.screen(name)
+                tensor.verify()
+                if screen is not None:
+                    verify_screen(screen, tensor)
             except LayoutError as error:
                 raise LayoutError(f"tensor {name!r}: {error}") from error
 
@@ -256,7 +280,7 @@ def concat(parts: Iterable[Path], out: Path) -> None:
         for path in paths:
             with PackedReader(path) as reader:
                 for name in reader.table:
-                    writer.add_packed(name, reader.tensor(name))
+                    writer.add_packed(name, reader.tensor(name), reader.screen(name))
                 for name in reader.vectors:
                     writer.add_vector(name, reader.vector(name))
 

@@ -131,7 +131,7 @@ def pack(
     geometry = Geometry(rows, cols, pattern, values)
     packed = _empty(geometry, mask, threads)
     try:
-        native.core().pack(weights, importance, *_planes(packed), threads)
+        native.core().pack(weights, importance, *core_planes(packed), threads)
     except ValueError as error:
         raise WeightsError(f"cannot pack a tensor: {error}") from error
     return packed
@@ -162,7 +162,7 @@ def pack_codes(
     packed.check()
     try:
         codes = np.ascontiguousarray(codes)
-        native.core().pack_codes(codes, *_planes(packed), threads)
+        native.core().pack_codes(codes, *core_planes(packed), threads)
     except ValueError as error:
         raise WeightsError(f"cannot pack a tensor: {error}") from error
     return packed
@@ -180,7 +180,7 @@ def unpack(packed: PackedTensor, out: Floats | None = None, *, threads: int = 0)
     elif out.shape != packed.shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise LayoutError(f"cannot unpack {packed.shape} into {out.dtype} of shape {out.shape}")
     try:
-        native.core().unpack(*_planes(packed), out, threads)
+        native.core().unpack(*core_planes(packed), out, threads)
     except ValueError as error:
         raise LayoutError(f"a packed tensor is damaged: {error}") from error
     return out
@@ -193,7 +193,7 @@ def unpack_rows(packed: PackedTensor, rows: npt.NDArray[np.int64], *, threads: i
     indices = np.ascontiguousarray(rows, np.int64).reshape(-1)
     out = np.empty((indices.size, packed.shape[1]), np.float32)
     try:
-        native.core().unpack_rows(packed.shape[0], *_planes(packed), indices, out, threads)
+        native.core().unpack_rows(packed.shape[0], *core_planes(packed), indices, out, threads)
     except ValueError as error:
         raise LayoutError(f"cannot read rows of a packed tensor: {error}") from error
     return out
@@ -262,7 +262,7 @@ def _tile_offsets(
     return out
 
 
-def _planes(packed: PackedTensor) -> tuple[Any, ...]:
+def core_planes(packed: PackedTensor) -> tuple[Any, ...]:
     """The arguments that describe a packed tensor to the native core."""
     scales = None if packed.scales is None else packed.scales.view(np.uint16)
     slots = packed.geometry.slots

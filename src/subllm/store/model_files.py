@@ -14,6 +14,7 @@ from subllm.errors import LayoutError, WeightsError
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import PackedTensor
+from subllm.sparsity.screen import Screen
 from subllm.store.manifest import ModelManifest
 from subllm.store.store import Store
 from subllm.store.tokenizers import open_tokenizer
@@ -44,6 +45,11 @@ class ModelFiles:
     def tensor(self, name: str) -> PackedTensor:
         """A packed matrix by its name in the manifest's table; WeightsError if none."""
         return self._reader(name).tensor(name)
+
+    def screen(self, name: str) -> Screen | None:
+        """The screening plane of a packed matrix, None where it has none; WeightsError for an
+        unknown name."""
+        return self._reader(name).screen(name)
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """An f32 vector by its name in the manifest's table; WeightsError if none."""

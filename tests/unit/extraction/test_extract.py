@@ -17,6 +17,7 @@ import pytest
 import torch
 from oracles.plain_wanda import prune_by_whole_forwards
 
+from subllm.arch.spec import ArchSpec
 from subllm.errors import ExtractionError, UnknownNameError
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction
@@ -118,6 +119,22 @@ def test_tensor_table_counts(store, add_base) -> None:
     assert {e.name for e in report.manifest.tensors if e.blob == "shared"} >= {
         "model.embed_tokens.weight", "model.norm.bias", "model.layers.0.mlp.c_fc.bias",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])  # with a head of its own, and tied
+def test_a_large_head_gets_a_screening_plane(store, add_base, monkeypatch, family) -> None:
+    monkeypatch.setattr("subllm.extraction.shared.LEAST_ROWS", 1)
+    add_base(family)
+    manifest = add_dense(store, BASE, NullProgress()).manifest
+    spec = ArchSpec.from_dict(manifest.arch)
+    with open_model(store, manifest.name) as files:
+        found = [entry.name for entry in manifest.tensors if entry.values != "f32"]
+        assert [name for name in found if files.screen(name)] == [spec.head_name]
+    assert all(result.ok for result in verify(store))
+    monkeypatch.undo()  # a vocabulary as small as this one gets none
+    plain = add_dense(store, BASE, NullProgress(), head="bf16", tag="plain").manifest
+    with open_model(store, plain.name) as files:
+        assert files.screen(spec.head_name) is None
 
 
 def test_the_run_says_in_which_dtype_blocks_ran(store, add_base) -> None:

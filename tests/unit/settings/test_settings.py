@@ -142,3 +142,17 @@ def test_config_path_honours_the_variable(config: Path) -> None:
 def test_every_setting_has_help(field: str) -> None:
     assert help_for(field).startswith(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     assert f"SUBLLM_{field.upper()}" in help_for(field)
+
+
+@pytest.mark.parametrize(("value", "meant"), [("off", False), ("on", True), ("", True)])
+def test_the_screened_head_is_switched_by_words(
+    value: str, meant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBLLM_SCREENED_HEAD", value)
+    assert load_settings().screened_head is meant
+
+
+def test_a_switch_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBLLM_SCREENED_HEAD", "perhaps")
+    with pytest.raises(SettingsError, match="SUBLLM_SCREENED_HEAD"):
+        load_settings()

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "core.h"
+#include "isa/screen.h"
 #include "product/relay.h"
 
 namespace subllm::python {
@@ -62,7 +63,16 @@ struct MatrixHandle {
   Planes relaid;
 };
 
+// The screening plane of a head, likewise.
+struct ScreenHandle {
+  Array<const uint8_t> codes;
+  Array<const float> steps;
+  Array<const int32_t> columns;
+  ScreenView view;
+};
+
 void bind_kernels(nb::module_& m);
+void bind_screen(nb::module_& m);
 void bind_decoder(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_block(nb::module_& m);

@@ -31,6 +31,7 @@ DecoderWeights weights_of(const nb::dict& shared, const std::vector<nb::dict>& l
   WeightReader reader(shared, keep);
   weights.embedding = reader.matrix("embedding");
   weights.head = reader.matrix("head");
+  weights.screen = reader.screen("screen");
   weights.final_norm = reader.norm("final_norm");
   for (const nb::dict& layer : layers) weights.layers.push_back(layer_of(layer, keep));
   return weights;
@@ -155,6 +156,19 @@ void logits(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& to
   std::memcpy(out.data(), values.data(), values.size_bytes());
 }
 
+// What the head reads of every token of one chunk, for tests.
+void head_inputs(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& tokens,
+                 Matrix<float> out) {
+  const Use decoder(handle);
+  const auto count = static_cast<int64_t>(tokens.size());
+  expect_size("out", out.size(), count * decoder->spec().hidden);
+  nb::gil_scoped_release release;
+  const Chunk chunk{slab, start, span_of(tokens), 0, count};
+  decoder->forward({&chunk, 1});
+  const auto values = decoder->head_inputs();
+  std::memcpy(out.data(), values.data(), values.size_bytes());
+}
+
 std::span<const float> logits_of(const Logits& array) {
   if (array.size() == 0) throw std::invalid_argument("there are no logits");
   return {array.data(), array.size()};
@@ -188,7 +202,8 @@ void bind_decoder(nb::module_& m) {
                     const std::string&, int, bool>(),
            "spec"_a, "shared"_a, "layers"_a, "kv"_a = "bfloat16", "threads"_a = 0,
            "exact"_a = false,
-           "spec: fields of ArchSpec. shared: embedding, head, final_norm. layers: for each "
+           "spec: fields of ArchSpec. shared: embedding, head, final_norm, screen (Screen) or "
+           "none. layers: for each "
            "block q, k, v, o, gate, up, down (Matrix) and norms (float32), with `_bias`.")
       .def_prop_ro("kv_block_bytes",
                    [](DecoderHandle& self) { return Use(self)->cache().layout().block_bytes; })
@@ -208,6 +223,13 @@ void bind_decoder(nb::module_& m) {
            "the logits are not finite.")
       .def("logits", &logits, "slab"_a, "start"_a, "tokens"_a.noconvert(), "out"_a.noconvert(),
            "Fills float32 [tokens, vocab].")
+      .def("head_inputs", &head_inputs, "slab"_a, "start"_a, "tokens"_a.noconvert(),
+           "out"_a.noconvert(), "Fills float32 [tokens, hidden]: the normalised last states.")
+      .def_prop_ro("verdicts", [](DecoderHandle& self) {
+        const auto counts = Use(self)->verdicts();
+        return std::vector<int64_t>(counts.begin(), counts.end());
+      }, "Draws that the screen decided, that fell into its tail, that it left to the whole head; "
+         "[] without a screen.")
       .def("close", &DecoderHandle::close);
   m.def("sample", &sample, "logits"_a.noconvert(), "draw"_a, "The token that a draw chooses; None where the logits are not finite.");
   m.def("logprob", &logprob, "logits"_a.noconvert(), "token"_a, "top"_a,

@@ -165,6 +165,7 @@ NB_MODULE(_native, m) {
             "caller; ValueError for data that does not fit. `threads` 0 means every usable CPU.";
   subllm::python::bind_kernels(m);
   subllm::python::bind_block(m);
+  subllm::python::bind_screen(m);
   subllm::python::bind_decoder(m);
   subllm::python::bind_text(m);
   m.def("usable_cpus", &subllm::usable_cpus, "CPUs that this process may run on.");

@@ -92,6 +92,12 @@ PackedView WeightReader::matrix(const std::string& name) {
   return nb::cast<MatrixHandle&>(keep_.back()).view;
 }
 
+std::optional<ScreenView> WeightReader::screen(const std::string& name) {
+  if (!dict_.contains(name.c_str())) return std::nullopt;
+  keep_.emplace_back(dict_[name.c_str()]);
+  return nb::cast<ScreenHandle&>(keep_.back()).view;
+}
+
 std::vector<float> WeightReader::vector(const std::string& name) {
   if (!dict_.contains(name.c_str())) return {};
   using Values = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;

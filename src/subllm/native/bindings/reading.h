@@ -1,6 +1,7 @@
 // What Python hands over of a model's architecture and weights, as the core's structures.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ class WeightReader {
   WeightReader(const nb::dict& dict, std::vector<nb::object>& keep) : dict_(dict), keep_(keep) {}
 
   PackedView matrix(const std::string& name);
+  std::optional<ScreenView> screen(const std::string& name);
   std::vector<float> vector(const std::string& name);
   LinearWeights linear(const std::string& name) { return {matrix(name), vector(name + "_bias")}; }
   NormWeights norm(const std::string& name) { return {vector(name), vector(name + "_bias")}; }

@@ -29,6 +29,8 @@ Decoder::Decoder(DecoderSpec spec, DecoderWeights weights, const DecoderOptions&
       final_norm_(weights.final_norm),
       trunk_(checked(std::move(spec), weights), std::move(weights.layers), options) {
   add_offset(trunk_.spec(), final_norm_);
+  if (weights.screen && !options.exact)
+    screened_.emplace(head_, *weights.screen, trunk_.spec().final_softcap);
 }
 
 void Decoder::check_chunks(std::span<const Chunk> chunks) const {
@@ -103,14 +105,36 @@ void Decoder::embed(float* x) {
   });
 }
 
-std::span<float> Decoder::logits(int64_t first, int64_t count) {
-  if (first < 0 || count < 0 || first + count > states_)
+void Decoder::normalise_state(int64_t state, float* out) const {
+  if (state < 0 || state >= states_)
     throw std::invalid_argument("logits are asked for of states that do not exist");
-  const int64_t hidden = spec().hidden, vocab = spec().vocab;
-  float* normed = normed_.reserve(count * hidden);
+  normalise(spec(), final_norm_, hidden_.data() + state * spec().hidden, out);
+}
+
+std::span<float> Decoder::logits(int64_t first, int64_t count) {
+  float* normed = normed_.reserve(count * spec().hidden);
   trunk_.each_row(count, [&](int64_t row) {
-    normalise(spec(), final_norm_, hidden_.data() + (first + row) * hidden, normed + row * hidden);
+    normalise_state(first + row, normed + row * spec().hidden);
   });
+  return multiply_head(normed, count);
+}
+
+std::span<float> Decoder::logits(std::span<const int64_t> states) {
+  const auto count = static_cast<int64_t>(states.size());
+  float* normed = normed_.reserve(count * spec().hidden);
+  for (int64_t row = 0; row < count; ++row)
+    normalise_state(states[static_cast<size_t>(row)], normed + row * spec().hidden);
+  return multiply_head(normed, count);
+}
+
+std::span<const float> Decoder::head_inputs() {
+  float* normed = normed_.reserve(states_ * spec().hidden);
+  trunk_.each_row(states_, [&](int64_t row) { normalise_state(row, normed + row * spec().hidden); });
+  return {normed, static_cast<size_t>(states_ * spec().hidden)};
+}
+
+std::span<float> Decoder::multiply_head(const float* normed, int64_t count) {
+  const int64_t hidden = spec().hidden, vocab = spec().vocab;
   float* logits = logits_.reserve(count * vocab);
   const Product head{&head_, nullptr, logits, vocab};
   if (count > 0) trunk_.multiply(normed, count, hidden, {&head, 1});
@@ -119,6 +143,15 @@ std::span<float> Decoder::logits(int64_t first, int64_t count) {
       ops().softcap(spec().final_softcap, vocab, logits + row * vocab);
     });
   return {logits, static_cast<size_t>(count * vocab)};
+}
+
+std::span<const Screened> Decoder::screen(int64_t first, std::span<const Draw* const> draws) {
+  const auto count = static_cast<int64_t>(draws.size());
+  float* normed = normed_.reserve(count * spec().hidden);
+  trunk_.each_row(count, [&](int64_t row) {
+    normalise_state(first + row, normed + row * spec().hidden);
+  });
+  return screened_->choose(pool(), normed, draws);
 }
 
 }  // namespace subllm

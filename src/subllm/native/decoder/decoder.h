@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core.h"
 #include "decoder/attention.h"
+#include "decoder/head.h"
 #include "decoder/kv.h"
 #include "decoder/spec.h"
 #include "decoder/trunk.h"
@@ -43,15 +45,33 @@ class Decoder {
 
   // Logits [count][vocab] of some of those states; valid until the next call.
   std::span<float> logits(int64_t first, int64_t count);
+  std::span<float> logits(std::span<const int64_t> states);
+
+  // Whether the head has a screen for draws.
+  bool screens() const { return screened_.has_value(); }
+
+  // The last states as the head reads them, [states][hidden].
+  std::span<const float> head_inputs();
+
+  // Draws that the screen decided, that fell into its tail, and that it left to the whole head.
+  std::span<const int64_t> verdicts() const {
+    return screened_ ? screened_->verdicts() : std::span<const int64_t>{};
+  }
+
+  // What the screen says of draws[i] at state first + i; valid until the next call.
+  std::span<const Screened> screen(int64_t first, std::span<const Draw* const> draws);
 
  private:
   void check_chunks(std::span<const Chunk> chunks) const;
   void pass();
   void embed(float* x);
+  void normalise_state(int64_t state, float* out) const;
+  std::span<float> multiply_head(const float* normed, int64_t count);
 
   PackedView embedding_, head_;
   NormWeights final_norm_;
   Trunk trunk_;
+  std::optional<ScreenedHead> screened_;
   // What the pass at hand works on.
   std::vector<int32_t> tokens_;
   std::vector<int64_t> positions_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,29 +42,6 @@ std::vector<int64_t> best_above(std::span<const float> logits, float threshold) 
   std::sort(keys.begin(), keys.end(), std::greater<>());
   std::vector<int64_t> tokens(keys.size());
   std::transform(keys.begin(), keys.end(), tokens.begin(), token_of);
-  return tokens;
-}
-
-// The `count` best tokens, best first.
-std::vector<int64_t> best(std::span<const float> logits, int64_t count) {
-  const auto size = static_cast<int64_t>(logits.size());
-  count = std::min(count, size);
-  if (count == 0) return {};
-  // The count-th best of a few thousand is a threshold that the best of all surely reach.
-  const int64_t sampled = std::min<int64_t>(size, std::max<int64_t>(4096, 4 * count));
-  std::vector<float> head(logits.begin(), logits.begin() + sampled);
-  for (float& logit : head)
-    if (std::isnan(logit)) logit = -HUGE_VALF;  // no order would be left
-  std::nth_element(head.begin(), head.begin() + (count - 1), head.end(), std::greater<>());
-  const float threshold = head[count - 1];
-  thread_local std::vector<int32_t> found;
-  if (static_cast<int64_t>(found.size()) < size) found.resize(size);
-  const int64_t reached = ops().at_least(logits.data(), size, threshold, found.data(), size);
-  auto keys = keys_of(logits, {found.data(), static_cast<size_t>(reached)});
-  const auto end = keys.begin() + std::min<int64_t>(count, reached);
-  std::partial_sort(keys.begin(), end, keys.end(), std::greater<>());
-  std::vector<int64_t> tokens(end - keys.begin());
-  std::transform(keys.begin(), end, tokens.begin(), token_of);
   return tokens;
 }
 
@@ -121,11 +99,12 @@ Filtered filter(const Draw& draw, std::span<const float> logits, std::vector<int
   return result;
 }
 
-Filtered kept(const Draw& draw, std::span<const float> logits, double peak) {
+Filtered kept(const Draw& draw, std::span<const float> logits, double peak,
+              std::optional<double> known) {
   const SampleParams& p = draw.params;
-  if (p.top_k > 0) return filter(draw, logits, best(logits, p.top_k), peak, 0.0, true);
+  if (p.top_k > 0) return filter(draw, logits, best_tokens(logits, p.top_k), peak, 0.0, true);
   const auto size = static_cast<int64_t>(logits.size());
-  const double whole = ops().exp_sum(logits.data(), size, peak, p.temperature);
+  const double whole = known ? *known : ops().exp_sum(logits.data(), size, peak, p.temperature);
   // Nearly always the answer is among few tokens; the cuts are e^-8 and e^-16 of the best.
   for (const double cut : {8.0, 16.0}) {
     const double threshold = peak - cut * p.temperature;
@@ -134,10 +113,32 @@ Filtered kept(const Draw& draw, std::span<const float> logits, double peak) {
     Filtered result = filter(draw, logits, std::move(tokens), peak, whole, false);
     if (result.enough) return result;
   }
-  return filter(draw, logits, best(logits, size), peak, whole, true);
+  return filter(draw, logits, best_tokens(logits, size), peak, whole, true);
 }
 
 }  // namespace
+
+std::vector<int64_t> best_tokens(std::span<const float> logits, int64_t count) {
+  const auto size = static_cast<int64_t>(logits.size());
+  count = std::min(count, size);
+  if (count == 0) return {};
+  // The count-th best of a few thousand is a threshold that the best of all surely reach.
+  const int64_t sampled = std::min<int64_t>(size, std::max<int64_t>(4096, 4 * count));
+  std::vector<float> head(logits.begin(), logits.begin() + sampled);
+  for (float& logit : head)
+    if (std::isnan(logit)) logit = -HUGE_VALF;  // no order would be left
+  std::nth_element(head.begin(), head.begin() + (count - 1), head.end(), std::greater<>());
+  const float threshold = head[count - 1];
+  thread_local std::vector<int32_t> found;
+  if (static_cast<int64_t>(found.size()) < size) found.resize(size);
+  const int64_t reached = ops().at_least(logits.data(), size, threshold, found.data(), size);
+  auto keys = keys_of(logits, {found.data(), static_cast<size_t>(reached)});
+  const auto end = keys.begin() + std::min<int64_t>(count, reached);
+  std::partial_sort(keys.begin(), end, keys.end(), std::greater<>());
+  std::vector<int64_t> tokens(end - keys.begin());
+  std::transform(keys.begin(), end, tokens.begin(), token_of);
+  return tokens;
+}
 
 void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known) {
   const SampleParams& p = draw.params;
@@ -189,15 +190,27 @@ void adjust(const Draw& draw, std::span<float> logits) {
   }
 }
 
-std::optional<int64_t> sample(const Draw& draw, std::span<const float> adjusted) {
+std::optional<Drawn> draw_from(const Draw& draw, std::span<const float> adjusted,
+                               std::optional<double> whole) {
+  const SampleParams& p = draw.params;
   const int64_t best = argmax(adjusted);
   if (!std::isfinite(adjusted[best])) return std::nullopt;
-  if (draw.params.temperature == 0.0) return best;
-  const Filtered found = kept(draw, adjusted, adjusted[best]);
+  const Filtered found = kept(draw, adjusted, adjusted[best], whole);
   const auto at = std::upper_bound(found.cumulative.begin(), found.cumulative.end(),
                                    draw.uniform * found.mass);
   const size_t index = static_cast<size_t>(at - found.cumulative.begin());
-  return found.tokens[std::min(index, found.tokens.size() - 1)];
+  const bool filters = p.top_k > 0 || p.top_p < 1.0 || p.min_p > 0.0;
+  return Drawn{found.tokens[std::min(index, found.tokens.size() - 1)],
+               filters ? adjusted[found.tokens.back()] : -std::numeric_limits<float>::infinity()};
+}
+
+std::optional<int64_t> sample(const Draw& draw, std::span<const float> adjusted) {
+  if (draw.params.temperature == 0.0) {
+    const int64_t best = argmax(adjusted);
+    return std::isfinite(adjusted[best]) ? std::optional(best) : std::nullopt;
+  }
+  const std::optional<Drawn> drawn = draw_from(draw, adjusted);
+  return drawn ? std::optional(drawn->token) : std::nullopt;
 }
 
 std::optional<TokenLogprob> logprob_of(int64_t token, int64_t top, std::span<const float> logits) {
@@ -206,7 +219,7 @@ std::optional<TokenLogprob> logprob_of(int64_t token, int64_t top, std::span<con
   const double norm =
       peak + std::log(ops().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), peak, 1.0));
   TokenLogprob result{token, static_cast<double>(logits[token]) - norm, {}};
-  for (const int64_t other : best(logits, top))
+  for (const int64_t other : best_tokens(logits, top))
     result.top.emplace_back(other, static_cast<double>(logits[other]) - norm);
   return result;
 }

@@ -42,6 +42,19 @@ void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known 
 // Applies bias and penalties in place. The draw must have been checked.
 void adjust(const Draw& draw, std::span<float> logits);
 
+// The `count` best tokens, best first. NaN is never among the best.
+std::vector<int64_t> best_tokens(std::span<const float> logits, int64_t count);
+
+struct Drawn {
+  int64_t token;
+  float lowest;  // of the logits that the filters keep; -infinity where nothing filters
+};
+
+// The token chosen from adjusted logits at a temperature above 0, as `sample` does. `whole`, if
+// known: the sum of exp((logit - largest) / temperature).
+std::optional<Drawn> draw_from(const Draw& draw, std::span<const float> adjusted,
+                               std::optional<double> whole = {});
+
 // The token chosen from adjusted logits; none when the largest is not finite (NaN never is
 // the largest): they have no order then.
 std::optional<int64_t> sample(const Draw& draw, std::span<const float> adjusted);

@@ -23,6 +23,60 @@ void each_state(Decoder& decoder, const Body& body) {
   }
 }
 
+// The choice that a draw makes of the whole head's logits. `screened` (or null): what the screen
+// said before.
+Choice choose(const Draw& draw, const Screened* screened, std::span<float> logits) {
+  using Verdict = Screened::Verdict;
+  Choice choice;
+  if (screened && screened->verdict != Verdict::whole) choice.token = screened->token;
+  const bool tail = screened && screened->verdict == Verdict::tail;
+  const auto draw_token = [&](std::span<float> adjusted) {
+    if (screened && screened->verdict == Verdict::drawn) return;
+    adjust(draw, adjusted);
+    if (!tail) {
+      choice.token = sample(draw, adjusted);
+    } else if (const auto token = draw_tail(draw, *screened, adjusted)) {
+      choice.token = token;
+    }
+  };
+  if (draw.logprobs < 0) {
+    draw_token(logits);
+    return choice;
+  }
+  // Log-probabilities are those of the unmodified logits.
+  std::vector<float> adjusted(logits.begin(), logits.end());
+  draw_token(adjusted);
+  if (!choice.token) return choice;
+  choice.logprob = logprob_of(*choice.token, draw.logprobs, logits);
+  if (!choice.logprob) choice.token.reset();
+  return choice;
+}
+
+// Choices by way of the screen; the whole head only where it is needed.
+void choose_screened(Decoder& decoder, std::span<const Draw* const> draws, Choice* choices) {
+  const auto vocab = static_cast<size_t>(decoder.spec().vocab);
+  for (size_t first = 0; first < draws.size(); first += kLogitRows) {
+    const auto part = draws.subspan(first, std::min<size_t>(kLogitRows, draws.size() - first));
+    const std::span<const Screened> screened = decoder.screen(static_cast<int64_t>(first), part);
+    std::vector<int64_t> whole;
+    for (size_t i = 0; i < part.size(); ++i) {
+      if (screened[i].verdict == Screened::Verdict::drawn && part[i]->logprobs < 0)
+        choices[first + i].token = screened[i].token;
+      else
+        whole.push_back(static_cast<int64_t>(first + i));
+    }
+    if (whole.empty()) continue;
+    const std::span<float> logits = decoder.logits(whole);
+    decoder.pool().run(static_cast<int64_t>(whole.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto index = static_cast<size_t>(whole[static_cast<size_t>(i)]);
+        choices[index] = choose(*draws[index], &screened[index - first],
+                                logits.subspan(static_cast<size_t>(i) * vocab, vocab));
+      }
+    });
+  }
+}
+
 }  // namespace
 
 std::vector<Choice> step(Decoder& decoder, std::span<const StepChunk> chunks) {
@@ -42,21 +96,13 @@ std::vector<Choice> step(Decoder& decoder, std::span<const StepChunk> chunks) {
   }
   decoder.forward(work);
   std::vector<Choice> choices(draws.size());
+  if (decoder.screens()) {
+    choose_screened(decoder, draws, choices.data());
+    return choices;
+  }
   each_state(decoder, [&](int64_t i, std::span<float> logits) {
-    const Draw& draw = *draws[static_cast<size_t>(i)];
-    Choice& choice = choices[static_cast<size_t>(i)];
-    if (draw.logprobs < 0) {
-      adjust(draw, logits);
-      choice.token = sample(draw, logits);
-      return;
-    }
-    // Log-probabilities are those of the unmodified logits.
-    std::vector<float> adjusted(logits.begin(), logits.end());
-    adjust(draw, adjusted);
-    choice.token = sample(draw, adjusted);
-    if (!choice.token) return;
-    choice.logprob = logprob_of(*choice.token, draw.logprobs, logits);
-    if (!choice.logprob) choice.token.reset();
+    const auto index = static_cast<size_t>(i);
+    choices[index] = choose(*draws[index], nullptr, logits);
   });
   return choices;
 }

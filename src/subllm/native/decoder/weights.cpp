@@ -40,6 +40,11 @@ void expect_norm(const std::string& name, const NormWeights& norm, int64_t size,
 void check_shared(const DecoderSpec& spec, const DecoderWeights& weights) {
   expect_matrix("the embedding", weights.embedding, spec.vocab, spec.hidden);
   expect_matrix("the head", weights.head, spec.vocab, spec.hidden);
+  if (weights.screen &&
+      (weights.screen->rows != spec.vocab || weights.screen->cols != spec.hidden))
+    throw std::invalid_argument("the screening plane is " +
+                                shape(weights.screen->rows, weights.screen->cols) + " where " +
+                                shape(spec.vocab, spec.hidden) + " belongs");
   expect_norm("the final norm", weights.final_norm, spec.hidden, spec.norm == NormKind::layer);
 }
 

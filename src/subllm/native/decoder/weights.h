@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core.h"
 #include "decoder/spec.h"
+#include "isa/screen.h"
 
 namespace subllm {
 
@@ -27,6 +29,7 @@ struct LayerWeights {
 
 struct DecoderWeights {
   PackedView embedding{}, head{};  // [vocab, hidden]
+  std::optional<ScreenView> screen;  // of the head
   NormWeights final_norm;
   std::vector<LayerWeights> layers;
 };

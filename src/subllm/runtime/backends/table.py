@@ -30,6 +30,7 @@ class LoadBackend(Protocol):
         threads: int | None,
         kv_type: KvTypeName,
         dtype: DTypeName,
+        screened_head: bool,
     ) -> Backend: ...
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from subllm.runtime.backends.native.backend import KvType, NativeBackend
 from subllm.runtime.backends.table import DTypeName, KvTypeName
-from subllm.runtime.weights import PackedWeightSource
+from subllm.runtime.weights import ScreenedWeightSource
 
 __all__ = ["KvType", "NativeBackend", "load_backend"]
 
 
 def load_backend(
-    source: PackedWeightSource,
+    source: ScreenedWeightSource,
     *,
     device: str,
     threads: int | None,
     kv_type: KvTypeName,
     dtype: DTypeName,
+    screened_head: bool,
 ) -> NativeBackend:
     """See `LoadBackend`; the device is the CPU."""
     exact = dtype == "float32"
     kv: KvType = "float32" if exact and kv_type == "bfloat16" else kv_type
-    return NativeBackend(source, threads=threads, kv=kv, exact=exact)
+    return NativeBackend(source, threads=threads, kv=kv, exact=exact, screen=screened_head)

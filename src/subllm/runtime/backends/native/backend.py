@@ -19,7 +19,7 @@ from subllm.machine import usable_cores
 from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, Draw, TokenArray
 from subllm.runtime.backends.native.weights import DecoderWeights
 from subllm.runtime.request import TokenLogprob
-from subllm.runtime.weights import PackedWeightSource
+from subllm.runtime.weights import ScreenedWeightSource
 
 KvType = Literal["bfloat16", "int8", "float32"]
 
@@ -79,23 +79,27 @@ class NativeBackend:
 
     def __init__(
         self,
-        source: PackedWeightSource,
+        source: ScreenedWeightSource,
         *,
         threads: int | None = None,
         kv: KvType = "bfloat16",
         exact: bool = False,
+        screen: bool = True,
     ) -> None:
         """Takes the weights where they are; they must stay mapped for as long as this lives.
 
         threads  None: all cores that this process may use
         kv       how keys and values are kept; int8 has a scale per token and head
-        exact    float32 activations in every product: slow, a reference for the others
+        exact    float32 activations in every product and the whole head: slow, a reference for
+                 the others
+        screen   draws rank tokens by the head's screening plane, where there is one, and read
+                 the head itself for the best few hundred
 
         Raises WeightsError for weights that do not fit the architecture, BackendError when
         the core was not built or does not know the architecture, or SUBLLM_ISA names
         kernels that this CPU does not run.
         """
-        weights = DecoderWeights(source)
+        weights = DecoderWeights(source, screen=screen and not exact)
         self._vocab_size = source.spec.vocab_size
         self._weight_bytes = weights.nbytes
         self._exact_widths = weights.integers and not exact

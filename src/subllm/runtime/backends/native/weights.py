@@ -8,24 +8,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from subllm import native
 from subllm.errors import WeightsError
 from subllm.kernels.ops import Matrix
-from subllm.runtime.weights import PackedWeightSource
+from subllm.runtime.weights import PackedWeightSource, ScreenedWeightSource
+from subllm.sparsity.screen import check_screen
 
 
 class DecoderWeights:
     """`shared` and `layers` as `_native.Decoder` takes them; `nbytes` of all tensors;
     `integers`: whether all that are multiplied with are stored as integers."""
 
-    def __init__(self, source: PackedWeightSource) -> None:
-        """Raises WeightsError for a tensor that is missing, damaged or of another shape
-        than the architecture wants."""
+    def __init__(self, source: ScreenedWeightSource, *, screen: bool = True) -> None:
+        """`screen`: with the head's screening plane, where there is one. Raises WeightsError
+        for a tensor that is missing, damaged or of another shape than the architecture wants,
+        LayoutError for a plane that was made of another head."""
         spec, tensors = source.spec, NamedTensors(source)
         embedding = tensors.matrix(spec.embedding_name, spec.vocab_size, spec.hidden_size)
         head = embedding
         if not spec.tied_head:
             head = tensors.matrix(spec.head_name, spec.vocab_size, spec.hidden_size)
         self.shared: dict[str, Any] = {"embedding": embedding, "head": head}
+        found = source.screen(spec.head_name) if screen else None
+        if found is not None:
+            check_screen(found, source.tensor(spec.head_name), spec.head_name)
+            self.shared["screen"] = native.core().Screen(
+                *found.shape, found.codes, found.steps, found.columns
+            )
+            tensors.nbytes += found.nbytes
         tensors.norm(self.shared, "final_norm", spec.final_norm_name.removesuffix(".weight"))
         self.layers = [tensors.layer(index) for index in range(spec.num_layers)]
         self.nbytes = tensors.nbytes

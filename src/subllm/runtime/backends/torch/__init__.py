@@ -16,6 +16,8 @@ def load_backend(
     threads: int | None,
     kv_type: KvTypeName,
     dtype: DTypeName,
+    screened_head: bool,
 ) -> TorchBackend:
-    """See `LoadBackend`; keys and values have the type of the weights."""
+    """See `LoadBackend`; keys and values have the type of the weights, and the head is read
+    whole."""
     return TorchBackend(source, device=device, threads=threads, dtype=dtype)
