@@ -128,16 +128,17 @@ def our_rows(arguments: argparse.Namespace, store: Store, threads: int) -> list[
     sparse4, sparse8 = (pruned_by_magnitude(base, values) for values in ("int4", "int8"))
     dense4, dense8 = (dense(store, base, values) for values in ("int4", "int8"))
 
-    def row(title: str, name: str, backend: str = "native", isa: str = "") -> Row:
+    def row(title: str, name: str, backend: str = "native", **settings: str) -> Row:
         sizes = [str(threads), str(arguments.prompt_tokens), str(arguments.tokens)]
         command = [sys.executable, str(ENGINES / "ours.py"), name, backend, *sizes]
-        return Row(title, command, {"SUBLLM_ISA": isa} if isa else {})
+        return Row(title, command, {f"SUBLLM_{key.upper()}": to for key, to in settings.items()})
 
     return [
         row("8:16 int4", sparse4),
         row("8:16 int8", sparse8),
         row("dense int4", dense4),
         row("dense int8", dense8),
+        row("dense int4, whole head", dense4, screened_head="false"),
         row("8:16 int4, torch bf16", sparse4, "torch"),
         row("8:16 int4, AVX2", sparse4, isa="avx2"),
         row("dense int4, AVX2", dense4, isa="avx2"),

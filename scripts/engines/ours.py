@@ -20,10 +20,10 @@ from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
 
-def bytes_per_token(files: ModelFiles, backend: str) -> int:
+def bytes_per_token(files: ModelFiles, backend: str, screened: bool) -> int:
     """The torch backend unpacks every matrix to bf16."""
     if backend == "native":
-        return weight_bytes_per_token(files)
+        return weight_bytes_per_token(files, screened=screened)
     spec = ArchSpec.from_dict(files.manifest.arch)
     shapes = {entry.name: entry.shape for entry in files.manifest.tensors}
     if not spec.tied_head:
@@ -35,7 +35,8 @@ def main() -> None:
     name, backend = sys.argv[1:3]
     threads, prompt_tokens, tokens = map(int, sys.argv[3:])
     output = own_output()
-    store = Store(load_settings().home)
+    settings = load_settings()
+    store = Store(settings.home)
     engine = load_engine(
         store,
         name,
@@ -44,9 +45,11 @@ def main() -> None:
         threads=threads,
         context_length=longest_sequence(prompt_tokens, tokens),
         kv_tokens=kv_tokens(prompt_tokens, tokens),
+        screened_head=settings.screened_head,
     )
     with open_model(store, name) as files:
-        manifest, read = files.manifest, bytes_per_token(files, backend)
+        manifest = files.manifest
+        read = bytes_per_token(files, backend, settings.screened_head)
     vocab_size = ArchSpec.from_dict(manifest.arch).vocab_size
     probe = Probe(engine, vocab_size, prompt_tokens=prompt_tokens, tokens=tokens)
     probe.warm_up()
@@ -56,6 +59,7 @@ def main() -> None:
         "pattern": manifest.pattern,
         "values": manifest.values,
         "head": manifest.head,
+        "screened_head": settings.screened_head,
         "backend": backend,
         "kernels": os.environ.get("SUBLLM_ISA") or core().isas()[0],
         "bytes_per_token": read,
