@@ -33,12 +33,15 @@ class Draw:
                    are best given views of one buffer
     prompt_length  how many of them are the prompt (penalties tell the two apart)
     uniform        in [0, 1): the random number that decides a sampled token
+    estimate       where the request asks for no log-probability: tell the token's, after
+                   bias and penalties, as far as it is known without more work
     """
 
     params: SamplingParams
     history: TokenArray
     prompt_length: int
     uniform: float
+    estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The token drawn after a position; `logprob` where the request asked for one."""
+    """The token drawn after a position; `logprob` where one was asked for."""
 
     token: int
     logprob: TokenLogprob | None = None

@@ -180,7 +180,7 @@ def test_logits_without_order_choose_nothing() -> None:
         ("logit_bias", ((-1, 1.0),)),
         ("logit_bias", ((1, float("inf")),)),
         ("logprobs", VOCAB + 1),
-        ("logprobs", -2),
+        ("logprobs", -3),
     ],
 )
 def test_values_out_of_range_are_refused(field: str, value: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from oracles.packed_models import PackedMemory, packed_oracle
 
 from subllm.errors import LayoutError, LogitsError
-from subllm.runtime.backend import Chunk, Draw
+from subllm.runtime.backend import Choice, Chunk, Draw
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.request import SamplingParams
 from subllm.sparsity.screen import Screen, build_screen
@@ -110,6 +110,27 @@ def test_a_named_token_gets_its_own_logit(pair: tuple[NativeBackend, NativeBacke
         for extra, winner in ((1e-3, token), (-1e-3, int(order[0]))):
             params = SamplingParams(temperature=0.0, logit_bias=((token, gap + extra),))
             assert drawn(screened, params, tokens=TOKENS[:8])[-1].token == winner
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_an_estimate_is_near_the_log_probability(
+    pair: tuple[NativeBackend, NativeBackend], temperature: float
+) -> None:
+    """Also without the screen, and neither changes what is drawn."""
+    params = SamplingParams(temperature=temperature)
+    exact = drawn(pair[1], dataclasses.replace(params, logprobs=0))
+    for backend in pair:
+        draws = [
+            Draw(params, TOKENS[: i + 1], min(i, 3), 0.5, estimate=True) for i in range(LENGTH)
+        ]
+        kv = backend.kv_open()
+        found = list(backend.step([Chunk(kv, 0, TOKENS, tuple(draws))])[0])
+        backend.kv_close(kv)
+        assert tokens_of(found) == tokens_of(drawn(backend, params))
+        for a, b in zip(found, exact, strict=True):
+            assert isinstance(a, Choice) and a.logprob is not None and a.logprob.token == a.token
+            if a.token == b.token:
+                assert a.logprob.logprob == pytest.approx(b.logprob.logprob, abs=0.25)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

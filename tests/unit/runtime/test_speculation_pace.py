@@ -66,7 +66,7 @@ class TimedBackend:
 
     def _choice(self, draw: Any) -> Choice:
         token, certainty = self._text(len(draw.history) - draw.prompt_length)
-        logprob = None if draw.params.logprobs is None else TokenLogprob(token, certainty)
+        logprob = TokenLogprob(token, certainty) if draw.estimate else None
         return Choice(token, logprob)
 
     def close(self) -> None:

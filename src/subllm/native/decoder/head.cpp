@@ -119,6 +119,16 @@ void ScreenedHead::rank(int64_t t, const Draw& draw, std::span<const float> valu
 }
 
 void ScreenedHead::judge(int64_t t, const Draw& draw, std::span<float> values) {
+  decide(t, draw, values);
+  Screened& found = found_[static_cast<size_t>(t)];
+  if (draw.logprobs != kEstimate || found.verdict == Screened::Verdict::whole) return;
+  const auto size = static_cast<int64_t>(values.size());
+  const double logit = values[static_cast<size_t>(found.token)];
+  found.logprob = -std::log(ops().exp_sum(values.data(), size, logit, 1.0));
+}
+
+// Leaves in `values` what the draw decided by: logits, exact or as good as the copy's.
+void ScreenedHead::decide(int64_t t, const Draw& draw, std::span<float> values) {
   const SampleParams& p = draw.params;
   const auto index = static_cast<size_t>(t);
   Screened& found = found_[index];

@@ -47,6 +47,7 @@ struct Screened {
   Verdict verdict = Verdict::whole;
   int64_t token = -1;
   float lowest = 0.0f;
+  double logprob = 0.0;  // of `token`, estimated, where the draw asks for kEstimate
   std::vector<int64_t> tiles;  // row tiles of the head whose logits are exact, ascending
 };
 
@@ -65,6 +66,7 @@ class ScreenedHead {
  private:
   void rank(int64_t t, const Draw& draw, std::span<const float> values);
   void judge(int64_t t, const Draw& draw, std::span<float> values);
+  void decide(int64_t t, const Draw& draw, std::span<float> values);
 
   PackedView head_;
   ScreenView view_;

@@ -153,7 +153,7 @@ void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known)
   expect(std::isfinite(p.presence_penalty), "presence_penalty");
   expect(std::isfinite(p.frequency_penalty), "frequency_penalty");
   expect(draw.uniform >= 0.0 && draw.uniform < 1.0, "uniform");
-  expect(draw.logprobs >= -1 && draw.logprobs <= vocab, "logprobs");
+  expect(draw.logprobs >= kEstimate && draw.logprobs <= vocab, "logprobs");
   expect(draw.prompt_length >= 0 &&
              draw.prompt_length <= static_cast<int64_t>(draw.history.size()),
          "prompt_length");

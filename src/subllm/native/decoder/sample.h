@@ -26,8 +26,11 @@ struct Draw {
   std::span<const int32_t> history;  // of the whole sequence
   int64_t prompt_length = 0;
   double uniform = 0.0;  // in [0, 1)
-  int64_t logprobs = -1;  // alternatives to report; -1: no log-probability either
+  int64_t logprobs = -1;  // alternatives to report; -1: no log-probability either; kEstimate
 };
+
+// For `logprobs`: the token's log-probability alone, as far as it is known without more work.
+inline constexpr int64_t kEstimate = -2;
 
 struct TokenLogprob {
   int64_t token;

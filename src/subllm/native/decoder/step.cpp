@@ -41,6 +41,9 @@ Choice choose(const Draw& draw, const Screened* screened, std::span<float> logit
   };
   if (draw.logprobs < 0) {
     draw_token(logits);
+    if (draw.logprobs == kEstimate && choice.token)
+      choice.logprob = tail ? TokenLogprob{*choice.token, screened->logprob, {}}
+                            : logprob_of(*choice.token, 0, logits);
     return choice;
   }
   // Log-probabilities are those of the unmodified logits.
@@ -60,10 +63,14 @@ void choose_screened(Decoder& decoder, std::span<const Draw* const> draws, Choic
     const std::span<const Screened> screened = decoder.screen(static_cast<int64_t>(first), part);
     std::vector<int64_t> whole;
     for (size_t i = 0; i < part.size(); ++i) {
-      if (screened[i].verdict == Screened::Verdict::drawn && part[i]->logprobs < 0)
-        choices[first + i].token = screened[i].token;
-      else
+      if (screened[i].verdict == Screened::Verdict::drawn && part[i]->logprobs < 0) {
+        Choice& choice = choices[first + i];
+        choice.token = screened[i].token;
+        if (part[i]->logprobs == kEstimate)
+          choice.logprob = TokenLogprob{*choice.token, screened[i].logprob, {}};
+      } else {
         whole.push_back(static_cast<int64_t>(first + i));
+      }
     }
     if (whole.empty()) continue;
     const std::span<float> logits = decoder.logits(whole);

@@ -144,7 +144,9 @@ class DraftProposer:
         history[:known] = sequence.tokens
         while (count := len(guesses)) < limit:
             uniform = sequence.uniform(count)
-            draw = Draw(params, history[: known + count], sequence.prompt_length, uniform)
+            draw = Draw(
+                params, history[: known + count], sequence.prompt_length, uniform, estimate=True
+            )
             choice = self._run(slab, ids, (draw,))
             if choice is None or choice.token >= self._target_vocab:
                 break
@@ -182,7 +184,7 @@ class DraftProposer:
 
     def _params(self, params: SamplingParams) -> SamplingParams:
         bias = tuple(entry for entry in params.logit_bias if entry[0] < self._vocab)
-        return replace(params, logprobs=0, logit_bias=bias)
+        return replace(params, logprobs=None, logit_bias=bias)
 
     def _seconds(self, tokens: int) -> float:
         known = self._costs.seconds(tokens)

@@ -70,7 +70,7 @@ def pack_draw(draw: Draw) -> tuple[Any, ...]:
         as_tokens(draw.history),
         int(draw.prompt_length),
         float(draw.uniform),
-        -1 if params.logprobs is None else int(params.logprobs),
+        (-2 if draw.estimate else -1) if params.logprobs is None else int(params.logprobs),
     )
 
 

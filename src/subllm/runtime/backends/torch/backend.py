@@ -172,7 +172,7 @@ def _choose_one(logits: torch.Tensor, draw: Draw, best: int | None) -> Choice | 
     """From float32 [1, vocab]. `best`: the largest, None where that is not finite."""
     if best is None:
         return LogitsError()
-    wanted = draw.params.logprobs
+    wanted = 0 if draw.estimate and draw.params.logprobs is None else draw.params.logprobs
     plain = draw.params.temperature == 0.0 and not needs_adjustment(draw.params)
     try:
         token = best if plain else sample(logits[0], draw)
