@@ -11,14 +11,14 @@ from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
-subllm add qwen2.5-coder:0.5b --values int8 --tag int8
+subllm add qwen2.5-coder:0.5b --values int4 --tag int4
 subllm add ./model.gguf                      a file of your own
 """
 
 
 def command(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP)],
-    values: Annotated[str, typer.Option(help="How weights are stored: int4, int8, bf16.")] = "int4",
+    values: Annotated[str, typer.Option(help="How weights are stored: int8, int4, bf16.")] = "int8",
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
     ] = "int8",

@@ -47,7 +47,7 @@ def add_dense(
     base: str,
     progress: Progress,
     *,
-    values: str = "int4",
+    values: str = "int8",
     head: str = "int8",
     tag: str = "",
 ) -> DenseReport:
