@@ -113,13 +113,16 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
 def test_drafts_change_no_text(server: Machine) -> None:
     """N-grams, a sub-model for its dense base, and what the client predicts."""
     dense, sub_model = f"{BASE}-dense", f"{BASE}-python"
-    for speculation, prompt in (("ngram", PROMPTS["python"] * 2), (sub_model, PROMPTS["cpp"])):
+    for speculation, prompt in (("ngram", PROMPTS["python"] * 2), (sub_model, PROMPTS["python"])):
         ask = ("complete", prompt, "-m", dense, "-n", "96", "--json", "--speculation")
         port = str(server.port)
         plain = server.ok(*ask, "off", SUBLLM_PORT=port).document
         drafted = server.ok(*ask, speculation, SUBLLM_PORT=port).document
         assert drafted["text"] == plain["text"]
-        assert plain["accepted_prediction_tokens"] == 0 < drafted["accepted_prediction_tokens"]
+        counts = ("accepted_prediction_tokens", "rejected_prediction_tokens")
+        assert [plain[count] for count in counts] == [0, 0]
+        # A draft about as slow as the model is tried, and then left alone where it does not pay.
+        assert sum(drafted[count] for count in counts) > 0
     (running,) = server.ok("ps", "--json").document
     assert {m["model"]: m["draft"] for m in running["loaded"]}[dense] == sub_model
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
