@@ -29,12 +29,12 @@ from subllm.runtime.backend import Chunk, Draw
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.loader import PackedSource
 from subllm.runtime.request import SamplingParams
+from subllm.sparsity.layout import TILE_ROWS
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
 TEXTS = ("python", "java", "cpp", "javascript", "general")
 LENGTH = 512
-CANDIDATES, TILE_ROWS, MOST_TAIL = 256, 8, 0.125  # of decoder/head.h
 ROUNDS = 60
 
 
@@ -134,7 +134,8 @@ def deviation(
 
 def one_deviation(copy: np.ndarray[Any, Any], logits: np.ndarray[Any, Any]) -> dict[str, float]:
     copy, logits = copy.astype(np.float64), logits.astype(np.float64)
-    best = np.argpartition(-copy, CANDIDATES)[:CANDIDATES]
+    count = native.core().SCREEN_CANDIDATES
+    best = np.argpartition(-copy, count)[:count]
     bound = copy[best].min()
     known = np.zeros(-(-len(copy) // TILE_ROWS), bool)
     known[best // TILE_ROWS] = True
@@ -146,7 +147,7 @@ def one_deviation(copy: np.ndarray[Any, Any], logits: np.ndarray[Any, Any]) -> d
     tail = mass[~inside].sum()
     taken = np.exp(slope * copy[~inside] + offset + variance / 2 - logits.max()).sum()
     true, seen = tail / mass.sum(), taken / (mass[inside].sum() + taken)
-    left = seen > MOST_TAIL
+    left = seen > native.core().SCREEN_MOST_TAIL
     tv = 0.0 if left else abs(true - seen)
     return {"tail": true, "taken": seen, "tv": tv, "whole_sampled": float(left)}
 

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from subllm import native
 from subllm.arch.spec import ArchSpec
 from subllm.kernels.ops import Pool, sum_words
 from subllm.sparsity.layout import TILE_ROWS
@@ -16,8 +17,6 @@ _BUFFER_BYTES = 256 << 20
 """Beyond the caches of all but the largest servers, and no burden for a small machine."""
 
 _SECONDS = 1.0
-
-_CANDIDATES = 256  # of decoder/head.h; few share a tile
 
 
 def read_bandwidth(threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
@@ -43,7 +42,8 @@ def weight_bytes_per_token(files: ModelFiles, *, screened: bool = True) -> int:
     total, screen = files.tensor(spec.head_name).nbytes, files.screen(spec.head_name)
     if screen is not None and screened:
         tiles = -(-spec.vocab_size // TILE_ROWS)
-        total = screen.nbytes + total * min(_CANDIDATES, tiles) // tiles
+        candidates = native.core().SCREEN_CANDIDATES  # few share a tile
+        total = screen.nbytes + total * min(candidates, tiles) // tiles
     if not spec.tied_head:
         total += -(-files.tensor(spec.embedding_name).nbytes // spec.vocab_size)
     for layer in range(spec.num_layers):

@@ -23,7 +23,6 @@ from subllm.runtime.weights import FloatArray
 from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
 from subllm.sparsity.screen import Screen
-from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
@@ -164,20 +163,6 @@ def load_draft(
         )
         digest = name if name.startswith("sha256-") else store.resolve(name)
         return Draft(files.manifest.name, digest, loaded, files.tokenizer())
-
-
-def can_draft(target: ModelManifest, draft: ModelManifest) -> bool:
-    """Whether the one may draft for the other, as far as manifests tell: it reads fewer weights
-    for a token, and has the same tokenizer or is of the same family. To choose a pair before
-    anything is loaded; `Engine.set_draft` compares the tokens themselves."""
-    same = target.blobs.tokenizer == draft.blobs.tokenizer or (
-        target.base.name.partition(":")[0] == draft.base.name.partition(":")[0]
-    )
-    return same and _kept(draft) < _kept(target)
-
-
-def _kept(manifest: ModelManifest) -> int:
-    return sum(entry.kept for entry in manifest.tensors)
 
 
 def _context(name: str, asked: int | None, longest: int) -> int:

@@ -53,7 +53,6 @@ def cells(tmp_path: Path) -> list[Cell]:
 
 
 def test_the_files_tell_what_was_measured(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     found = documents("tiny:1m", cells(tmp_path), MACHINE, SETTINGS)
     paths = write(tmp_path / "out", "tiny:1m", found)
     assert sorted(path.name for path in paths) == [

@@ -67,7 +67,9 @@ def test_how_far_rounded_activations_are_off(family: str, values: str, mean: flo
     want = expected(reference, tokens)
     error = np.abs(whole(NativeBackend(packed), tokens) - want)
     assert 0 < error.mean() < mean * want.std()
-    assert error.max() < 12 * mean * want.std()
+    worst = np.sort(error.max(axis=1))  # of every position; one may stand out
+    assert worst[-2] < 7 * mean * want.std()
+    assert worst[-1] < 12 * mean * want.std()
 
 
 @pytest.mark.parametrize(("kv", "mean"), [("bfloat16", 0.01), ("int8", 0.03)])

@@ -1,6 +1,7 @@
 // Bindings of the head's screening plane: making it, and its product for tests and benchmarks.
 
 #include "bindings/bindings.h"
+#include "decoder/head.h"
 #include "screen/screen.h"
 #include "threads/pool.h"
 
@@ -56,6 +57,8 @@ void multiply(Pool& pool, const ScreenHandle& handle, Matrix<const float> x, Mat
 }  // namespace
 
 void bind_screen(nb::module_& m) {
+  m.attr("SCREEN_CANDIDATES") = kCandidates;
+  m.attr("SCREEN_MOST_TAIL") = kMostTail;
   nb::class_<ScreenHandle>(m, "Screen", "The screening plane of a head, checked and kept alive.")
       .def("__init__", &construct, "rows"_a, "cols"_a, "codes"_a.noconvert(),
            "steps"_a.noconvert(), "columns"_a.noconvert());
