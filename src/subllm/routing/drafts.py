@@ -31,7 +31,7 @@ def drafts_for(target: SubModel, language: str | None, models: Sequence[SubModel
 
     They are of a smaller base of its family: the sub-model of `language`, then dense ones,
     then general ones; of several the one that is read fastest. Never a sub-model of another
-    language, nor one of the same base: at int8 it reads three quarters of the bytes, with
+    language, nor one of the same base: at int8 it reads two thirds of the bytes, with
     which it would have to guess nearly every token right to gain.
     """
     if target.language != DENSE:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from oracles.packed_models import NAME, packed_oracle, store_model
+from oracles.timed_backend import EmptySlabs
 from oracles.tiny_models import tokenizer
 
 from subllm.errors import ContextLengthError, EngineError, UsageError
@@ -28,7 +29,7 @@ from subllm.store.model_files import open_model
 STEP, TOKEN = 0.5, 0.01
 
 
-class TimedBackend:
+class TimedBackend(EmptySlabs):
     """A step takes STEP seconds and TOKEN for each of its tokens, by its own clock."""
 
     vocab_size = 200
@@ -38,30 +39,14 @@ class TimedBackend:
     def __init__(self) -> None:
         self.now = 0.0
         self.steps: list[list[int]] = []
-        self._slabs = 0
 
     def clock(self) -> float:
         return self.now
-
-    exact_widths = True
-
-    def kv_open(self) -> int:
-        self._slabs += 1
-        return self._slabs
-
-    def kv_fork(self, source: int, length: int) -> int:
-        return self.kv_open()
-
-    def kv_close(self, handle: int) -> None:
-        pass
 
     def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         self.steps.append([len(chunk.tokens) for chunk in chunks])
         self.now += STEP + TOKEN * sum(self.steps[-1])
         return [tuple(Choice(7) for _ in chunk.draws) for chunk in chunks]
-
-    def close(self) -> None:
-        pass
 
 
 def probe_of(backend: TimedBackend, vocab_size: int = 200, **sizes: int) -> Probe:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from oracles.timed_backend import EmptySlabs
 from oracles.tiny_models import tokenizer
 
 from subllm.runtime.backend import Choice, Choices, Chunk
@@ -29,14 +30,13 @@ class Clock:
         return self.now
 
 
-class TimedBackend:
+class TimedBackend(EmptySlabs):
     """Draws what `text` says follows so many tokens of a completion, with a certainty; a step
     over n tokens takes `cost(n)`."""
 
     vocab_size = VOCAB
     kv_bytes_per_token = 4
     kv_shares = False
-    exact_widths = True
 
     def __init__(
         self,
@@ -45,19 +45,8 @@ class TimedBackend:
         text: Callable[[int], tuple[int, float]],
     ) -> None:
         self._clock, self._cost, self._text = clock, cost, text
-        self._slabs = 0
         self.resident_bytes = round(1000 * cost(1))  # it reads its weights once a step
         self.widths: list[int] = []
-
-    def kv_open(self) -> int:
-        self._slabs += 1
-        return self._slabs
-
-    def kv_fork(self, source: int, length: int) -> int:
-        return self.kv_open()
-
-    def kv_close(self, handle: int) -> None:
-        pass
 
     def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         self.widths.append(sum(len(chunk.tokens) for chunk in chunks))
@@ -68,9 +57,6 @@ class TimedBackend:
         token, certainty = self._text(len(draw.history) - draw.prompt_length)
         logprob = TokenLogprob(token, certainty) if draw.estimate else None
         return Choice(token, logprob)
-
-    def close(self) -> None:
-        pass
 
 
 def text_of(seed: int) -> list[int]:
