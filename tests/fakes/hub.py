@@ -52,9 +52,10 @@ class Fault:
     status: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """One request as the hub saw it; `sent` counts bytes of a file's body."""
+    """One request as the hub saw it, there before it is answered; `sent` counts bytes of a
+    file's body, each piece before it goes out. So a client that has its answer finds both."""
 
     method: str
     host: str
@@ -165,25 +166,19 @@ _LARGE = re.compile(
 
 
 class _Handler(FakeHandler[FakeHub]):
-    _sent = 0
+    _request: Request
 
     def answer(self) -> None:
-        self._sent = 0
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        host = headers.get("host", "").partition(":")[0]
+        self._request = Request(self.command, host, self.path, headers)
+        self.fake.record(self._request)
         if self.fake.silent:
-            self._record()
             self.fake.hold()
             self.close_connection = True
             return
         time.sleep(self.fake.delay)
-        try:
-            self._route()
-        finally:
-            self._record()
-
-    def _record(self) -> None:
-        headers = {key.lower(): value for key, value in self.headers.items()}
-        host = headers.get("host", "").partition(":")[0]
-        self.fake.record(Request(self.command, host, self.path, headers, self._sent))
+        self._route()
 
     def _route(self) -> None:
         if self.fake.status is not None:
@@ -307,19 +302,19 @@ class _Handler(FakeHandler[FakeHub]):
         cut = fault.cut_after if fault.times > 0 else None
         for start in range(0, len(body), _CHUNK):
             piece = body[start : start + _CHUNK]
-            for stop in (cut, fault.hold_after):
-                if stop is not None and start < stop < start + len(piece):
-                    piece = piece[: stop - start]
+            for edge in (cut, fault.hold_after):
+                if edge is not None and start < edge < start + len(piece):
+                    piece = piece[: edge - start]
+            stop = self._request.sent = start + len(piece)
             self.wfile.write(piece)
             self.wfile.flush()
-            self._sent = start + len(piece)
-            if self._sent == fault.hold_after:
+            if stop == fault.hold_after:
                 self.fake.hold()
-                rest = body[self._sent :]
+                rest = body[stop:]
                 self.wfile.write(rest)
-                self._sent += len(rest)
+                self._request.sent += len(rest)
                 return
-            if self._sent == cut:
+            if stop == cut:
                 fault.times -= 1
                 self.close_connection = True
                 return

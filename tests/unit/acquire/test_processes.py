@@ -96,8 +96,8 @@ def test_bytes_from_the_hub_survive_a_kill(
     assert tree(store.root) == before
     hub.faults.clear()
     finish(start("pull", NAME))
-    # The held answer still waits, so only the second pull's bytes are counted.
-    assert hub.sent(WEIGHTS) == len(checkpoint()[WEIGHTS]) - 100_000
+    # The held answer still waits: no byte went out twice.
+    assert hub.sent(WEIGHTS) == len(checkpoint()[WEIGHTS])
     blob = partial.with_name(etag(WEIGHTS, checkpoint()[WEIGHTS]))
     assert blob.read_bytes() == checkpoint()[WEIGHTS]
     assert set(store.names()) == {"other:1b", NAME}
