@@ -9,6 +9,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
+from subllm.cli.losses import agreement, loss_word
 from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
 
 EXAMPLES = """
@@ -221,18 +222,6 @@ def _method(record: Any) -> str:
     return f"{record.name} {values}".rstrip()
 
 
-def loss_word(before: float, after: float) -> str:
-    """A plain word for what perplexity says. Task accuracy falls faster than this."""
-    ratio = after / before
-    if ratio < 1.03:
-        return "slight loss"
-    if ratio < 1.08:
-        return "noticeable loss"
-    if ratio < 1.2:
-        return "heavy loss"
-    return "severe loss: expect broken code"
-
-
 def _show(report: Any) -> None:
     manifest = report.manifest
     rows = [
@@ -253,6 +242,8 @@ def _show(report: Any) -> None:
                 f"({loss_word(value.before, value.after)})",
             )
         )
+        if value.agreement is not None:
+            rows.append((f"{domain} agreement", agreement(value)))
     rows.append(("time", "from the store" if report.cached else console.duration(report.seconds)))
     if not report.cached:
         rows.append(("peak memory", console.size(report.peak_memory_bytes)))

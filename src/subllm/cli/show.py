@@ -8,6 +8,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
+from subllm.cli.losses import agreement
 from subllm.served_context import served_context
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _model_facts(manifest: ModelManifest, limit: int | None) -> Facts:
                 f"({value.after / value.before - 1:+.1%} on {value.tokens:,} tokens)",
             )
         )
+        if value.agreement is not None:
+            facts.append((f"agreement, {domain}", agreement(value)))
     facts.append(("context", _context(manifest.prompt.context_length, limit)))
     facts.append(("fill-in", "yes" if manifest.prompt.fim else "no"))
     return facts

@@ -1,4 +1,4 @@
-"""Perplexity of held-out text, before and after, carried along block by block.
+"""Perplexity and agreement on held-out text, carried along block by block.
 
 Two streams of hidden states go through the same blocks as the calibration data: one
 through the dense weights, one through the weights as they are packed. So neither
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.blocks.protocol import Blocks, Scores
 from subllm.sparsity.packing import PackedTensor
 from subllm.store.manifest import Perplexity
 
@@ -39,13 +39,13 @@ def advance(hidden: torch.Tensor, batch: int, run: Callable[[torch.Tensor], torc
             part.copy_(run(part))
 
 
-def perplexity(
+def scores(
     blocks: Blocks,
     hidden: torch.Tensor,
     tokens: npt.NDArray[np.int32],
     head: PackedTensor | None,
-) -> float:
-    """exp of the mean negative log-likelihood of tokens[:, 1:] given those before.
+) -> Scores:
+    """Of tokens[:, 1:] given those before.
 
     hidden: last block's outputs [sequences, length, hidden]; tokens int32 of the same
     first two dimensions; head as in `Blocks.score`.
@@ -53,13 +53,26 @@ def perplexity(
     with torch.no_grad():
         states = hidden[:, :-1].reshape(-1, hidden.shape[-1])
         gold = torch.from_numpy(tokens[:, 1:].astype(np.int64)).reshape(-1)
-        return math.exp(-float(blocks.score(states, gold, head).double().mean()))
+        return blocks.score(states, gold, head)
 
 
 def compare(blocks: Blocks, stream: HeldoutStream, head: PackedTensor) -> Perplexity:
-    """Both streams' perplexities, the packed one's with the packed `head`; figures rounded
-    to 6 digits, as manifests hold them."""
-    before = perplexity(blocks, stream.dense, stream.tokens, None)
-    after = perplexity(blocks, stream.packed, stream.tokens, head)
-    count = stream.tokens.shape[0] * (stream.tokens.shape[1] - 1)
-    return Perplexity(before=float(f"{before:.6g}"), after=float(f"{after:.6g}"), tokens=count)
+    """Both streams' perplexities and how often they choose the same token, the packed one with
+    the packed `head`; figures rounded to 6 digits, as manifests hold them."""
+    before = scores(blocks, stream.dense, stream.tokens, None)
+    after = scores(blocks, stream.packed, stream.tokens, head)
+    return Perplexity(
+        before=_rounded(_perplexity(before)),
+        after=_rounded(_perplexity(after)),
+        tokens=len(before.choices),
+        agreement=_rounded(float((before.choices == after.choices).double().mean())),
+    )
+
+
+def _perplexity(found: Scores) -> float:
+    """exp of the mean negative log-likelihood."""
+    return math.exp(-float(found.log_probs.double().mean()))
+
+
+def _rounded(figure: float) -> float:
+    return float(f"{figure:.6g}")

@@ -102,11 +102,16 @@ class ModelBlobs(_Frozen):
 
 
 class Perplexity(_Frozen):
-    """Of held-out text of one domain, before (dense) and after pruning and packing."""
+    """Of held-out text of one domain, before (dense) and after pruning and packing.
+
+    agreement: share of the tokens for which both find the same one the most likely; models of
+    earlier versions have none.
+    """
 
     before: float
     after: float
     tokens: int
+    agreement: float | None = None
 
 
 class ModelManifest(_Frozen):

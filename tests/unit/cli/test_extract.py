@@ -49,6 +49,7 @@ def test_a_sub_model_is_made_listed_and_asked(
     assert "shared by all sub-models" in facts["packed"]
     assert "50.0% of the block weights, int8" in facts["density"]
     assert "dense ->" in facts["python perplexity"]
+    assert "held-out tokens have the dense base's first choice" in facts["python agreement"]
     said = ran.err.splitlines()
     assert said[0].startswith(f"{name}: wanda, 8:16, int8, head int8; 4 x 64 tokens of ")
     assert said[-1] == f'try it: subllm complete --model {name} "..."'
@@ -61,6 +62,7 @@ def test_a_sub_model_is_made_listed_and_asked(
     )
     assert manifest.blobs.shared == tiny.model(f"{BASE}-dense").blobs.shared
     assert name in subllm("list").out
+    assert "held-out tokens have the dense base's" in subllm("show", name).out
     assert subllm("verify", name).status == 0
     assert subllm("complete", "def f(", "-m", name, "-n", "3", "--json").json["model"] == name
 

@@ -79,7 +79,7 @@ def test_packed_values_are_the_kept_weights(store, add_base) -> None:
     assert np.array_equal(files.vector(norm), model.get_parameter(norm).detach().numpy())
 
 
-def test_perplexity_matches_transformers(store, add_base) -> None:
+def test_perplexity_and_agreement_match_transformers(store, add_base) -> None:
     model = add_base("gemma3_text")
     held = tokens_for(3, 20, seed=5)
     options = ExtractOptions(
@@ -88,22 +88,26 @@ def test_perplexity_matches_transformers(store, add_base) -> None:
     report = extract(store, prepared_for(store, options), NullProgress())
     ids = torch.from_numpy(held.astype(np.int64))
 
-    def perplexity() -> float:
+    def measured() -> tuple[float, torch.Tensor]:
         with torch.no_grad():
             logits = model(ids).logits[:, :-1].double()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        return math.exp(loss)
+        return math.exp(loss), logits.argmax(-1)
 
     value = report.manifest.perplexity["python"]
-    assert value.before == pytest.approx(perplexity(), rel=1e-4)
+    perplexity, dense = measured()
+    assert value.before == pytest.approx(perplexity, rel=1e-4)
     files = open_model(store, report.name)
     for entry in report.manifest.tensors:
         if entry.values != "f32":
             model.get_parameter(entry.name).data = torch.from_numpy(
                 unpack(files.tensor(entry.name))
             )
-    assert value.after == pytest.approx(perplexity(), rel=1e-4)
+    perplexity, pruned = measured()
+    assert value.after == pytest.approx(perplexity, rel=1e-4)
     assert value.tokens == 3 * 19
+    assert value.agreement is not None and 0 < value.agreement < 1
+    assert round(value.agreement * value.tokens) == int((dense == pruned).sum())
 
 
 def test_tensor_table_counts(store, add_base) -> None:

@@ -110,9 +110,12 @@ def test_states_statistics_and_scores_are_those_of_the_whole_model(family: str) 
 
     flat = states[:, :-1].reshape(-1, spec.hidden_size)
     gold = torch.from_numpy(tokens[:, 1:].astype(np.int64)).reshape(-1)
-    expected = torch.log_softmax(logits[:, :-1].reshape(-1, VOCAB), -1).gather(1, gold[:, None])
+    expected = torch.log_softmax(logits[:, :-1].reshape(-1, VOCAB), -1)
     scores = blocks.score(flat, gold, packed.tensor(spec.head_name))
-    torch.testing.assert_close(scores.double(), expected[:, 0], rtol=0, atol=2e-4)
+    likely = expected.gather(1, gold[:, None])[:, 0]
+    torch.testing.assert_close(scores.log_probs.double(), likely, rtol=0, atol=2e-4)
+    chosen = expected.gather(1, scores.choices[:, None])[:, 0]
+    torch.testing.assert_close(chosen, expected.max(-1).values, rtol=0, atol=4e-4)
 
 
 def made(store, compute: str, **changes: Any):

@@ -20,7 +20,7 @@ from subllm import native
 from subllm.arch.spec import ArchSpec
 from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
-from subllm.extraction.blocks.protocol import EmbeddingRows
+from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
 from subllm.extraction.shared import DENSE, pack_in_slices
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import InputStatistics, Need, Pruned
@@ -133,12 +133,13 @@ class NativeBlocks:
 
     def score(
         self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
-    ) -> torch.Tensor:
+    ) -> Scores:
         """See `Blocks.score`; the base's own head is taken as int8."""
         matrix = Matrix(head) if head is not None else self._own_head()
         pool = Pool(self._threads)
         states = final_norm(self.reader, hidden)
         result = torch.empty(len(targets))
+        choices = torch.empty(len(targets), dtype=torch.int64)
         out = np.empty((_SCORED, self.spec.vocab_size), np.float32)
         for start in range(0, len(targets), _SCORED):
             part = states[start : start + _SCORED].contiguous()
@@ -149,7 +150,8 @@ class NativeBlocks:
             gold = targets[start : start + len(part), None]
             chosen = logits.gather(1, gold)[:, 0]
             result[start : start + len(part)] = chosen - logits.logsumexp(-1)
-        return result
+            choices[start : start + len(part)] = logits.argmax(-1)
+        return Scores(result, choices)
 
     def _own_head(self) -> Matrix:
         if self._head is None:

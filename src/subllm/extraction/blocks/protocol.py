@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,15 @@ from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.sparsity.packing import PackedTensor
 
 EmbeddingRows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of n positions: log_probs float32 [n] of the tokens that stand there, and choices int64
+    [n], the most likely ones."""
+
+    log_probs: torch.Tensor
+    choices: torch.Tensor
 
 
 class Blocks(Protocol):
@@ -70,7 +80,6 @@ class Blocks(Protocol):
 
     def score(
         self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
-    ) -> torch.Tensor:
-        """Log-probabilities float32 [n] of targets int64 [n] after what the last block makes
-        of their predecessors, [n, hidden_size], through the final norm and `head` (None: the
-        base's own)."""
+    ) -> Scores:
+        """Of targets int64 [n] after what the last block makes of their predecessors,
+        [n, hidden_size], through the final norm and `head` (None: the base's own)."""

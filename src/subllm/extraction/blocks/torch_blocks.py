@@ -22,7 +22,7 @@ from torch import nn
 
 from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
-from subllm.extraction.blocks.protocol import EmbeddingRows
+from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
 from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
@@ -205,7 +205,7 @@ class TorchBlocks:
 
     def score(
         self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
-    ) -> torch.Tensor:
+    ) -> Scores:
         """See `Blocks.score`. The head is multiplied in slices and the log-sum-exp kept
         running, in float32."""
         spec = self.spec
@@ -213,6 +213,8 @@ class TorchBlocks:
         gold = targets.to(self.device)
         log_sum = torch.full((len(states),), -math.inf, device=self.device)
         gold_logit = torch.zeros(len(states), device=self.device)
+        best = torch.full((len(states),), -math.inf, device=self.device)
+        choices = torch.zeros(len(states), dtype=torch.int64, device=self.device)
         for start in range(0, spec.vocab_size, _HEAD_ROWS):
             stop = min(start + _HEAD_ROWS, spec.vocab_size)
             indices = np.arange(start, stop, dtype=np.int64)
@@ -228,13 +230,17 @@ class TorchBlocks:
                 if spec.final_softcap is not None:
                     logits = torch.tanh(logits / spec.final_softcap) * spec.final_softcap
                 log_sum[piece] = torch.logaddexp(log_sum[piece], logits.logsumexp(-1))
+                highest, place = logits.max(-1)
+                better = highest > best[piece]  # the first of equals, as argmax
+                best[piece] = torch.where(better, highest, best[piece])
+                choices[piece] = torch.where(better, place + start, choices[piece])
                 here = (gold[piece] >= start) & (gold[piece] < stop)
                 index = (gold[piece] - start).clamp(0, stop - start - 1)
                 picked = logits.gather(1, index[:, None])[:, 0]
                 gold_logit[piece] = torch.where(here, picked, gold_logit[piece])
         if head is None:
             self.reader.release()
-        return (gold_logit - log_sum).cpu()
+        return Scores((gold_logit - log_sum).cpu(), choices.cpu())
 
     def _final_norm(self) -> nn.Module:
         norm: nn.Module = self._decoder.norm
