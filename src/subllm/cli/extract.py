@@ -37,7 +37,7 @@ def command(
     base: Annotated[str, typer.Option(help=BASE_HELP)] = DEFAULT_BASE,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     method: Annotated[
-        str, typer.Option(help="How weights are chosen: wanda, ria or magnitude.")
+        str, typer.Option(help="How weights are chosen: wanda, ria, sparsegpt or magnitude.")
     ] = "wanda",
     method_param: Annotated[
         list[str] | None,

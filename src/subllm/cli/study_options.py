@@ -46,7 +46,10 @@ class StudyChoices:
         ),
     ] = "humaneval-x"
     methods: Annotated[
-        str, typer.Option(help="How weights are chosen, several as a,b: wanda, ria, magnitude.")
+        str,
+        typer.Option(
+            help="How weights are chosen, several as a,b: wanda, ria, sparsegpt, magnitude."
+        ),
     ] = "wanda"
     patterns: Annotated[
         str, typer.Option(help="Sparsity patterns, several as a,b: 8:16, 2:4, 50%, ...")

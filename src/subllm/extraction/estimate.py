@@ -40,10 +40,20 @@ class Estimate:
     peak_memory_bytes: int
 
 
+# A full Hessian, what it is damped and inverted into, and the factor of that.
+_FULL_HESSIANS = 4
+
+
 def product_flops(
-    spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: bool, hessians: bool = False
+    spec: ArchSpec,
+    tokens: int,
+    heldout_tokens: int,
+    statistics: bool,
+    hessians: bool = False,
+    full_hessians: bool = False,
 ) -> float:
-    """Matrix products of the whole run; `hessians` where they are collected too.
+    """Matrix products of the whole run; `hessians` and `full_hessians` where they are
+    collected too, these with what inverting and using them takes.
 
     Two passes of every block over the calibration tokens, where the statistics pass
     stops before the down projection and the last block is not run again; held-out
@@ -52,13 +62,24 @@ def product_flops(
     block = spec.block_params()
     down = spec.linears[-1].in_features * spec.linears[-1].out_features
     per_token = spec.num_layers * (2 * block - down) - block if statistics else 0
+    inputs = {linear.group: linear.in_features for linear in spec.linears}
+    solving = 0.0
+    if statistics and full_hessians:
+        # Half of the products and a panel, by symmetry; two factors and an inverse per matrix,
+        # then every column of it tells all later ones.
+        per_token += spec.num_layers * sum(
+            columns * (columns + min(columns, HESSIAN_COLUMNS)) // 2 for columns in inputs.values()
+        )
+        solving = spec.num_layers * sum(
+            linear.in_features**2 * (2 / 3 * linear.in_features + linear.out_features / 2)
+            for linear in spec.linears
+        )
     if statistics and hessians:
-        inputs = {linear.group: linear.in_features for linear in spec.linears}
         pairs = sum(columns * min(columns, HESSIAN_COLUMNS) for columns in inputs.values())
         per_token += spec.num_layers * pairs
     head = spec.vocab_size * spec.hidden_size
     held = 2 * (spec.num_layers * block + head)
-    return 2.0 * (tokens * per_token + heldout_tokens * held)
+    return 2.0 * (tokens * per_token + heldout_tokens * held + solving)
 
 
 def measured_rate(spec: ArchSpec, device: torch.device, compute: str) -> float:
@@ -110,14 +131,18 @@ def estimate(
     samples: int,
     seq_len: int,
     heldout_tokens: int,
-    statistics: bool,
+    needs: frozenset[Need],
     compute: str,
     values: Values,
     rate: float,
 ) -> Estimate:
-    """Of an extraction to `values` whose blocks run on `compute`, at `rate` FLOP/s."""
+    """Of an extraction to `values` by a method with such `needs`, whose blocks run on
+    `compute`, at `rate` FLOP/s."""
     hessians = Need.HESSIAN in needs_of(values) and compute != INT8
-    flops = product_flops(spec, samples * seq_len, heldout_tokens, statistics, hessians)
+    full = Need.FULL_HESSIAN in needs
+    flops = product_flops(
+        spec, samples * seq_len, heldout_tokens, bool(needs), hessians, full_hessians=full
+    )
     size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)
@@ -126,6 +151,11 @@ def estimate(
     head_slice = 16384 * spec.hidden_size * (4 + size)
     head = 2.2 * spec.vocab_size * spec.hidden_size  # packed in parts, then in one piece
     resident = psutil.Process().memory_info().rss + _LIBRARIES
+    if full:
+        inputs = {linear.group: linear.in_features for linear in spec.linears}
+        widest = max(inputs.values())
+        collected = 4 * sum(columns**2 for columns in inputs.values())
+        working = max(working + collected, collected + 4 * (_FULL_HESSIANS - 1) * widest**2)
     peak = resident + states + max(block + working, head_slice, head)
     overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
     return Estimate(flops, rate, overhead * flops / rate + 3.0, int(peak))

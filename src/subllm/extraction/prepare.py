@@ -170,7 +170,7 @@ def prepare(
 
     def cost(samples: int, compute: str) -> Estimate:
         return estimate(
-            reader.spec, samples, options.seq_len, held_tokens, bool(method.needs), compute,
+            reader.spec, samples, options.seq_len, held_tokens, method.needs, compute,
             values, rates(compute),
         )  # fmt: skip
 

@@ -27,9 +27,13 @@ def choose_by_sorting(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     if pattern.kind == "dense":
         return torch.ones_like(scores, dtype=torch.bool)
     group = pattern.m if pattern.kind == "nm" else columns
-    drop = group - (pattern.n if pattern.kind == "nm" else pattern.kept_per_row(columns))
-    grouped = scores.reshape(rows, columns // group, group)
-    order = torch.sort(grouped, dim=-1, stable=True).indices
-    kept = torch.ones_like(grouped, dtype=torch.bool)
-    kept.scatter_(-1, order[..., :drop], False)
-    return kept.reshape(rows, columns)
+    keep = pattern.n if pattern.kind == "nm" else pattern.kept_per_row(columns)
+    return keep_highest(scores.reshape(-1, group), keep).reshape(rows, columns)
+
+
+def keep_highest(scores: torch.Tensor, keep: int) -> torch.Tensor:
+    """bool [rows, columns], True for the `keep` highest scores of each row; equal scores
+    drop the lower column."""
+    order = torch.sort(scores, dim=-1, stable=True).indices
+    kept = torch.ones_like(scores, dtype=torch.bool)
+    return kept.scatter_(-1, order[:, : scores.shape[1] - keep], False)

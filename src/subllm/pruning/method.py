@@ -22,10 +22,13 @@ class Need(Enum):
     HESSIAN      float32 [slabs, HESSIAN_COLUMNS, HESSIAN_COLUMNS]: sum over tokens of
                  X[:, i] * X[:, j] for columns of the same slab of HESSIAN_COLUMNS; zeros
                  beyond in_features
+    FULL_HESSIAN float32 (float64 in float64 blocks) [in_features, in_features]: the same sum
+                 for all pairs of columns
     """
 
     SQUARE_SUMS = "square sums"
     HESSIAN = "products"
+    FULL_HESSIAN = "products of all columns"
 
 
 HESSIAN_COLUMNS = 1024

@@ -9,9 +9,15 @@ from subllm.pruning.magnitude import Magnitude
 from subllm.pruning.method import Method, MethodClass
 from subllm.pruning.parameter import Number, parse_all
 from subllm.pruning.ria import Ria
+from subllm.pruning.sparsegpt import SparseGpt
 from subllm.pruning.wanda import Wanda
 
-_METHODS: dict[str, MethodClass] = {"wanda": Wanda, "ria": Ria, "magnitude": Magnitude}
+_METHODS: dict[str, MethodClass] = {
+    "wanda": Wanda,
+    "ria": Ria,
+    "sparsegpt": SparseGpt,
+    "magnitude": Magnitude,
+}
 
 
 def method_names() -> tuple[str, ...]:

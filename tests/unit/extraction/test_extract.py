@@ -27,7 +27,7 @@ from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions, open_base
 from subllm.extraction.steps import BlockWork, Choose
 from subllm.progress import NullProgress
-from subllm.pruning.method import Pruned
+from subllm.pruning.method import Need, Pruned
 from subllm.pruning.registry import get_method
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import pack, unpack, unpack_mask
@@ -203,6 +203,42 @@ def test_a_step_between_choosing_and_packing_replaces_weights(store, add_base, t
                 half = torch.from_numpy(reader.read(full)) / 2 * mask
                 assert np.array_equal(unpack(tensor), half.bfloat16().float().numpy()), full
                 model.get_parameter(full).data.copy_(half)
+
+
+@pytest.mark.parametrize("values", ["bf16", "int4"])
+def test_sparsegpt_packs_what_it_updated(store, add_base, values) -> None:
+    """Outputs of a matrix come closer to the dense ones than under Wanda's mask."""
+    model = add_base("qwen2")
+    reader = open_base(store, BASE)[2]
+
+    def made(method: str) -> dict[str, np.ndarray]:
+        options = ExtractOptions(
+            "python", method=method, pattern="8:16", values=values, compute="float32", tag=method
+        )
+        report = extract(store, prepared_for(store, options), NullProgress())
+        assert report.manifest.density == 0.5
+        with open_model(store, report.name) as files:
+            own = [entry.name for entry in report.manifest.tensors if entry.blob == "own"]
+            return {name: unpack(files.tensor(name)) for name in own}
+
+    updated, masked = made("sparsegpt"), made("wanda")
+    blocks = TorchBlocks(reader, torch.device("cpu"), torch.float32)
+    states = blocks.embed(tokens_for(6, 24), 2)
+    blocks.load(0)
+    needs = frozenset({Need.FULL_HESSIAN})
+    hessians = blocks.collect(0, states, 2, needs)
+    for linear in reader.spec.linears:
+        name = f"model.layers.0.{linear.name}.weight"
+        dense = model.get_parameter(name).detach().double()
+        hessian = hessians[linear.group][Need.FULL_HESSIAN].double()
+
+        def error(of: np.ndarray, dense=dense, hessian=hessian) -> float:
+            missing = torch.from_numpy(of).double() - dense
+            return float(((missing @ hessian) * missing).sum())
+
+        assert error(updated[name]) < 0.9 * error(masked[name]), name
+        kept = updated[name] != 0
+        assert (kept.reshape(len(kept), -1, 16).sum(-1) <= 8).all()
 
 
 def test_magnitude_needs_no_calibration(store, add_base) -> None:

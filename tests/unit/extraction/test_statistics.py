@@ -7,8 +7,8 @@ import torch
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import ExtractionError
-from subllm.extraction.blocks.tap import ACCUMULATORS, Tap, column_square_sums
-from subllm.pruning.method import InputStatistics, Need
+from subllm.extraction.blocks.tap import ACCUMULATORS, FullHessian, Tap, column_square_sums
+from subllm.pruning.method import HESSIAN_COLUMNS, InputStatistics, Need
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -23,6 +23,19 @@ def test_long_sums_keep_small_terms() -> None:
     rows = torch.full((70_000, 1), 0.1, dtype=torch.bfloat16)
     exact = float(rows[0, 0]) ** 2 * len(rows)
     assert float(column_square_sums(rows)) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("columns", [40, HESSIAN_COLUMNS + 70])
+def test_a_full_hessian_is_the_products_of_all_columns(columns: int) -> None:
+    batches = torch.randn(3, 50, columns).bfloat16()
+    hessian = FullHessian()
+    for batch in batches:
+        hessian.add(batch)
+    rows = batches.reshape(-1, columns).double()
+    found = hessian.value()
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), rows.T @ rows, rtol=1e-4, atol=1e-3)
+    assert torch.equal(found, found.T)
 
 
 class Two(torch.nn.Module):

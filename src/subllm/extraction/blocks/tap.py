@@ -61,9 +61,34 @@ class Hessian:
         return self._sums
 
 
+class FullHessian:
+    """Need.FULL_HESSIAN, summed in float32 (float64 for float64 rows). It is symmetric: what
+    lies below the diagonal panels is not multiplied, but copied at the end."""
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        wide = rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+        columns = rows.shape[1]
+        if self._sums is None:
+            self._sums = wide.new_zeros(columns, columns)
+        for start in range(0, columns, HESSIAN_COLUMNS):
+            stop = start + HESSIAN_COLUMNS
+            self._sums[start:stop, start:].addmm_(wide[:, start:stop].T, wide[:, start:])
+
+    def value(self) -> torch.Tensor:
+        assert self._sums is not None, "no rows were seen"
+        for start in range(0, len(self._sums), HESSIAN_COLUMNS):
+            stop = start + HESSIAN_COLUMNS
+            self._sums[stop:, start:stop] = self._sums[start:stop, stop:].T
+        return self._sums
+
+
 ACCUMULATORS: dict[Need, Callable[[], Accumulator]] = {
     Need.SQUARE_SUMS: SquareSums,
     Need.HESSIAN: Hessian,
+    Need.FULL_HESSIAN: FullHessian,
 }
 
 
