@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from oracles.tiny_models import MemorySource, oracle, source, tokenizer
 from subllm.arch.spec import ArchSpec
 from subllm.catalog.prompt import PromptSpec
 from subllm.sparsity.layout import LAYOUT_VERSION
+from subllm.sparsity.mask import select
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, pack, unpack
+from subllm.sparsity.pattern import Pattern
 from subllm.sparsity.screen import Screen, build_screen
 from subllm.store.manifest import (
     BaseRef,
@@ -29,12 +32,15 @@ from subllm.store.names import split_model_name
 from subllm.store.store import Store
 
 NAME = "tiny:1m-python"
+# As many as are prime to the matrices of a block: so neighbours and layers differ.
+MIXED = ("8:16", "dense", "12:16", "50%", "9:16")
 
 
 class PackedMemory:
     """A `PackedWeightSource` of packed copies of a model's matrices.
 
     Block matrices take `pattern` (their largest weights stay); embedding and head are dense.
+    "mixed" gives block matrices the patterns of MIXED, in turn.
     """
 
     screened = False  # whether the head has a screening plane
@@ -43,9 +49,11 @@ class PackedMemory:
         self.spec: ArchSpec = given.spec
         self.vectors = {k: t for k, t in given.tensors.items() if t.ndim == 1}
         self.packed: dict[str, PackedTensor] = {}
+        turns = cycle(MIXED)
         for name, matrix in given.tensors.items():
             if matrix.ndim == 2:
                 inner = pattern if name.startswith("model.layers.") else "dense"
+                inner = next(turns) if inner == "mixed" else inner
                 self.packed[name] = pack(matrix, _mask(matrix, inner), inner, values)
 
     def tensor(self, name: str) -> PackedTensor:
@@ -61,10 +69,7 @@ class PackedMemory:
 def _mask(matrix: npt.NDArray[np.float32], pattern: str) -> npt.NDArray[np.bool_] | None:
     if pattern == "dense":
         return None
-    kept, group = (8, 16) if pattern == "8:16" else (matrix.shape[1] // 2, matrix.shape[1])
-    scores = np.abs(matrix).reshape(matrix.shape[0], -1, group)
-    ranks = np.argsort(np.argsort(scores, axis=-1), axis=-1)
-    return (ranks >= group - kept).reshape(matrix.shape)
+    return select(np.abs(matrix).astype(np.float32), Pattern.parse(pattern))
 
 
 def packed_oracle(

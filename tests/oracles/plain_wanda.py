@@ -58,13 +58,18 @@ def prune_block(
 
 @torch.no_grad()
 def prune_by_whole_forwards(
-    model: nn.Module, tokens: torch.Tensor, ratio: float | None, n: int = 0, m: int = 0
+    model: nn.Module,
+    tokens: torch.Tensor,
+    ratio: float | None,
+    n: int = 0,
+    m: int = 0,
+    first: int = 0,
 ) -> list[dict[str, torch.Tensor]]:
-    """Masks (True kept) of every block; each block's statistics come from running the
-    whole model, all earlier blocks pruned. Quadratic in depth: for tiny models."""
+    """Masks (True kept) of every block from `first` on; each block's statistics come from
+    running the whole model, all earlier blocks pruned. Quadratic in depth: for tiny models."""
     dtype = next(model.parameters()).dtype
     masks = []
-    for block in model.model.layers:
+    for block in model.model.layers[first:]:
         norms = {k: _RowNorms(v.in_features, dtype) for k, v in linears_of(block).items()}
         handles = [v.register_forward_hook(norms[k]) for k, v in linears_of(block).items()]
         for sample in tokens:

@@ -144,6 +144,18 @@ class ArchSpec:
             LinearSpec("down", "mlp.c_proj", hidden, inter, self.mlp_bias, "down_in"),
         )
 
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """[out_features, in_features] of all prunable matrices by full name, in execution
+        order."""
+        return {
+            f"{self.block_prefix(layer)}{linear.name}.weight": (
+                linear.out_features,
+                linear.in_features,
+            )
+            for layer in range(self.num_layers)
+            for linear in self.linears
+        }
+
     @property
     def block_norms(self) -> tuple[str, ...]:
         """Names of a block's norms, without ".weight"."""

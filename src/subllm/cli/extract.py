@@ -209,7 +209,7 @@ def _announce(prepared: Any) -> None:
         record = plan.calibration
         data = f"{record.samples} x {record.seq_len} tokens of {record.source}"
     console.note(
-        f"{prepared.name}: {_method(plan.method)}, {plan.pattern}, {plan.values}, "
+        f"{prepared.name}: {_method(plan.method)}, {plan.allocation}, {plan.values}, "
         f"head {plan.head}; {data}\n"
         f"about {console.duration(round(estimate.seconds))} and "
         f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "

@@ -20,10 +20,10 @@ from subllm.extraction.heldout import HeldoutStream, advance
 from subllm.extraction.quantiser import needs_of
 from subllm.extraction.steps import BlockStep, BlockWork, pack_block
 from subllm.progress import Progress
+from subllm.pruning.allocation import Allocation
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor
-from subllm.sparsity.pattern import Pattern
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BlockRecipe:
     """What is done to every block: steps in their order, then packing."""
 
     steps: Sequence[BlockStep]
-    pattern: Pattern
+    allocation: Allocation
     values: Values
 
 
@@ -100,7 +100,7 @@ class BlockwiseExtraction:
         work = BlockWork(self._blocks, layer, self._calibration, self._batch, packing)
         for step in self._recipe.steps:
             step(work)
-        packed = pack_block(work, self._recipe.pattern, self._recipe.values)
+        packed = pack_block(work, self._recipe.allocation, self._recipe.values)
         if self._on_block is not None:
             self._on_block(layer, {name: pruned.mask for name, pruned in work.matrices.items()})
         self._write(layer, packed)

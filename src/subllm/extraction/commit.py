@@ -75,7 +75,7 @@ def commit_model(
         ),
         plan=plan.digest,
         method=plan.method,
-        pattern=str(plan.pattern),
+        pattern=str(plan.allocation),
         values=plan.values,
         head=plan.head,
         calibration=plan.calibration,

@@ -18,6 +18,7 @@ from subllm.extraction.prepare import open_base
 from subllm.extraction.quantiser import stored_as
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
 from subllm.progress import Progress
+from subllm.pruning.allocation import Allocation
 from subllm.sparsity.int4 import pack_int4
 from subllm.sparsity.layout import LAYOUT_VERSION, Values
 from subllm.sparsity.packed_file import PackedWriter
@@ -60,7 +61,7 @@ def add_dense(
         base=base_digest,
         language="dense",
         method=MethodRecord(name="none"),
-        pattern=DENSE,
+        allocation=Allocation(DENSE),
         values=coded,
         head=head_coded,
         calibration=None,

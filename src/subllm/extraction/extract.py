@@ -110,7 +110,9 @@ class _Run:
             prepared.reader.release()
             loop = BlockwiseExtraction(
                 blocks,
-                BlockRecipe([Choose(prepared.method, plan.pattern)], plan.pattern, plan.values),
+                BlockRecipe(
+                    [Choose(prepared.method, plan.allocation)], plan.allocation, plan.values
+                ),
                 calibration,
                 heldout,
                 options.batch,

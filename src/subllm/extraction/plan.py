@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from subllm.errors import UsageError
+from subllm.pruning.allocation import Allocation
 from subllm.sparsity.int4 import QUANTISER
 from subllm.sparsity.layout import LAYOUT_VERSION, VALUES, Values
-from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import CalibrationRecord, MethodRecord, canonical_json, sha256_of
 
 
@@ -32,7 +32,7 @@ class ExtractionPlan:
     base: str
     language: str
     method: MethodRecord
-    pattern: Pattern
+    allocation: Allocation
     values: Values
     head: Values
     calibration: CalibrationRecord | None
@@ -48,7 +48,7 @@ class ExtractionPlan:
             "base": self.base,
             "language": self.language,
             "method": self.method.model_dump(mode="json"),
-            "pattern": str(self.pattern),
+            "pattern": self.allocation.identity(),
             "values": self.values,
             "head": self.head,
             "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,

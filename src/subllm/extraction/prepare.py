@@ -26,6 +26,7 @@ from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, Rates, estimate
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
+from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import Method
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
@@ -124,8 +125,8 @@ def prepare(
     method = get_method(options.method, options.method_params)
     device = choose_device(options.device)
     digest, manifest, reader, tokenizer = open_base(store, base)
-    for linear in reader.spec.linears:
-        pattern.check(linear.out_features, linear.in_features)
+    allocation = Allocation(pattern)
+    allocation.check(reader.spec.matrices())
     if options.seq_len > reader.spec.context_length:
         raise UsageError(
             f"--seq-len {options.seq_len} is longer than the model's context, "
@@ -136,7 +137,7 @@ def prepare(
         base=digest,
         language=options.language,
         method=MethodRecord(name=method.name, params=dict(method.params)),
-        pattern=pattern,
+        allocation=allocation,
         values=values,
         head=head,
         calibration=None,

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from subllm.arch.spec import LinearSpec
 from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.quantiser import Quantiser, stored_as
+from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import PackedTensor
-from subllm.sparsity.pattern import Pattern
 
 
 @dataclass
@@ -40,6 +41,10 @@ class BlockWork:
     matrices: dict[str, Pruned] = field(default_factory=dict)
     inputs: dict[str, InputStatistics] = field(default_factory=dict)
 
+    def full_name(self, linear: LinearSpec) -> str:
+        """How the model calls a matrix of this block."""
+        return f"{self.blocks.spec.block_prefix(self.layer)}{linear.name}.weight"
+
     def collect(self, needs: frozenset[Need]) -> dict[str, InputStatistics]:
         """Statistics by input group; empty ones where nothing is needed or calibrated."""
         if self.states is None or not needs:
@@ -59,29 +64,36 @@ class Choose:
     """The step that a pruning method is."""
 
     method: Method
-    pattern: Pattern
+    allocation: Allocation
 
     def __call__(self, work: BlockWork) -> None:
         statistics = work.collect(self.method.needs)
         for linear in work.blocks.spec.linears:
             weight = work.blocks.weight(work.layer, linear.name)
-            work.matrices[linear.name] = self.method.prune(
-                weight, statistics[linear.group], self.pattern
-            )
+            pattern = self.allocation.of(work.full_name(linear))
+            if pattern.kind == "dense":
+                work.matrices[linear.name] = Pruned(torch.ones_like(weight, dtype=torch.bool))
+            else:
+                work.matrices[linear.name] = self.method.prune(
+                    weight, statistics[linear.group], pattern
+                )
 
 
-def pack_block(work: BlockWork, pattern: Pattern, values: Values) -> dict[str, PackedTensor]:
+def pack_block(work: BlockWork, allocation: Allocation, values: Values) -> dict[str, PackedTensor]:
     """The matrices under their masks, by name, stored as `stored_as` says. Weights that no step
     replaced are quantised from the base's own precision, not the block's."""
     packed = {}
     quantisers = {group: Quantiser(inputs) for group, inputs in work.inputs.items()}
     for linear in work.blocks.spec.linears:
-        pruned = work.matrices[linear.name]
+        pruned, pattern = work.matrices[linear.name], allocation.of(work.full_name(linear))
         if pruned.weight is None:
             weight = work.blocks.source(work.layer, linear.name)
         else:
             weight = pruned.weight.float().cpu().numpy()
         packed[linear.name] = quantisers[linear.group].pack(
-            weight, pruned.mask.cpu().numpy(), pattern, stored_as(linear, values)
+            weight,
+            None if pattern.kind == "dense" else pruned.mask.cpu().numpy(),
+            pattern,
+            stored_as(linear, values),
         )
     return packed

@@ -14,6 +14,7 @@ from subllm.catalog.prompt import PromptSpec
 from subllm.extraction.estimate import Estimate
 from subllm.extraction.plan import ExtractionPlan
 from subllm.extraction.prepare import ExtractOptions, Prepared, open_base
+from subllm.pruning.allocation import Allocation
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
@@ -72,9 +73,14 @@ def tokens_for(samples: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def prepared_for(
-    store: Store, options: ExtractOptions, samples: int = 6, length: int = 24
+    store: Store,
+    options: ExtractOptions,
+    samples: int = 6,
+    length: int = 24,
+    allocation: Allocation | None = None,
 ) -> Prepared:
-    """What `prepare` makes, on random tokens instead of a calibration pack."""
+    """What `prepare` makes, on random tokens instead of a calibration pack; `allocation`
+    instead of the options' pattern."""
     digest, manifest, reader, tokenizer = open_base(store, BASE)
     method = get_method(options.method, options.method_params)
     tokens = tokens_for(samples, length) if method.needs else None
@@ -89,7 +95,7 @@ def prepared_for(
         base=digest,
         language=options.language,
         method=MethodRecord(name=method.name, params=dict(method.params)),
-        pattern=Pattern.parse(options.pattern),
+        allocation=allocation or Allocation(Pattern.parse(options.pattern)),
         values=options.values,
         head=options.head,
         calibration=record,

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions, open_base
 from subllm.extraction.steps import BlockWork, Choose
 from subllm.progress import NullProgress
+from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import Need, Pruned
 from subllm.pruning.registry import get_method
 from subllm.sparsity.packed_file import PackedReader
@@ -163,6 +165,62 @@ def test_a_parameter_of_the_method_is_part_of_the_plan(store, add_base) -> None:
     assert plain.blobs.own != other.blobs.own
 
 
+def mixed(spec: ArchSpec) -> Allocation:
+    """A pattern for each matrix, by turns: neighbours and layers differ."""
+    turns = cycle(map(Pattern.parse, ("8:16", "dense", "12:16", "50%", "10:16")))
+    return Allocation.of_patterns(dict(zip(spec.matrices(), turns, strict=False)))
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+@pytest.mark.parametrize("compute", ["float32", "int8"])
+def test_every_matrix_has_its_own_pattern(store, add_base, values, compute) -> None:
+    model = add_base("qwen2")
+    held = tokens_for(3, 20, seed=5)
+    options = ExtractOptions("python", values=values, compute=compute, heldout={"python": held})
+    spec = open_base(store, BASE)[2].spec
+    allocation = mixed(spec)
+    report = extract(store, prepared_for(store, options, allocation=allocation), NullProgress())
+    manifest = report.manifest
+    assert manifest.pattern == str(allocation) and manifest.pattern.startswith("mixed-")
+    assert all(result.ok for result in verify(store))
+    files = open_model(store, report.name)
+    kept = 0
+    for entry in manifest.tensors:
+        if entry.blob == "own":
+            pattern = allocation.of(entry.name)
+            assert entry.pattern == files.tensor(entry.name).pattern == str(pattern)
+            assert entry.kept == entry.shape[0] * pattern.kept_per_row(entry.shape[1])
+            kept += entry.kept
+        if entry.values != "f32":
+            weights = torch.from_numpy(unpack(files.tensor(entry.name)))
+            model.get_parameter(entry.name).data = weights
+    assert manifest.density == pytest.approx(kept / (spec.block_params() * 3), rel=1e-5)
+    ids = torch.from_numpy(held.astype(np.int64))
+    with torch.no_grad():
+        logits = model(ids).logits[:, :-1].double()
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    rounded = 1e-4 if compute == "float32" else 0.02
+    assert manifest.perplexity["python"].after == pytest.approx(math.exp(loss), rel=rounded)
+
+
+def test_masks_of_a_mixed_model_equal_a_whole_model_implementation(store, add_base) -> None:
+    """The first block dense, so that the statistics of the second are the base's."""
+    model = add_base("llama").double()
+    spec = open_base(store, BASE)[2].spec
+    dense = {name: Pattern.parse("dense") for name in spec.matrices() if "layers.0." in name}
+    allocation = Allocation(Pattern.parse("2:4"), dense)
+    options = ExtractOptions("python", values="bf16", compute="float64", batch=2)
+    report = extract(store, prepared_for(store, options, allocation=allocation), NullProgress())
+    tokens = torch.from_numpy(tokens_for(6, 24).astype(np.int64))
+    expected = prune_by_whole_forwards(model, tokens, None, 2, 4, first=1)
+    files = open_model(store, report.name)
+    for layer, masks in enumerate(expected, 1):
+        for name, mask in masks.items():
+            packed = files.tensor(f"model.layers.{layer}.{name}.weight")
+            assert np.array_equal(unpack_mask(packed), mask.numpy()), (layer, name)
+    assert report.manifest.density == pytest.approx(2 / 3, rel=1e-5)
+
+
 class Halved:
     """A step after choosing: every kept weight is half of the source's."""
 
@@ -180,12 +238,12 @@ def test_a_step_between_choosing_and_packing_replaces_weights(store, add_base, t
     """The states that the next block is chosen by come from the replaced weights."""
     model = add_base("llama")
     reader = open_base(store, BASE)[2]
-    pattern = Pattern.parse("2:4")
+    allocation = Allocation(Pattern.parse("2:4"))
     tokens = tokens_for(4, 16)
     blocks = TorchBlocks(reader, torch.device("cpu"), torch.float64)
     states = blocks.embed(tokens, 2)
     step = Halved()
-    recipe = BlockRecipe([Choose(get_method("wanda"), pattern), step], pattern, "bf16")
+    recipe = BlockRecipe([Choose(get_method("wanda"), allocation), step], allocation, "bf16")
     loop = BlockwiseExtraction(blocks, recipe, states, [], 2, Checkpoint(tmp_path / "work"))
     files = loop.run(NullProgress())
     assert step.layers == [0, 1, 2]

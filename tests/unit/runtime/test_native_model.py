@@ -48,7 +48,7 @@ def test_prefill_and_decode_match_transformers(family: str) -> None:
     np.testing.assert_allclose(np.concatenate(pieces), want, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("pattern", ["8:16", "50%"])
+@pytest.mark.parametrize("pattern", ["8:16", "50%", "mixed"])
 @pytest.mark.parametrize("values", ["bf16", "int8", "int4"])
 def test_packed_weights_are_the_weights(values: str, pattern: str) -> None:
     packed, reference = packed_oracle("qwen2", values, pattern)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from subllm.arch.spec import ArchSpec
 from subllm.evaluation.bench import TextSide
+from subllm.pruning.allocation import Allocation
 from subllm.sparsity.layout import BITS, Values
-from subllm.sparsity.pattern import Pattern
 from subllm.store.store import Store
 
 
@@ -20,14 +20,15 @@ class Ground:
     text: TextSide
     spec: ArchSpec
 
-    def bytes_per_token(self, pattern: Pattern, values: Values, head: Values) -> float:
+    def bytes_per_token(self, allocation: Allocation, values: Values, head: Values) -> float:
         """Of weights, that decoding one token reads from a model of this kind: kept values,
         masks and head."""
-        spec = self.spec
-        block = spec.block_params() * spec.num_layers
-        mask = 0 if pattern.kind == "dense" else 1
-        kept = pattern.density * BITS[values] + mask
-        return (block * kept + spec.vocab_size * spec.hidden_size * BITS[head]) / 8
+        bits = 0.0
+        for name, (rows, cols) in self.spec.matrices().items():
+            pattern = allocation.of(name)
+            mask = 0 if pattern.kind == "dense" else 1
+            bits += rows * cols * (pattern.density * BITS[values] + mask)
+        return (bits + self.spec.vocab_size * self.spec.hidden_size * BITS[head]) / 8
 
 
 def open_ground(store: Store, base: str) -> Ground:

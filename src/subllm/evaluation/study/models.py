@@ -18,6 +18,7 @@ from subllm.evaluation.bench import Bench
 from subllm.evaluation.study.ground import Ground
 from subllm.evaluation.study.options import Calibration, StudyOptions
 from subllm.progress import bar
+from subllm.pruning.allocation import Allocation
 from subllm.routing.languages import DENSE, GENERAL
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.pattern import Pattern
@@ -49,7 +50,7 @@ class Candidate:
     domain: str
     source: str
     method: str
-    pattern: Pattern
+    pattern: str
     stored: bool
     bytes_per_token: float
     seconds: float
@@ -140,10 +141,10 @@ def _sub_model(
         domain=calibration.domain(catalog) if plan.calibration else "",
         source=plan.calibration.source if plan.calibration else "",
         method=method,
-        pattern=plan.pattern,
+        pattern=str(plan.allocation),
         stored=stored is not None,
         bytes_per_token=ground.bytes_per_token(
-            plan.pattern, value_type(options.values), value_type(options.head)
+            plan.allocation, value_type(options.values), value_type(options.head)
         ),
         seconds=0.0 if stored else prepared.estimate.seconds,
         make=make,
@@ -159,7 +160,7 @@ def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
     from subllm.extraction.dense import add_dense
     from subllm.extraction.plan import value_type
 
-    store, pattern = bench.store, Pattern.parse(DENSE)
+    store = bench.store
     wanted = {
         "language": DENSE, "base": ground.digest, "pattern": DENSE, "values": options.values,
         "head": options.head, "layout": LAYOUT_VERSION,
@@ -172,7 +173,7 @@ def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
     if not names and usual in store.names():
         tag = options.values if options.values == options.head else f"{values}-{head}"
     name = _preferred(names, usual) or model_name(ground.name, DENSE, tag)
-    size = ground.bytes_per_token(pattern, values, head)
+    size = ground.bytes_per_token(Allocation(Pattern.parse(DENSE)), values, head)
 
     def make() -> None:
         add_dense(store, ground.name, bench.progress, values=values, head=head, tag=tag)
@@ -184,7 +185,7 @@ def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
         domain="",
         source="",
         method="none",
-        pattern=pattern,
+        pattern=DENSE,
         stored=bool(names),
         bytes_per_token=size,
         seconds=0.0 if names else size / _DENSE_BYTES_PER_SECOND,
@@ -195,7 +196,7 @@ def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
 def _stored(store: Store, plan: ExtractionPlan, usual: str) -> str | None:
     """The stored model that this plan would make, but for the text its loss is measured on."""
     wanted = {
-        "language": plan.language, "base": plan.base, "pattern": str(plan.pattern),
+        "language": plan.language, "base": plan.base, "pattern": str(plan.allocation),
         "values": plan.values, "head": plan.head, "layout": LAYOUT_VERSION,
         "method": plan.method, "calibration": plan.calibration,
     }  # fmt: skip
@@ -236,8 +237,8 @@ def _free_name(
     """(name, tag) that no model has: without a tag for the usual recipe, else by method and
     pattern, else by the plan's digest."""
     language = calibration.language
-    recipe = (plan.method.name, str(plan.pattern), plan.values, plan.head)
-    described = re.sub(r"[^a-z0-9]+", "_", f"{plan.method.name}_{plan.pattern}").strip("_")
+    recipe = (plan.method.name, str(plan.allocation), plan.values, plan.head)
+    described = re.sub(r"[^a-z0-9]+", "_", f"{plan.method.name}_{plan.allocation}").strip("_")
     if recipe[2:] != _USUAL[2:]:
         described += f"-{plan.values}-{plan.head}"
     own = plan.digest.removeprefix("sha256-")[:8]
