@@ -1,0 +1,1 @@
+"""Recovery of a pruned model: its kept weights learn the dense base's logits, the mask fixed."""

@@ -1,0 +1,79 @@
+"""How a recovery learns: everything but the text, the masks and the time it gets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from subllm.errors import UsageError
+
+Moments = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two recoveries with the same recipe, masks, text and budget of tokens are the same.
+
+    lr            AdamW's step at its highest: 1e-4 breaks a 0.5b, 1.5e-5 does not
+    warmup        share of the budget in which the step rises from 0
+    final         share of `lr` at which the cosine after that ends
+    betas, eps    AdamW's; there is no weight decay, which would pull towards the pruned state
+    clip          the longest gradient that one tensor may have (2-norm over kept values); longer
+                  ones are scaled. Per tensor, as each is used up before the next exists
+    sequences     rows of `length` tokens that one step learns from
+    temperature   of both distributions; the loss is multiplied by its square
+    disagreement  weight of a token at which the first choices of student and teacher
+                  differ, where others have 1
+    top_k         outcomes of the teacher that are told apart, the others are one "rest"; 0 is
+                  the whole vocabulary, with the teacher beside the student
+    vectors       whether norms and biases learn too
+    dense         whether block matrices without a mask learn too
+    moments       what AdamW's two moments are kept in
+    seed          of the order of the text
+    """
+
+    lr: float = 1.5e-5
+    warmup: float = 0.05
+    final: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip: float = 1.0
+    sequences: int = 4
+    length: int = 512
+    temperature: float = 1.0
+    disagreement: float = 1.0
+    top_k: int = 32
+    vectors: bool = False
+    dense: bool = False
+    moments: Moments = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for values that cannot be learned with."""
+        if self.sequences < 1 or self.length < 2 or self.top_k < 0:
+            raise UsageError("a recipe needs 1 sequence, 2 tokens a sequence and top_k 0 up")
+        positive = (self.lr, self.clip, self.temperature, self.disagreement, self.eps)
+        if not all(math.isfinite(value) and value > 0 for value in positive):
+            raise UsageError("lr, clip, temperature, disagreement and eps of a recipe are above 0")
+        if not (0 <= self.warmup <= 1 and 0 <= self.final <= 1):
+            raise UsageError("warmup and final of a recipe are shares, 0 to 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError("betas of a recipe are from 0 to below 1")
+
+    @property
+    def tokens(self) -> int:
+        """What one step learns from."""
+        return self.sequences * self.length
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"betas": list(self.betas)}
+
+    def rate(self, done: float) -> float:
+        """The step size when a share `done` (0 to 1) of the budget is used up."""
+        if done < self.warmup:
+            return self.lr * done / self.warmup
+        along = (done - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        cosine = 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
+        return self.lr * (self.final + (1 - self.final) * cosine)

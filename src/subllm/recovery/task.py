@@ -1,0 +1,89 @@
+"""What a recovery is given, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from subllm.recovery.recipe import Recipe
+from subllm.recovery.rows import RecoveryText
+from subllm.weights.reader import WeightReader
+
+
+@dataclass(frozen=True)
+class Task:
+    """One recovery.
+
+    reader   the dense base: the teacher, and all that does not learn
+    base     its digest: what the teacher's answers on disk are kept under
+    masks    full tensor name ("model.layers.3.mlp.up_proj.weight") -> bool [out, in], True
+             where a weight is kept. Each is asked for once, so a mapping may unpack them
+             when asked. What is not named stays dense and as it is, unless the recipe says
+             that it learns too
+    start    full tensor name -> float32 weights to start from, the base's or those of a
+             sub-model; what they hold where the mask is False is ignored
+    text     rows to learn from; heldout: other rows to judge by
+    """
+
+    reader: WeightReader
+    base: str
+    masks: Mapping[str, npt.NDArray[np.bool_]]
+    start: Callable[[str], npt.NDArray[np.float32]]
+    text: RecoveryText
+    heldout: RecoveryText
+    recipe: Recipe
+
+
+class Weights(Protocol):
+    """What was learned so far, exactly 0 where the mask is False; valid only during the
+    call that it is given to."""
+
+    def names(self) -> Iterable[str]:
+        """Full names of the tensors that learn, vectors among them."""
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """The whole tensor, float32, owned by the caller."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Where a recovery stood.
+
+    tokens, seconds  learned from, and taken, since the recovery began (earlier runs too)
+    loss             mean over what was learned from since the point before; None at the start
+    heldout_kl       mean KL divergence in nats from the dense base's distribution, held-out text
+    agreement        share of held-out tokens whose first choice is the dense base's
+    """
+
+    tokens: int
+    seconds: float
+    loss: float | None
+    heldout_kl: float
+    agreement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+Stopped = Literal["budget", "asked", "diverged"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """curve   all points so far, the start first (earlier runs' too)
+    best      the one with the lowest `heldout_kl`; the start's where nothing was better
+    tokens, seconds  as the last point's
+    stopped   "budget" used up, "asked" to stop, or "diverged": the loss was no number, and
+              the last good state was gone back to
+    """
+
+    curve: tuple[CurvePoint, ...]
+    best: CurvePoint
+    tokens: int
+    seconds: float
+    stopped: Stopped

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+
+import pytest
+
+from subllm.errors import UsageError
+from subllm.recovery.recipe import Recipe
+
+
+def test_the_step_rises_then_falls_as_a_cosine_to_its_final_share() -> None:
+    recipe = Recipe(lr=1.0, warmup=0.2, final=0.1)
+    assert recipe.rate(0.0) == 0.0
+    assert recipe.rate(0.1) == pytest.approx(0.5)
+    assert recipe.rate(0.2) == pytest.approx(1.0)
+    assert recipe.rate(0.6) == pytest.approx(0.55)
+    assert recipe.rate(1.0) == pytest.approx(0.1)
+    assert recipe.rate(1.3) == pytest.approx(0.1)
+
+
+def test_without_warmup_it_starts_at_its_highest() -> None:
+    assert Recipe(lr=2.0, warmup=0.0).rate(0.0) == 2.0
+
+
+def test_every_field_is_part_of_its_identity() -> None:
+    identity = Recipe().identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert set(identity) == {field.name for field in fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0}, {"warmup": 1.5},
+     {"betas": (0.9, 1.0)}, {"top_k": -1}],
+)  # fmt: skip
+def test_refuses_values_that_cannot_be_learned_with(wrong) -> None:
+    with pytest.raises(UsageError):
+        replace(Recipe(), **wrong)
