@@ -15,7 +15,7 @@ from subllm.calibration.mix import budgets, parse_mix
 from subllm.calibration.packs import PackSource, pack_names
 from subllm.calibration.render import Renderer
 from subllm.calibration.sampler import digest, pack, row_content, take
-from subllm.calibration.source import CalibrationData, Split, TextSource
+from subllm.calibration.source import CalibrationData, Split, Texts, TextSource
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
@@ -106,6 +106,81 @@ def load_heldout(
             f"{width} are needed; add text to it"
         )
     return pack(documents, tokenizer, tokens // width, seq_len)
+
+
+def load_texts(
+    spec: str,
+    *,
+    language: str,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    tokens: int,
+    least: int,
+    seed: int,
+    catalog: Catalog,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Texts:
+    """Documents of `spec` to learn from, the same for the same arguments and data: `tokens`
+    tokens of the split that `load_calibration` reads. A source that has fewer is used again,
+    each document in its next form, but at least `least` tokens it must have.
+
+    Raises as `load_calibration`.
+    """
+    split: Split = "all" if language in pack_names() else "train"
+    origin = _Origin(language, catalog, split, offline, progress or NullProgress())
+    return _texts(
+        origin.open_mix(spec or f"pack:{language}"),
+        Renderer(tokenizer, prompt),
+        tokens,
+        least,
+        seed,
+    )
+
+
+def load_heldout_texts(
+    language: str,
+    *,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    tokens: int,
+    least: int,
+    spec: str = "",
+    catalog: Catalog | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Texts:
+    """Documents to judge by what was learned: the text of `load_heldout`, never repeated, so
+    there may be fewer tokens, but at least `least`. Raises as `load_heldout`."""
+    if language in pack_names():
+        spec = ""
+    origin = _Origin(
+        language, catalog or Catalog({}, {}), "heldout", offline, progress or NullProgress()
+    )
+    sources = origin.open_mix(spec or f"pack:{language}")
+    return _texts(sources, Renderer(tokenizer, prompt), tokens, least, _HELDOUT_SEED, repeat=False)
+
+
+def _texts(
+    sources: list[tuple[TextSource, float]],
+    renderer: Renderer,
+    tokens: int,
+    least: int,
+    seed: int,
+    *,
+    repeat: bool = True,
+) -> Texts:
+    short = "recovery needs {least}; add text to it"
+    parts = [
+        take(
+            sources[part][0], renderer, budget, seed,
+            least=least, repeat=repeat, part=part, short=short,
+        )
+        for part, budget in enumerate(budgets(sources, tokens))
+    ]  # fmt: skip
+    keyed = sorted((document for part in parts for document in part.documents), key=lambda d: d[0])
+    unique = sum(part.unique_tokens for part in parts)
+    return Texts([ids for _, ids in keyed], _label(sources), unique)
 
 
 def _label(sources: list[tuple[TextSource, float]]) -> str:

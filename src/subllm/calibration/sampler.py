@@ -37,14 +37,15 @@ def take(
     least: int,
     repeat: bool = True,
     part: int = 0,
+    short: str = "one sample needs {least}; add text to it or choose a shorter --seq-len",
 ) -> Taken:
     """Exactly `budget` tokens of `source`; the last document is cut.
 
     When the documents run out, they are used again in their next forms; without
     `repeat` there are then fewer tokens. A text that the source has twice counts once.
     `part` is the source's place in a mix: the keys depend on no path, so that moved files
-    give the same matrix. Raises CalibrationError when all documents together have fewer
-    than `least` tokens.
+    give the same matrix. Raises CalibrationError, saying `short`, when all documents together
+    have fewer than `least` tokens.
     """
     taken: list[tuple[int, list[int]]] = []
     seen: set[int] = set()
@@ -62,10 +63,7 @@ def take(
         if total >= budget:
             break
     if total < min(least, budget):
-        raise CalibrationError(
-            f"{source.name} has {total} tokens, one sample needs {least}; add text to it or "
-            "choose a shorter --seq-len"
-        )
+        raise CalibrationError(f"{source.name} has {total} tokens, {short.format(least=least)}")
     unique = total
     for turn in itertools.count(1) if repeat else ():
         if total >= budget:

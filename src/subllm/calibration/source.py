@@ -37,6 +37,19 @@ class CalibrationData:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Documents as token ids in the forms that are served, whole, in a seeded order.
+
+    source         as in `CalibrationData`
+    unique_tokens  how many there are before any document comes again in another form
+    """
+
+    documents: list[list[int]]
+    source: str
+    unique_tokens: int
+
+
+@dataclass(frozen=True)
 class Document:
     """One text of a source, before it takes one of the forms that are served.
 

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subllm.calibration.load import load_calibration, load_heldout
+from subllm.calibration.load import (
+    load_calibration,
+    load_heldout,
+    load_heldout_texts,
+    load_texts,
+)
 from subllm.calibration.sampler import digest
-from subllm.calibration.source import CalibrationData
+from subllm.calibration.source import CalibrationData, Texts
 from subllm.catalog.loader import Catalog, load_catalog
 from subllm.errors import CalibrationError, OfflineError, TableError, UnknownNameError
 
@@ -177,3 +182,46 @@ def test_hub_sets_stay_offline_when_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(OfflineError, match="SUBLLM_OFFLINE is set"):
         load("hub:py_alpaca", catalog=load_catalog(), offline=True)
+
+
+def texts(spec: str = "", **changes: Any) -> Texts:
+    values: dict[str, Any] = {
+        "language": "python",
+        "tokenizer": TOKENIZER,
+        "prompt": FIM,
+        "tokens": 4000,
+        "least": 64,
+        "seed": 0,
+        "catalog": Catalog({}, {}),
+    }
+    return load_texts(spec, **(values | changes))
+
+
+def test_texts_to_learn_from_are_whole_documents_in_a_seeded_order() -> None:
+    found = texts()
+    assert (found.source, sum(map(len, found.documents))) == ("pack:python", 4000)
+    assert 600 < found.unique_tokens < 4000
+    assert texts().documents == found.documents
+    assert texts(seed=1).documents != found.documents
+    learned = "".join(TOKENIZER.decode(ids) for ids in found.documents)
+    heldout = load_heldout_texts("python", tokenizer=TOKENIZER, prompt=FIM, tokens=10_000, least=64)
+    judged = "".join(TOKENIZER.decode(ids) for ids in heldout.documents)
+    assert sum(map(len, heldout.documents)) == heldout.unique_tokens < 10_000
+    for i in range(16):
+        assert (f"x + {i}\n" in learned) == (i < 12)
+        assert i >= 12 or f"x + {i}\n" not in judged
+
+
+def test_texts_join_by_weight_and_have_a_least(tmp_path: Path) -> None:
+    own = tree(tmp_path / "app")
+    mixed = texts(f"pack:python=0.75,{own}=0.25", tokens=4000)
+    assert mixed.source == f"mix:pack:python=0.75,path:{own}=0.25"
+    of_own = sum(len(ids) for ids in mixed.documents if "module_" in TOKENIZER.decode(ids))
+    assert 0.15 * 4000 < of_own < 0.35 * 4000
+    small = tree(tmp_path / "small", count=1)
+    with pytest.raises(CalibrationError, match=r"small has \d+ tokens, recovery needs 2048; add"):
+        texts(str(small), least=2048)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CalibrationError):
+        texts(str(empty))
