@@ -60,6 +60,7 @@ def command(
                 "shared_bytes": sizes.shared,
                 "shared_with": list(sizes.shared_with),
                 "outside_bytes": sizes.outside,
+                "recovery_state_bytes": sizes.recovery,
                 "run": run.model_dump(mode="json") if run else None,
             }
         )
@@ -133,6 +134,12 @@ def _size_facts(sizes: Sizes) -> Facts:
         ("own size", console.size(sizes.own) if sizes.own else ""),
         ("shared size", shared),
         ("outside", console.size(sizes.outside) if sizes.outside else ""),
+        (
+            "state",
+            f"{console.size(sizes.recovery)}, to go on with by 'subllm recover'"
+            if sizes.recovery
+            else "",
+        ),
         ("missing", f"{sizes.missing} blobs; run 'subllm verify'" if sizes.missing else ""),
     ]
 

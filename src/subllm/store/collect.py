@@ -5,6 +5,8 @@ Who needs what:
 - a model's name: its manifest, sidecar, own, shared and tokenizer blobs, the compact form
   of its tokenizer, and the manifest of its base (provenance, licence) but not that base's
   weights. So a base may be removed while models made from it go on working;
+- a name's recovery that can go on: its state, while the name refers to the model that it
+  recovers (`recovery_state`);
 - a live writer: what it pinned, and what a pinned manifest needs.
 """
 
@@ -20,6 +22,7 @@ from subllm.errors import StoreError
 from subllm.store.files import disk_errors, remove_tree, tree_size
 from subllm.store.locks import live_pins
 from subllm.store.manifest import BaseManifest, blob_digests
+from subllm.store.recovery_state import is_owned, state_path
 from subllm.store.refs import read_refs, write_refs
 from subllm.store.store import Store
 
@@ -34,6 +37,7 @@ class GcReport:
     manifests: tuple[str, ...]
     caches: tuple[str, ...]  # forms of blobs that load faster
     partials: tuple[str, ...]  # unfinished downloads, extractions and temporary files
+    recoveries: tuple[str, ...]  # what recoveries of models that are gone would go on with
     spared: tuple[str, ...]  # needed by no name, but by a process that is writing now
 
 
@@ -67,7 +71,7 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
     """
     workspace = store.workspace
     if not workspace.locks.exists():
-        return GcReport(dry_run, 0, (), (), (), (), ())
+        return GcReport(dry_run, 0, (), (), (), (), (), ())
     # Where no lock can be taken, no writer of ours can start meanwhile.
     unlocked = dry_run and not os.access(workspace.locks, os.W_OK)
     with nullcontext() if unlocked else workspace.mutation(), disk_errors(workspace.root):
@@ -75,15 +79,21 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
         partials = _entries(workspace.partials)
         pinned, dead = _pinned(store)
         named: set[Path] = set()
-        for name, digest in read_refs(workspace).items():
+        names = read_refs(workspace)
+        for name, digest in names.items():
             named |= _needs_of_name(store, name, digest)
         garbage = [path for path in _objects(store) if path not in named]
         spared = [path for path in garbage if path in pinned]
         unfinished = [path for path in partials if not _starts(path, pinned)]
         doomed = [path for path in garbage if path not in pinned]
-        freed = sum(map(tree_size, [*doomed, *unfinished]))
+        orphans = [
+            path
+            for path in _entries(workspace.recoveries)
+            if path not in pinned and not is_owned(path, names)
+        ]
+        freed = sum(map(tree_size, [*doomed, *unfinished, *orphans]))
         if not dry_run:
-            for path in [*doomed, *unfinished, *dead]:
+            for path in [*doomed, *unfinished, *orphans, *dead]:
                 remove_tree(path)
     relative = [workspace.relative(path) for path in doomed]
     return GcReport(
@@ -93,6 +103,7 @@ def gc(store: Store, dry_run: bool = False) -> GcReport:
         manifests=tuple(path for path in relative if path.startswith("manifests/")),
         caches=tuple(path for path in relative if path.startswith("cache/")),
         partials=tuple(workspace.relative(path) for path in unfinished),
+        recoveries=tuple(workspace.relative(path) for path in orphans),
         spared=tuple(workspace.relative(path) for path in spared),
     )
 
@@ -109,6 +120,9 @@ def remove(store: Store, name: str) -> RemoveReport:
         names = read_refs(store.workspace)
         del names[name]
         mine = _needs_or_itself(store, digest)
+        state = state_path(store.workspace, name)
+        if state.exists():
+            mine.add(state)
         users, all_known = _users(store, names, mine)
         pinned, _ = _pinned(store)
         write_refs(store.workspace, names)

@@ -114,6 +114,35 @@ class Perplexity(_Frozen):
     agreement: float | None = None
 
 
+class Likeness(_Frozen):
+    """How near a model's next-token distributions are to its dense base's on held-out text:
+    share of equal first choices, and mean KL divergence in nats."""
+
+    agreement: float
+    kl: float
+
+
+class RecoveryRecord(_Frozen):
+    """What a sub-model learned from its dense base after pruning, in all runs together.
+
+    recipe          of the last run
+    budget          of the extraction that recovered it, "" where `subllm recover` did
+    tokens          learned from up to the values that are served
+    source          of the text, as in `CalibrationRecord`
+    text, heldout   over the tokens learned from and judged by
+    before, after   recovery, on `heldout`, before packing
+    """
+
+    recipe: dict[str, Any]
+    budget: str = ""
+    tokens: int
+    source: str
+    text: Digest
+    heldout: Digest
+    before: Likeness
+    after: Likeness
+
+
 class ModelManifest(_Frozen):
     """A servable model: a sub-model, or a dense base in the same layout."""
 
@@ -135,7 +164,28 @@ class ModelManifest(_Frozen):
     tensors: tuple[TensorEntry, ...]
     blobs: ModelBlobs
     perplexity: dict[str, Perplexity] = {}
+    recovery: RecoveryRecord | None = None
     density: float  # kept share of the block weights
+
+
+class CurveRecord(_Frozen):
+    """One point of a recovery: tokens learned from and seconds since it began; mean loss since
+    the point before, None at the start; both measures of `Likeness` on held-out text."""
+
+    tokens: int
+    seconds: float
+    loss: float | None
+    heldout_kl: float
+    agreement: float
+
+
+class RecoveryRun(_Frozen):
+    """How a recovery went: `stopped` is why it ended, "" while it goes on."""
+
+    seconds: float
+    compute: str
+    stopped: str = ""
+    curve: tuple[CurveRecord, ...]
 
 
 class RunRecord(_Frozen):
@@ -148,6 +198,7 @@ class RunRecord(_Frozen):
     threads: int
     compute: str = ""  # what blocks ran in: "bfloat16", "float32"; empty where none ran
     versions: dict[str, str] = {}
+    recovery: RecoveryRun | None = None
 
 
 Manifest = BaseManifest | ModelManifest

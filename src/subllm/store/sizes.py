@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from subllm.errors import StoreError
 from subllm.store.manifest import BaseManifest, blob_digests
+from subllm.store.recovery_state import state_size
 from subllm.store.store import Store
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes. `own` is what removing the name would free."""
+    """Bytes. `own` and `recovery` are what removing the name would free."""
 
     own: int = 0
     shared: int = 0  # of blobs that other names need too
     shared_with: tuple[str, ...] = ()
     outside: int = 0  # of a base's files in the hub's cache or where the user keeps them
+    recovery: int = 0  # what its recovery would go on with
     missing: int = 0  # blobs that should be there and are not
     damaged: bool = False  # the manifest cannot be read; nothing is known of its blobs
 
@@ -67,6 +69,7 @@ def all_sizes(store: Store) -> dict[str, Sizes]:
             shared=sum(sizes.get(d, 0) for d in shared),
             shared_with=tuple(sorted(others)),
             outside=outside.get(name, 0),
+            recovery=state_size(store.workspace, name, names),
             missing=sum(digest not in sizes for digest in blobs[name]),
         )
     return result

@@ -6,6 +6,7 @@
     manifests/   sha256-....json, and sha256-....run.json beside it
     locks/       lock files, and the pins of live writers
     partial/     everything unfinished
+    recovery/    per model what a recovery needs to go on, see `recovery_state`
     cache/       forms of blobs that load faster; made again where they are missing
 
 Opening reads only the version; nothing is created before the first write, so an empty
@@ -40,6 +41,7 @@ class Workspace:
         self.manifests = self.root / "manifests"
         self.locks = self.root / "locks"
         self.partials = self.root / "partial"
+        self.recoveries = self.root / "recovery"
         self.cache = self.root / "cache"
         self.refs = self.root / "refs"
         self._version = self.root / "version"

@@ -21,6 +21,7 @@ from unit.store.samples import (
 from subllm.errors import StoreError, UnknownNameError
 from subllm.store.collect import gc, remove
 from subllm.store.manifest import sha256_of
+from subllm.store.recovery_state import Owner, claim, owner_of, state_path
 from subllm.store.sizes import all_sizes, sizes_of
 from subllm.store.store import Store
 from subllm.store.verify import verify
@@ -68,6 +69,56 @@ def test_removing_an_unknown_name(store: Store) -> None:
         remove(store, f"{BASE}-pyton")
     with pytest.raises(UnknownNameError):
         sizes_of(store, JAVA)
+
+
+def test_the_state_of_a_recovery_lives_as_long_as_its_model(store: Store) -> None:
+    first = add_model(store, PYTHON, b"own")
+    add_model(store, JAVA, b"java")
+    with store.lock("recover"):
+        path = claim(store, Owner(PYTHON, "same masks", (first,)))
+        assert path == state_path(store.workspace, PYTHON)
+        (path / "moments").write_bytes(bytes(5000))
+        assert gc(store).recoveries == ()
+    assert owner_of(path) == Owner(PYTHON, "same masks", (first,))
+    assert gc(store).recoveries == ()
+    assert sizes_of(store, PYTHON).recovery > 5000
+    assert sizes_of(store, JAVA).recovery == 0
+
+    # A better checkpoint is claimed before the name moves to it.
+    better = add_model(store, f"{PYTHON}-better", b"better")
+    with store.lock("recover"):
+        claim(store, Owner(PYTHON, "same masks", (first, better)))
+        assert gc(store).recoveries == ()
+        store.set_ref(PYTHON, better)
+    assert gc(store).recoveries == ()
+    assert (path / "moments").exists()
+
+    with store.lock("recover"):  # in use, whatever its name means meanwhile
+        store.workspace.pin(path)
+        other = add_model(store, PYTHON, b"pruned anew")
+        assert gc(store).recoveries == ()
+    assert sizes_of(store, PYTHON).recovery == 0
+    assert gc(store, dry_run=True).recoveries == (f"recovery/{path.name}",)
+    assert path.exists()
+    assert gc(store).freed > 5000
+    assert not path.exists()
+
+    with store.lock("recover"):
+        claim(store, Owner(PYTHON, "new masks", (other,)))
+        (path / "moments").write_bytes(bytes(7000))
+    assert remove(store, PYTHON).freed > 7000
+    assert not path.exists()
+
+
+def test_a_state_without_an_owner_is_garbage(store: Store) -> None:
+    add_model(store, PYTHON, b"own")
+    path = state_path(store.workspace, PYTHON)
+    path.mkdir(parents=True)
+    for content in (b"", b"[]", b'{"name": 1}'):
+        path.mkdir(exist_ok=True)
+        (path / "owner.json").write_bytes(content)
+        assert owner_of(path) is None
+        assert gc(store).recoveries == (f"recovery/{path.name}",)
 
 
 def test_two_names_of_one_model_share_all(store: Store) -> None:

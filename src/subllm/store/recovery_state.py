@@ -1,0 +1,70 @@
+"""What the recovery of a model needs to go on later: `recovery/<name>/` in the store.
+
+Beside it lies `owner.json`, which says whose it is: a name, and the manifests that the name
+may refer to meanwhile. While it refers to one of them, garbage collection spares the state.
+When it refers to another model or is gone, the state is garbage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from subllm.store.files import disk_errors, tree_size, write_atomic
+from subllm.store.store import Store
+from subllm.store.workspace import Workspace, slug
+
+_OWNER = "owner.json"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """identity is what the state can go on with: another one cannot use it."""
+
+    name: str
+    identity: str
+    manifests: tuple[str, ...]
+
+
+def state_path(workspace: Workspace, name: str) -> Path:
+    """Where the state of `name` lies, if there is one."""
+    return workspace.recoveries / slug(name)
+
+
+def owner_of(path: Path) -> Owner | None:
+    """None where nobody is known to own the state at `path`."""
+    try:
+        raw = json.loads((path / _OWNER).read_text())
+        return Owner(str(raw["name"]), str(raw["identity"]), tuple(map(str, raw["manifests"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_owned(path: Path, names: Mapping[str, str]) -> bool:
+    """Whether a name still refers to a model that the state at `path` belongs to."""
+    owner = owner_of(path)
+    return owner is not None and names.get(owner.name) in owner.manifests
+
+
+def claim(store: Store, owner: Owner) -> Path:
+    """Make `owner` that of its name's state, whatever lies there, and return the state's
+    directory. The caller is a live writer (`Store.lock`). Raises
+    DiskFullError and StoreError."""
+    path = state_path(store.workspace, owner.name)
+    with store.workspace.mutation():
+        store.workspace.pin(path)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(
+            {"name": owner.name, "identity": owner.identity, "manifests": list(owner.manifests)}
+        )
+        write_atomic(path / _OWNER, data.encode(), store.workspace.partials)
+    return path
+
+
+def state_size(workspace: Workspace, name: str, names: Mapping[str, str]) -> int:
+    """Bytes of the state of `name`, 0 without one that is its own; `names` as `Store.names`."""
+    path = state_path(workspace, name)
+    return tree_size(path) if is_owned(path, names) else 0
