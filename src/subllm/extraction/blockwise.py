@@ -54,6 +54,7 @@ class BlockwiseExtraction:
         batch: int,
         checkpoint: Checkpoint,
         on_block: OnBlock | None = None,
+        title: str = "pruning",
     ) -> None:
         self._blocks = blocks
         self._recipe = recipe
@@ -62,6 +63,7 @@ class BlockwiseExtraction:
         self._batch = batch
         self._checkpoint = checkpoint
         self._on_block = on_block
+        self._title = title
         self.resumed_at = 0
 
     def _streams(self) -> dict[str, torch.Tensor]:
@@ -69,6 +71,8 @@ class BlockwiseExtraction:
         for held in self._heldout:
             streams[f"{held.domain}.dense"] = held.dense
             streams[f"{held.domain}.packed"] = held.packed
+            if held.masked is not None:
+                streams[f"{held.domain}.masked"] = held.masked
         return streams
 
     def run(self, progress: Progress) -> list[Path]:
@@ -77,7 +81,7 @@ class BlockwiseExtraction:
         self.resumed_at = self._checkpoint.load(self._streams())
         if self.resumed_at:
             progress.note(f"resuming at block {self.resumed_at + 1} of {layers}")
-        progress.start("blocks", "pruning", layers, "blocks")
+        progress.start("blocks", self._title, layers, "blocks")
         if self.resumed_at:
             progress.advance("blocks", self.resumed_at)
         for layer in range(self.resumed_at, layers):
@@ -104,9 +108,13 @@ class BlockwiseExtraction:
         if self._on_block is not None:
             self._on_block(layer, {name: pruned.mask for name, pruned in work.matrices.items()})
         self._write(layer, packed)
+        masked = [held.masked for held in self._heldout if held.masked is not None]
         if self._calibration is not None and not last:
+            masked.append(self._calibration)
+        if masked:
             self._blocks.prune(layer, work.matrices, packed)
-            advance(self._calibration, self._batch, forward)
+        for states in masked:
+            advance(states, self._batch, forward)
         if self._heldout:
             self._blocks.ship(layer, packed)
             for held in self._heldout:

@@ -7,27 +7,21 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from subllm.extraction.blocks.open import open_blocks
-from subllm.extraction.blocks.protocol import Blocks
-from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
-from subllm.extraction.checkpoint import Checkpoint
+from subllm.extraction.blockwise import BlockRecipe, OnBlock
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.estimate import peak_memory_bytes
-from subllm.extraction.heldout import HeldoutStream, compare
+from subllm.extraction.model_pass import ModelPass
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
 from subllm.extraction.steps import Choose
 from subllm.progress import Progress
 from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.sparsity.packed_file import PackedReader
-from subllm.sparsity.packing import unpack_rows
-from subllm.store.manifest import ModelManifest, Perplexity, TensorEntry
+from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.store import Store
 
 
@@ -97,31 +91,18 @@ class _Run:
 
     def run(self, on_block: OnBlock | None) -> tuple[int, str, ModelManifest]:
         """Returns the block resumed at, the manifest's digest and the manifest."""
-        prepared, options = self._prepared, self._prepared.options
-        plan = prepared.plan
+        prepared, options, plan = self._prepared, self._prepared.options, self._prepared.plan
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
-        with PackedReader(file) as packed:
-            blocks = open_blocks(prepared.reader, prepared.device, plan.compute)
-            calibration = None
-            if prepared.tokens is not None:
-                calibration = blocks.embed(prepared.tokens, options.batch)
-            heldout = self._heldout(blocks, packed)
-            prepared.reader.release()
-            loop = BlockwiseExtraction(
-                blocks,
-                BlockRecipe(
-                    [Choose(prepared.method, plan.allocation)], plan.allocation, plan.values
-                ),
-                calibration,
-                heldout,
-                options.batch,
-                Checkpoint(self._workspace),
-                on_block,
-            )
-            files = loop.run(self._progress)
-            del calibration
-            perplexity = self._perplexity(blocks, heldout, packed)
+        result = ModelPass(
+            prepared.reader, prepared.device, plan.compute, file, options.batch, self._progress
+        ).run(
+            BlockRecipe([Choose(prepared.method, plan.allocation)], plan.allocation, plan.values),
+            prepared.tokens,
+            prepared.heldout,
+            self._workspace,
+            on_block=on_block,
+        )
         digest, manifest = commit_model(
             self._store,
             prepared.name,
@@ -130,11 +111,11 @@ class _Run:
             prepared.base,
             prepared.reader,
             prepared.base.prompt,
-            Parts(files, shared, entries, prepared.tokenizer.to_bundle()),
-            perplexity,
+            Parts(result.files, shared, entries, prepared.tokenizer.to_bundle()),
+            result.perplexity,
             self._workspace,
         )
-        return loop.resumed_at, digest, manifest
+        return result.resumed_at, digest, manifest
 
     def _shared(self) -> tuple[Path | str, list[TensorEntry]]:
         """The shared part, as a new file or as the blob that the store has."""
@@ -145,33 +126,6 @@ class _Run:
         self._workspace.mkdir(parents=True, exist_ok=True)
         path = self._workspace / "shared.packed"
         return path, write_shared(reader, plan.head, path, self._progress)
-
-    def _heldout(self, blocks: Blocks, packed: PackedReader) -> list[HeldoutStream]:
-        """Held-out states before the first block; the packed side has the packed embedding."""
-        embedding = packed.tensor(blocks.spec.embedding_name)
-        batch = self._prepared.options.batch
-        return [
-            HeldoutStream(
-                domain,
-                tokens,
-                blocks.embed(tokens, batch),
-                blocks.embed(tokens, batch, partial(unpack_rows, embedding)),
-            )
-            for domain, tokens in self._prepared.heldout.items()
-        ]
-
-    def _perplexity(
-        self, blocks: Blocks, heldout: list[HeldoutStream], packed: PackedReader
-    ) -> dict[str, Perplexity]:
-        """Of every held-out stream; the packed side uses the packed head."""
-        head = packed.tensor(blocks.spec.head_name)
-        result = {}
-        self._progress.start("perplexity", "measuring the loss", len(heldout), "items")
-        for stream in heldout:
-            result[stream.domain] = compare(blocks, stream, head)
-            self._progress.advance("perplexity")
-        self._progress.finish("perplexity")
-        return result
 
 
 def _report(

@@ -2,7 +2,8 @@
 
 Two streams of hidden states go through the same blocks as the calibration data: one
 through the dense weights, one through the weights as they are packed. So neither
-model is ever whole in memory, and the figure is that of the shipped values.
+model is ever whole in memory, and the figure is that of the shipped values. A third, where
+there is one, goes through the weights that are packed, and tells what packing costs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from subllm.store.manifest import Perplexity
 
 @dataclass
 class HeldoutStream:
-    """Held-out tokens of one domain with both streams of hidden states
+    """Held-out tokens of one domain with its streams of hidden states
     [sequences, length, hidden], on the CPU."""
 
     domain: str
     tokens: npt.NDArray[np.int32]
     dense: torch.Tensor
     packed: torch.Tensor
+    masked: torch.Tensor | None = None
 
 
 def advance(hidden: torch.Tensor, batch: int, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -57,15 +59,20 @@ def scores(
 
 
 def compare(blocks: Blocks, stream: HeldoutStream, head: PackedTensor) -> Perplexity:
-    """Both streams' perplexities and how often they choose the same token, the packed one with
-    the packed `head`; figures rounded to 6 digits, as manifests hold them."""
+    """The streams' perplexities and how often they choose the same token, the packed one with
+    the packed `head`, the masked one with the base's; figures rounded to 6 digits, as
+    manifests hold them."""
     before = scores(blocks, stream.dense, stream.tokens, None)
     after = scores(blocks, stream.packed, stream.tokens, head)
+    masked = None
+    if stream.masked is not None:
+        masked = scores(blocks, stream.masked, stream.tokens, None)
     return Perplexity(
         before=_rounded(_perplexity(before)),
         after=_rounded(_perplexity(after)),
         tokens=len(before.choices),
         agreement=_rounded(float((before.choices == after.choices).double().mean())),
+        unpacked=None if masked is None else _rounded(_perplexity(masked)),
     )
 
 

@@ -18,7 +18,8 @@ from subllm.extraction.quantiser import Quantiser, stored_as
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
 from subllm.sparsity.layout import Values
-from subllm.sparsity.packing import PackedTensor
+from subllm.sparsity.packed_file import PackedReader
+from subllm.sparsity.packing import PackedTensor, unpack, unpack_mask
 
 
 @dataclass
@@ -77,6 +78,33 @@ class Choose:
                 work.matrices[linear.name] = self.method.prune(
                     weight, statistics[linear.group], pattern
                 )
+
+
+@dataclass(frozen=True)
+class Given:
+    """The step of masks and weights that are there already: those of `pruned`, whose matrices
+    have the model's full names, with the weights of `learned` where that has the matrix. Dense
+    matrices that did not learn are the base's."""
+
+    pruned: PackedReader
+    learned: PackedReader | None
+
+    def __call__(self, work: BlockWork) -> None:
+        work.collect(work.packing)
+        learned = set(self.learned.names()) if self.learned is not None else set()
+        for linear in work.blocks.spec.linears:
+            name = work.full_name(linear)
+            tensor = self.pruned.tensor(name)
+            device = work.blocks.weight(work.layer, linear.name).device
+            mask = torch.from_numpy(unpack_mask(tensor)).to(device)
+            weight = None
+            if self.learned is not None and name in learned:
+                weight = unpack(self.learned.tensor(name))
+            elif tensor.pattern != "dense":
+                weight = unpack(tensor)
+            work.matrices[linear.name] = Pruned(
+                mask, None if weight is None else torch.from_numpy(weight)
+            )
 
 
 def pack_block(work: BlockWork, allocation: Allocation, values: Values) -> dict[str, PackedTensor]:

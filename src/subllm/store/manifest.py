@@ -104,14 +104,16 @@ class ModelBlobs(_Frozen):
 class Perplexity(_Frozen):
     """Of held-out text of one domain, before (dense) and after pruning and packing.
 
-    agreement: share of the tokens for which both find the same one the most likely; models of
-    earlier versions have none.
+    agreement  share of the tokens for which both find the same one the most likely; models of
+               earlier versions have none
+    unpacked   as `after`, of the recovered weights before packing
     """
 
     before: float
     after: float
     tokens: int
     agreement: float | None = None
+    unpacked: float | None = None
 
 
 class Likeness(_Frozen):
