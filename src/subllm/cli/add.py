@@ -8,6 +8,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
+from subllm.extraction.defaults import DENSE_SAMPLES
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
@@ -22,6 +23,15 @@ def command(
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
     ] = "int8",
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Calibration sequences that int4 is rounded by, of all languages alike; "
+            "0: by the weights alone.",
+        ),
+    ] = DENSE_SAMPLES,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     json_output: Annotated[
@@ -31,6 +41,8 @@ def command(
     """Pack the base itself, unpruned, in the layout of its sub-models.
 
     It answers for languages that have no sub-model, and is what sub-models are compared with.
+    int4 keeps the codes of a base that is 4-bit already, and rounds the rest so that what
+    comes out on calibration text changes least.
     """
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
@@ -41,7 +53,9 @@ def command(
         base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.dense import add_dense
 
-        report = add_dense(context.store, base, progress, values=values, head=head, tag=tag)
+        report = add_dense(
+            context.store, base, progress, values=values, head=head, tag=tag, samples=samples
+        )
     if json_output:
         console.emit_json(
             {

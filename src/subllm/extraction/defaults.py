@@ -6,6 +6,9 @@ DEFAULT_SAMPLES = 32
 """Calibration sequences of an extraction. The paper takes 128; from 16 on, nothing that was
 measured tells them apart (docs/LOG.md, 2026-11-27)."""
 
+DENSE_SAMPLES = 16
+"""Calibration sequences by which a dense base is rounded to int4."""
+
 HELDOUT_SEQUENCES = 8
 """Held-out sequences that tell what was lost. The same with `--fast`, though they take as long as
 its calibration: figures of half of them are not comparable."""

@@ -9,24 +9,21 @@ from pathlib import Path
 
 import torch
 
-from subllm.arch.spec import LinearSpec
 from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.defaults import DENSE_SAMPLES
+from subllm.extraction.dense_blocks import Calibrated, all_coded, calibrated, write_plain
 from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
-from subllm.extraction.quantiser import stored_as
+from subllm.extraction.quantiser import needs_of
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
-from subllm.sparsity.int4 import pack_int4
-from subllm.sparsity.layout import LAYOUT_VERSION, Values
-from subllm.sparsity.packed_file import PackedWriter
-from subllm.sparsity.packing import PackedTensor, pack
+from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.store.manifest import MethodRecord, ModelManifest
 from subllm.store.names import model_name
 from subllm.store.store import Store
-from subllm.weights.reader import WeightReader
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,13 @@ def add_dense(
     values: str = "int8",
     head: str = "int8",
     tag: str = "",
+    samples: int = DENSE_SAMPLES,
 ) -> DenseReport:
     """Pack every block of `base` without pruning, as `base-dense[-tag]`. Same store rules
-    as `extract`; a model of other value types that had the name is replaced, which is said."""
+    as `extract`; a model of other value types that had the name is replaced, which is said.
+
+    int4 rounds by `samples` calibration sequences of all packs what the base does not hold in
+    int4 codes already; 0: by the weights alone, as other values do. Raises as `extract`."""
     coded, head_coded = value_type(values), value_type(head)
     started = time.monotonic()
     base_digest, manifest, reader, tokenizer = open_base(store, base)
@@ -67,6 +68,10 @@ def add_dense(
         calibration=None,
         compute="float32",
     )
+    rounding: Calibrated | None = None
+    if samples and needs_of(coded) and not all_coded(reader):
+        rounding = calibrated(store, plan, reader, tokenizer, manifest.prompt, samples)
+        plan = rounding.plan
     name = model_name(base, "dense", tag)
     _say_replaced(store, name, plan, progress)
     with store.lock(plan.workspace, on_wait=progress.note):
@@ -85,11 +90,13 @@ def add_dense(
             else:
                 shared = workspace / "shared.packed"
                 entries = write_shared(reader, head_coded, shared, progress)
-            blocks = workspace / "blocks.packed"
-            _write_blocks(reader, coded, blocks, progress)
+            if rounding is not None:
+                blocks = rounding.write(workspace, progress)
+            else:
+                blocks = [write_plain(reader, coded, workspace / "blocks.packed", progress)]
             digest, model = commit_model(
                 store, name, tag, plan, manifest, reader, manifest.prompt,
-                Parts([blocks], shared, entries, tokenizer.to_bundle()), {}, workspace,
+                Parts(blocks, shared, entries, tokenizer.to_bundle()), {}, workspace,
             )  # fmt: skip
             shutil.rmtree(workspace, ignore_errors=True)
             cached = False
@@ -106,8 +113,11 @@ def add_dense(
         if not cached:
             store.put_run_record(
                 digest,
-                run_record(report.seconds, report.peak_memory_bytes, torch.get_num_threads()),
-            )
+                run_record(
+                    report.seconds, report.peak_memory_bytes, torch.get_num_threads(),
+                    plan.compute if rounding is not None else "",
+                ),
+            )  # fmt: skip
         return report
 
 
@@ -121,25 +131,3 @@ def _say_replaced(store: Store, name: str, plan: ExtractionPlan, progress: Progr
         progress.note(
             f"{name} exists ({old.values}, head {old.head}) and will be replaced; --tag keeps both"
         )
-
-
-def _write_blocks(reader: WeightReader, values: Values, path: Path, progress: Progress) -> None:
-    spec = reader.spec
-    progress.start("blocks", "packing", spec.num_layers, "blocks")
-    writer = PackedWriter(path)
-    for layer in range(spec.num_layers):
-        for linear in spec.linears:
-            name = f"{spec.block_prefix(layer)}{linear.name}.weight"
-            writer.add_packed(name, _pack(reader, name, linear, values))
-        reader.release()
-        progress.advance("blocks")
-    writer.close()
-    progress.finish("blocks")
-
-
-def _pack(reader: WeightReader, name: str, linear: LinearSpec, values: Values) -> PackedTensor:
-    """int4 codes that the base has already are kept as they are, whatever matrix it is."""
-    rows = reader.int4(name) if values == "int4" else None
-    if rows is not None:
-        return pack_int4(rows, None, DENSE)
-    return pack(reader.read(name), None, DENSE, stored_as(linear, values))

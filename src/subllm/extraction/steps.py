@@ -17,6 +17,7 @@ from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.quantiser import Quantiser, stored_as
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
+from subllm.sparsity.int4 import pack_int4
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_mask
@@ -107,21 +108,36 @@ class Given:
             )
 
 
+@dataclass(frozen=True)
+class KeepAll:
+    """The step of a dense model: nothing is dropped, packing has its statistics."""
+
+    def __call__(self, work: BlockWork) -> None:
+        work.collect(work.packing)
+        for linear in work.blocks.spec.linears:
+            shape = (linear.out_features, linear.in_features)
+            work.matrices[linear.name] = Pruned(torch.ones(shape, dtype=torch.bool))
+
+
 def pack_block(work: BlockWork, allocation: Allocation, values: Values) -> dict[str, PackedTensor]:
     """The matrices under their masks, by name, stored as `stored_as` says. Weights that no step
-    replaced are quantised from the base's own precision, not the block's."""
+    replaced are quantised from the base's own precision, not the block's; a dense int4 matrix
+    keeps the base's codes where those are int4."""
     packed = {}
     quantisers = {group: Quantiser(inputs) for group, inputs in work.inputs.items()}
     for linear in work.blocks.spec.linears:
         pruned, pattern = work.matrices[linear.name], allocation.of(work.full_name(linear))
+        dense = pattern.kind == "dense"
         if pruned.weight is None:
+            codes = work.blocks.coded(work.layer, linear.name) if dense else None
+            if codes is not None and values == "int4":
+                packed[linear.name] = pack_int4(codes, None, pattern)
+                continue
             weight = work.blocks.source(work.layer, linear.name)
         else:
             weight = pruned.weight.float().cpu().numpy()
+        mask = None if dense else pruned.mask.cpu().numpy()
         packed[linear.name] = quantisers[linear.group].pack(
-            weight,
-            None if pattern.kind == "dense" else pruned.mask.cpu().numpy(),
-            pattern,
-            stored_as(linear, values),
+            weight, mask, pattern, stored_as(linear, values)
         )
     return packed

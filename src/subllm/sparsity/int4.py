@@ -11,7 +11,7 @@ from subllm.sparsity.layout import GROUP, SUB, SUBSCALE_ROWS, SUPER, TILE_ROWS
 from subllm.sparsity.packing import PackedTensor, pack_codes
 from subllm.sparsity.pattern import Pattern
 
-QUANTISER = 2
+QUANTISER = 3
 """Part of a plan's identity; raised when the same weights would get other codes."""
 
 _SUBS = SUPER // SUB

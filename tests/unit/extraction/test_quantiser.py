@@ -16,7 +16,7 @@ from subllm.extraction.prepare import ExtractOptions
 from subllm.extraction.quantiser import Quantiser, needs_of
 from subllm.progress import NullProgress
 from subllm.pruning.method import HESSIAN_COLUMNS, InputStatistics, Need
-from subllm.sparsity.int4 import steps
+from subllm.sparsity.int4 import Int4Rows, pack_int4, steps
 from subllm.sparsity.mask import select
 from subllm.sparsity.packing import PackedTensor, pack, unpack
 from subllm.sparsity.pattern import Pattern
@@ -182,7 +182,7 @@ def test_an_extraction_quantises_by_its_calibration(store, add_base, compute: st
     assert np.abs(unpack(found[0]) - source)[kept].mean() < 0.15 * np.abs(source).mean()
 
 
-def test_int4_leaves_value_and_output_projections_at_8_bits(store, add_base) -> None:
+def test_int4_leaves_attention_at_8_bits(store, add_base) -> None:
     add_base("llama")
     options = ExtractOptions("python", pattern="8:16", values="int4", compute="float32")
     sparse = extract(store, prepared_for(store, options), NullProgress())
@@ -192,5 +192,61 @@ def test_int4_leaves_value_and_output_projections_at_8_bits(store, add_base) -> 
         files = open_model(store, report.name)
         for entry in report.manifest.tensors:
             if entry.blob == "own":
-                want = "int8" if ".v_proj." in entry.name or ".o_proj." in entry.name else "int4"
+                want = "int8" if ".self_attn." in entry.name else "int4"
                 assert entry.values == files.tensor(entry.name).values == want, entry.name
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def test_a_dense_base_is_rounded_by_calibration(store, add_base) -> None:
+    """Its int4 MLP is not that of the weights alone; attention and other values do not care."""
+    model = add_base("qwen2")
+    report = add_dense(store, BASE, NullProgress(), values="int4", samples=4)
+    record = report.manifest.calibration
+    assert record is not None and record.samples == 4 and record.source.startswith("mix:")
+    alone = add_dense(store, BASE, NullProgress(), values="int4", samples=0, tag="alone")
+    assert alone.manifest.calibration is None and alone.manifest.plan != report.manifest.plan
+    files, plain = open_model(store, report.name), open_model(store, alone.name)
+    weights = model.get_parameter(UP).detach().numpy()
+    assert np.array_equal(unpack(plain.tensor(UP)), unpack(pack(weights, None, "dense", "int4")))
+    assert not np.array_equal(files.tensor(UP).data, plain.tensor(UP).data)
+    error = np.abs(unpack(files.tensor(UP)) - weights).mean()
+    assert error < 0.15 * np.abs(weights).mean()
+    query = "model.layers.1.self_attn.q_proj.weight"
+    assert np.array_equal(files.tensor(query).data, plain.tensor(query).data)
+    assert add_dense(store, BASE, NullProgress(), values="int4", samples=4).cached
+    assert add_dense(store, BASE, NullProgress(), values="int8").manifest.calibration is None
+
+
+def test_codes_that_a_base_has_stay_as_they_are(store, add_base, monkeypatch) -> None:
+    """With calibration too; where it has all that is wanted, there is none."""
+    model = add_base("qwen2")
+    rng = np.random.default_rng(1)
+
+    def coded(name: str) -> Int4Rows:
+        rows, columns = model.get_parameter(name).shape
+        supers = -(-columns // 256)
+        return Int4Rows(
+            rng.integers(0, 16, (rows, columns), np.uint8),
+            rng.random((rows, supers, 2)).astype(np.float16),
+            rng.integers(1, 64, (rows, supers, 2, 8), np.uint8),
+        )
+
+    known = {UP: coded(UP)}
+    reader_int4 = known.get
+    monkeypatch.setattr(
+        "subllm.weights.safetensors.SafetensorsReader.int4", lambda _, name: reader_int4(name)
+    )
+    report = add_dense(store, BASE, NullProgress(), values="int4", samples=2)
+    assert report.manifest.calibration is not None
+    found = open_model(store, report.name).tensor(UP)
+    assert np.array_equal(found.data, pack_int4(known[UP], None, "dense").data)
+    known.update(
+        {
+            entry.name: coded(entry.name)
+            for entry in report.manifest.tensors
+            if ".mlp." in entry.name
+        }
+    )
+    assert add_dense(store, BASE, NullProgress(), values="int4").manifest.calibration is None

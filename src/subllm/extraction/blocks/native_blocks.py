@@ -25,6 +25,7 @@ from subllm.extraction.shared import DENSE, pack_in_slices
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.runtime.backends.native.weights import NamedTensors
+from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import PackedTensor, pack
 from subllm.weights.reader import WeightReader
@@ -96,6 +97,10 @@ class NativeBlocks:
     def source(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         """See `Blocks.source`."""
         return self.reader.read(f"{self.spec.block_prefix(layer)}{name}.weight")
+
+    def coded(self, layer: int, name: str) -> Int4Rows | None:
+        """See `Blocks.coded`."""
+        return self.reader.int4(f"{self.spec.block_prefix(layer)}{name}.weight")
 
     def collect(
         self, layer: int, states: torch.Tensor, batch: int, needs: frozenset[Need]

@@ -12,6 +12,7 @@ import torch
 
 from subllm.arch.spec import ArchSpec
 from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.packing import PackedTensor
 
 EmbeddingRows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
@@ -59,6 +60,9 @@ class Blocks(Protocol):
 
     def source(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         """The same matrix in the base's own precision."""
+
+    def coded(self, layer: int, name: str) -> Int4Rows | None:
+        """The same matrix in the base's own codes, where int4 holds them without loss."""
 
     def collect(
         self, layer: int, states: torch.Tensor, batch: int, needs: frozenset[Need]

@@ -25,6 +25,7 @@ from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
 from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
 from subllm.weights.reader import WeightReader
 
@@ -171,6 +172,10 @@ class TorchBlocks:
     def source(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         """See `Blocks.source`."""
         return self.reader.read(f"{self.spec.block_prefix(layer)}{name}.weight")
+
+    def coded(self, layer: int, name: str) -> Int4Rows | None:
+        """See `Blocks.coded`."""
+        return self.reader.int4(f"{self.spec.block_prefix(layer)}{name}.weight")
 
     def collect(
         self, layer: int, states: torch.Tensor, batch: int, needs: frozenset[Need]

@@ -1,0 +1,147 @@
+"""The blocks of a dense model: packed one matrix at a time, or with calibration.
+
+int4 rounds better where it knows its inputs: what the base does not hold in int4 codes
+already is then packed by the loop that extraction has, with nothing pruned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from subllm.arch.spec import LinearSpec
+from subllm.calibration.load import load_calibration
+from subllm.calibration.packs import pack_names
+from subllm.calibration.source import CalibrationData
+from subllm.catalog.loader import Catalog
+from subllm.catalog.prompt import PromptSpec
+from subllm.extraction.blocks.open import open_blocks
+from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction
+from subllm.extraction.checkpoint import Checkpoint
+from subllm.extraction.compute import choose, computes
+from subllm.extraction.device import choose_device
+from subllm.extraction.estimate import Rates
+from subllm.extraction.plan import ExtractionPlan
+from subllm.extraction.quantiser import needs_of, stored_as
+from subllm.extraction.shared import DENSE
+from subllm.extraction.steps import KeepAll
+from subllm.progress import Progress
+from subllm.sparsity.int4 import pack_int4
+from subllm.sparsity.layout import Values
+from subllm.sparsity.packed_file import PackedWriter
+from subllm.sparsity.packing import PackedTensor, pack
+from subllm.store.manifest import CalibrationRecord
+from subllm.store.store import Store
+from subllm.text.tokenizer import Tokenizer
+from subllm.weights.reader import WeightReader
+
+_LENGTH = 512
+_BATCH = 2
+
+
+def all_coded(reader: WeightReader) -> bool:
+    """Whether the base holds in int4 codes whatever is to be stored in int4."""
+    spec = reader.spec
+    return all(
+        stored_as(linear, "int4") != "int4"
+        or reader.int4(f"{spec.block_prefix(layer)}{linear.name}.weight") is not None
+        for layer in range(spec.num_layers)
+        for linear in spec.linears
+    )
+
+
+def write_plain(reader: WeightReader, values: Values, path: Path, progress: Progress) -> Path:
+    """Every block packed into `path` by its weights alone."""
+    spec = reader.spec
+    progress.start("blocks", "packing", spec.num_layers, "blocks")
+    writer = PackedWriter(path)
+    for layer in range(spec.num_layers):
+        for linear in spec.linears:
+            name = f"{spec.block_prefix(layer)}{linear.name}.weight"
+            writer.add_packed(name, _pack(reader, name, linear, values))
+        reader.release()
+        progress.advance("blocks")
+    writer.close()
+    progress.finish("blocks")
+    return path
+
+
+def _pack(reader: WeightReader, name: str, linear: LinearSpec, values: Values) -> PackedTensor:
+    """int4 codes that the base has already are kept as they are, whatever matrix it is."""
+    rows = reader.int4(name) if values == "int4" else None
+    if rows is not None:
+        return pack_int4(rows, None, DENSE)
+    return pack(reader.read(name), None, DENSE, stored_as(linear, values))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A dense model that is rounded by calibration, planned."""
+
+    plan: ExtractionPlan
+    data: CalibrationData
+    reader: WeightReader
+    device: torch.device
+
+    def write(self, workspace: Path, progress: Progress) -> list[Path]:
+        """The packed files of its blocks, in order; goes on where an earlier run stopped."""
+        plan = self.plan
+        blocks = open_blocks(self.reader, self.device, plan.compute)
+        loop = BlockwiseExtraction(
+            blocks,
+            BlockRecipe([KeepAll()], plan.allocation, plan.values),
+            blocks.embed(self.data.tokens, _BATCH),
+            [],
+            _BATCH,
+            Checkpoint(workspace),
+            title="packing",
+        )
+        return loop.run(progress)
+
+
+def calibrated(
+    store: Store,
+    plan: ExtractionPlan,
+    reader: WeightReader,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    samples: int,
+) -> Calibrated:
+    """`plan` with calibration by `samples` sequences of all packs alike, on the products that
+    are fastest here. Raises CalibrationError."""
+    data = load_calibration(
+        ",".join(f"pack:{name}=1" for name in pack_names()),
+        language=plan.language,
+        tokenizer=tokenizer,
+        prompt=prompt,
+        samples=samples,
+        seq_len=min(_LENGTH, reader.spec.context_length),
+        seed=0,
+        catalog=Catalog({}, {}),
+    )
+    record = CalibrationRecord(
+        source=data.source,
+        digest=data.digest,
+        samples=len(data.tokens),
+        seq_len=data.tokens.shape[1],
+        seed=data.seed,
+        unique_tokens=data.unique_tokens,
+    )
+    device = choose_device("auto")
+
+    def plan_of(_samples: int, compute: str) -> ExtractionPlan:
+        return replace(plan, calibration=record, compute=compute, device=device.type)
+
+    chosen = choose(
+        plan_of,
+        (samples,),
+        computes("auto", device, needs_of(plan.values), fast=False),
+        lambda planned: (
+            store.find_plan(planned.digest) is not None or store.begun(planned.workspace)
+        ),
+        Rates(reader.spec, device),
+        lambda _samples, _compute: 0.0,
+    )
+    return Calibrated(chosen.plan, data, reader, device)
