@@ -8,18 +8,20 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
-from subllm.extraction.defaults import DENSE_SAMPLES
+from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
-subllm add qwen2.5-coder:0.5b --values int4 --tag int4
+subllm add qwen2.5-coder:0.5b --values int8 --tag int8
 subllm add ./model.gguf                      a file of your own
 """
 
 
 def command(
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP)],
-    values: Annotated[str, typer.Option(help="How weights are stored: int8, int4, bf16.")] = "int8",
+    values: Annotated[
+        str, typer.Option(help="How weights are stored: int4, int8, bf16.")
+    ] = DENSE_VALUES,
     head: Annotated[
         str, typer.Option(help="How head and embedding are stored: bf16, int8, int4.")
     ] = "int8",

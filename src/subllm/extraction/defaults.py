@@ -6,6 +6,10 @@ DEFAULT_SAMPLES = 32
 """Calibration sequences of an extraction. The paper takes 128; from 16 on, nothing that was
 measured tells them apart (docs/LOG.md, 2026-11-27)."""
 
+DENSE_VALUES = "int4"
+"""How a dense base is stored: rounded by calibration, as good as int8 in all that was measured
+(docs/LOG.md, 2026-11-27)."""
+
 DENSE_SAMPLES = 16
 """Calibration sequences by which a dense base is rounded to int4."""
 

@@ -11,7 +11,7 @@ import torch
 
 from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
-from subllm.extraction.defaults import DENSE_SAMPLES
+from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 from subllm.extraction.dense_blocks import Calibrated, all_coded, calibrated, write_plain
 from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
@@ -45,7 +45,7 @@ def add_dense(
     base: str,
     progress: Progress,
     *,
-    values: str = "int8",
+    values: str = DENSE_VALUES,
     head: str = "int8",
     tag: str = "",
     samples: int = DENSE_SAMPLES,
