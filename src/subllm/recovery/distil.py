@@ -1,0 +1,425 @@
+"""The loop: text in, better kept weights out, within a budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from subllm.errors import CalibrationError, CorruptError, ExtractionError, UsageError
+from subllm.progress import NullProgress, Progress, bar
+from subllm.recovery.answers import Answers
+from subllm.recovery.budget import Budget
+from subllm.recovery.compute import DTYPES, choose_compute
+from subllm.recovery.loss import Distillation
+from subllm.recovery.masters import AdamW, DivergedError
+from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
+from subllm.recovery.rows import Order, RecoveryText
+from subllm.recovery.skeleton import Skeleton, Tables
+from subllm.recovery.state import StateFile
+from subllm.recovery.student import Student
+from subllm.recovery.task import CurvePoint, Outcome, Stopped, Task, Weights
+from subllm.recovery.teacher import BesideTeacher, CachedTeacher, Teacher
+
+POINTS = 20
+"""On the curve of one budget, at most, apart from the start."""
+_LEAST_STEPS = 8  # between two points: held-out text costs as much as one or two steps
+_MOST_SECONDS = 600.0  # between two points, which is also what a kill loses
+_FIRST_STEPS, _MOST_STEPS = 4, 32  # whose rows the teacher is asked about together
+_HELDOUT_ROWS = 4  # at a time
+
+
+@dataclass(frozen=True)
+class Report:
+    """After a step, for whoever watches.
+
+    tokens, seconds    so far in this run; `loss` and `agreement` are the step's own
+    tokens_per_second  of this run, everything included
+    left               seconds that the budget leaves, as far as that can be told
+    point              the newest of the curve
+    """
+
+    tokens: int
+    seconds: float
+    loss: float
+    agreement: float
+    tokens_per_second: float
+    left: float
+    point: CurvePoint
+
+
+@dataclass
+class _Standing:
+    """What a state says beside the tensors.
+
+    step          batches learned from, in all; AdamW counts them too
+    budget        of the run that is under way, None when it was used up
+    run_tokens, run_seconds  what that run has taken of it
+    """
+
+    key: str
+    step: int = 0
+    seconds: float = 0.0
+    budget: str | None = None
+    run_tokens: int = 0
+    run_seconds: float = 0.0
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> _Standing:
+        curve = [CurvePoint(**point) for point in data["curve"]]
+        return cls(**(data | {"curve": curve}))
+
+
+class Recovery:
+    """One task, its model in memory and its state on disk.
+
+    state_dir   holds the state; a recovery of the same task goes on from it
+    answers_dir holds what the dense base answered, for all recoveries that share texts; None
+                is `state_dir`. Not used where the recipe's `top_k` is 0
+
+    A run with the budget of one that was killed or stopped resumes it, as if it had never
+    ended; after a budget that was used up the next one starts with a warm-up of its own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        state_dir: Path,
+        *,
+        answers_dir: Path | None = None,
+        device: torch.device | str = "cpu",
+        compute: str = "auto",
+        checkpointing: bool | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """compute: "auto" or a name in `compute.DTYPES`; checkpointing: None is by memory.
+
+        Raises UsageError where memory does not suffice, CalibrationError for less text than
+        a batch, ExtractionError for masks or tokens that do not fit the base.
+        """
+        self._task = task
+        self._device = torch.device(device)
+        self._progress = progress or NullProgress()
+        _check(task)
+        reader, recipe = task.reader, task.recipe
+        self.compute = choose_compute(compute, reader.spec, self._device)
+        self._dtype = DTYPES[self.compute]
+        self.checkpointing = self._choose_checkpointing(checkpointing)
+        tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
+        self._distillation = Distillation(
+            tables.head, temperature=recipe.temperature, disagreement=recipe.disagreement
+        )
+        self._adamw = AdamW(recipe)
+        skeleton = Skeleton(reader, tables, self._device, self._dtype)
+        self._student = Student(skeleton, task, self._adamw, checkpointing=self.checkpointing)
+        dense = Skeleton(reader, tables, self._device, self._dtype)
+        answers = answers_dir or state_dir
+        self._teacher = self._make_teacher(dense, task.text, answers)
+        self._judge = self._make_teacher(dense, task.heldout, answers)
+        self._state = StateFile(state_dir)
+        self._order = Order(task.text.rows, recipe.seed)
+        self._standing = _Standing(self._key())
+        self._saved = False
+        self._sums = [0.0, 0.0]  # divergence and tokens since the last point
+
+    @property
+    def weights(self) -> Weights:
+        """What was learned so far, an earlier run's state included once `run` began."""
+        return self._student.masters
+
+    def run(
+        self,
+        budget: Budget,
+        progress: Progress | None = None,
+        on_better: Callable[[CurvePoint, Weights], None] | None = None,
+        stopped: Callable[[], bool] | None = None,
+        on_step: Callable[[Report], None] | None = None,
+    ) -> Outcome:
+        """Learn until the budget is used up or `stopped` says so, after a step; state is
+        saved at every point of the curve and at the end.
+
+        on_better  hears of every point whose `heldout_kl` is the lowest so far, the start
+                   excepted; what it takes of time counts
+
+        Raises DiskFullError, the last state saved intact.
+        """
+        if budget.tokens is not None and 0 < budget.tokens < self._task.recipe.tokens:
+            raise UsageError(
+                f"a budget of {budget.tokens} tokens is less than one batch of "
+                f"{self._task.recipe.tokens}"
+            )
+        run = _Run(budget, time.monotonic(), on_better, stopped, on_step)
+        progress = progress or self._progress
+        self._resume(budget, progress)
+        run.began -= self._standing.run_seconds
+        self._judge.prepare(range(self._task.heldout.rows), progress)
+        if not self._standing.curve:
+            self._point(run)
+        try:
+            with bar(progress, "recovery", "recovering", budget.tokens, "tokens"):
+                progress.advance("recovery", self._standing.run_tokens)
+                ended = self._loop(run, progress)
+        except DivergedError as error:
+            progress.note(f"{error}; going back to the last good state")
+            self._go_back()
+            ended = "diverged"
+        curve = tuple(self._standing.curve)
+        best = min(curve, key=lambda point: point.heldout_kl)
+        return Outcome(curve, best, curve[-1].tokens, self._standing.seconds, ended)
+
+    def _loop(self, run: _Run, progress: Progress) -> Stopped:
+        """Until the end, at a point of the curve with its state saved. Raises DivergedError."""
+        standing, recipe = self._standing, self._task.recipe
+        prepared = standing.step
+        together = _FIRST_STEPS
+        took = 0.0
+        point_step, point_share = standing.step, run.share(standing)
+        while True:
+            asked = bool(run.stopped and run.stopped())
+            over = run.over(standing, recipe.tokens, took)
+            behind = standing.step - point_step
+            due = behind >= _LEAST_STEPS and (
+                run.share(standing) - point_share >= 1 / POINTS
+                or run.elapsed() - standing.run_seconds >= _MOST_SECONDS
+            )
+            if asked or over or due:
+                if over:
+                    standing.budget = None
+                if behind:
+                    self._point(run)
+                elif over and standing.step:
+                    self._state.save(self._student.masters, standing.to_dict())
+                point_step, point_share = standing.step, run.share(standing)
+                if asked or over:
+                    return "budget" if over else "asked"
+            if standing.step >= prepared:
+                count = run.steps_left(standing, recipe.tokens, together)
+                rows = self._order.at(standing.step * recipe.sequences, count * recipe.sequences)
+                self._teacher.prepare(rows, progress)
+                prepared, together = standing.step + count, min(2 * together, _MOST_STEPS)
+            began = time.monotonic()
+            loss, agreed = self._step(run)
+            took = time.monotonic() - began
+            progress.advance("recovery", recipe.tokens)
+            if run.on_step:
+                run.on_step(self._report(run, loss, agreed))
+
+    def _step(self, run: _Run) -> tuple[float, float]:
+        """One batch: its mean loss and agreement."""
+        standing, recipe = self._standing, self._task.recipe
+        rows = self._order.at(standing.step * recipe.sequences, recipe.sequences)
+        target = self._teacher.target(rows)
+        states = self._student.states(self._task.text, rows)
+        loss = self._distillation(states.detach(), target)
+        if not math.isfinite(loss.weighted):
+            raise DivergedError("the loss is not finite")
+        assert loss.gradient is not None
+        standing.run_tokens += recipe.tokens
+        self._adamw.begin(recipe.rate(run.share(standing)))
+        states.backward(loss.gradient)  # type: ignore[no-untyped-call]
+        standing.step += 1
+        self._sums[0] += loss.divergence
+        self._sums[1] += loss.tokens
+        return loss.divergence / loss.tokens, loss.agreed / loss.tokens
+
+    def _point(self, run: _Run) -> None:
+        """Judge, note it on the curve, save, and hand out what is better. Raises
+        DivergedError."""
+        standing = self._standing
+        kl, agreement = self._heldout()
+        self._student.masters.check()
+        now = run.elapsed()
+        standing.seconds += now - standing.run_seconds
+        standing.run_seconds = now
+        loss = self._sums[0] / self._sums[1] if self._sums[1] else None
+        self._sums = [0.0, 0.0]
+        tokens = standing.step * self._task.recipe.tokens
+        point = CurvePoint(tokens, standing.seconds, loss, kl, agreement)
+        better = all(kl < earlier.heldout_kl for earlier in standing.curve)
+        start = not standing.curve
+        standing.curve.append(point)
+        if not start:
+            self._state.save(self._student.masters, standing.to_dict())
+            self._saved = True
+            if better and run.on_better:
+                run.on_better(point, self._student.masters)
+
+    @torch.no_grad()
+    def _heldout(self) -> tuple[float, float]:
+        """KL and agreement on the held-out text. Raises DivergedError."""
+        text = self._task.heldout
+        divergence, agreed, tokens = 0.0, 0, 0
+        for start in range(0, text.rows, _HELDOUT_ROWS):
+            rows = list(range(start, min(start + _HELDOUT_ROWS, text.rows)))
+            states = self._student.states(text, rows)
+            loss = self._distillation(states, self._judge.target(rows), gradient=False)
+            divergence += loss.divergence
+            agreed += loss.agreed
+            tokens += loss.tokens
+        if not math.isfinite(divergence):
+            raise DivergedError("the loss on held-out text is not finite")
+        return divergence / tokens, agreed / tokens
+
+    def _report(self, run: _Run, loss: float, agreement: float) -> Report:
+        standing = self._standing
+        seconds = run.elapsed()
+        rate = standing.run_tokens / seconds
+        left = (run.budget.seconds or 0.0) - seconds
+        if run.budget.tokens is not None:
+            left = (run.budget.tokens - standing.run_tokens) / rate
+        return Report(
+            standing.run_tokens, seconds, loss, agreement, rate, max(left, 0.0), standing.curve[-1]
+        )
+
+    def _resume(self, budget: Budget, progress: Progress) -> None:
+        """Take up the state on disk, where there is one of this task."""
+        try:
+            about = self._state.about()
+            if about is not None and about["key"] != self._standing.key:
+                progress.note("the state on disk is of another recovery; starting over")
+            elif about is not None:
+                self._state.load(self._student.masters)
+                self._take(about)
+        except CorruptError as error:
+            progress.note(f"{error}; starting over")
+        standing = self._standing
+        if standing.step:
+            progress.note(
+                f"recovery goes on after {standing.step * self._task.recipe.tokens:,} tokens"
+            )
+        if standing.budget != str(budget):
+            standing.budget, standing.run_tokens, standing.run_seconds = str(budget), 0, 0.0
+
+    def _take(self, about: dict[str, Any]) -> None:
+        self._standing = _Standing.from_dict(about)
+        self._adamw.steps = self._standing.step
+        self._saved = True
+        self._sums = [0.0, 0.0]
+
+    def _go_back(self) -> None:
+        if self._saved:
+            self._state.load(self._student.masters)
+            about = self._state.about()
+            assert about is not None
+            self._take(about)
+            return
+        # Nothing was better than the start yet; it is read again.
+        self._student.restart(self._task)
+        curve = self._standing.curve[:1]
+        self._standing = _Standing(self._standing.key, curve=curve)
+        self._adamw.steps = 0
+
+    def _make_teacher(self, dense: Skeleton, text: RecoveryText, directory: Path) -> Teacher:
+        task, recipe = self._task, self._task.recipe
+        if not recipe.top_k:
+            return BesideTeacher(dense, task.reader, text)
+        answers = Answers(
+            directory,
+            text,
+            base=task.base,
+            vocabulary=task.reader.spec.vocab_size,
+            k=recipe.top_k,
+            temperature=recipe.temperature,
+            compute=self.compute,
+        )
+        return CachedTeacher(dense, task.reader, text, answers, self._distillation)
+
+    def _choose_checkpointing(self, wanted: bool | None) -> bool:
+        task, spec, recipe = self._task, self._task.reader.spec, self._task.recipe
+        learned = spec.num_layers * spec.block_params() if recipe.dense else 0
+        if task.masks and not learned:
+            names = list(task.masks)
+            sample = names[:: max(1, len(names) // 7)]
+            kept, size = 0, 0
+            for mask in (task.masks[name] for name in sample):
+                kept, size = kept + int(np.count_nonzero(mask)), size + mask.size
+            shapes = (task.reader.shape(name) for name in names)
+            learned = int(sum(math.prod(shape) for shape in shapes) * kept / max(size, 1))
+        tokens = len(
+            np.unique(np.concatenate([np.unique(t.tokens) for t in (task.text, task.heldout)]))
+        )
+
+        def need(sequences: int) -> Need:
+            return needed(
+                spec, replace(recipe, sequences=sequences), self._dtype.itemsize, learned, tokens
+            )
+
+        chosen = choose_checkpointing(need(recipe.sequences), free_bytes(self._device), need(1))
+        return chosen if wanted is None else wanted
+
+    def _key(self) -> str:
+        """What must be the same for a state to be gone on with."""
+        task = self._task
+        masks = hashlib.sha256()
+        for name, tensor in self._student.masters.tensors.items():
+            masks.update(f"{name} {tensor.shape} {tensor.places.digest()}\n".encode())
+        parts = [
+            task.base, task.recipe.identity(), task.text.digest, task.heldout.digest,
+            masks.hexdigest(), self.compute, self._device.type,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class _Run:
+    """One call of `Recovery.run`; `began` is moved back by what a resumed run had taken."""
+
+    budget: Budget
+    began: float
+    on_better: Callable[[CurvePoint, Weights], None] | None
+    stopped: Callable[[], bool] | None
+    on_step: Callable[[Report], None] | None
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def share(self, standing: _Standing) -> float:
+        """Of the budget, used up."""
+        if self.budget.tokens is not None:
+            return standing.run_tokens / max(self.budget.tokens, 1)
+        return min(self.elapsed() / (self.budget.seconds or 1.0), 1.0)
+
+    def over(self, standing: _Standing, batch: int, took: float) -> bool:
+        """Whether another batch would be too much; `took`: seconds of the last one."""
+        if self.budget.tokens is not None:
+            return standing.run_tokens + batch > self.budget.tokens
+        return self.elapsed() + took > (self.budget.seconds or 0.0)
+
+    def steps_left(self, standing: _Standing, batch: int, most: int) -> int:
+        """Batches that are surely learned from yet, at least 1 and at most `most`."""
+        if self.budget.tokens is None:
+            return most
+        return max(1, min(_MOST_STEPS, (self.budget.tokens - standing.run_tokens) // batch))
+
+
+def _check(task: Task) -> None:
+    recipe, spec = task.recipe, task.reader.spec
+    matrices = {
+        f"{spec.block_prefix(layer)}{linear.name}.weight"
+        for layer in range(spec.num_layers)
+        for linear in spec.linears
+    }
+    if foreign := set(task.masks) - matrices:
+        raise ExtractionError(f"no block has a matrix {min(foreign)}, which a mask is for")
+    for text in (task.text, task.heldout):
+        if text.length != recipe.length:
+            raise CalibrationError(
+                f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
+            )
+    if task.text.rows < recipe.sequences:
+        raise CalibrationError(
+            f"{task.text.rows * recipe.length} tokens to learn from are less than one batch of "
+            f"{recipe.tokens}; add text"
+        )

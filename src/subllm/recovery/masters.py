@@ -1,0 +1,219 @@
+"""What learns, in float32, and AdamW on it: kept values only, one tensor at a time.
+
+A tensor has its values in the compute dtype, which forward and backward use, and for the
+kept of them a float32 master and AdamW's two moments. As soon as its gradient exists it is
+used up, so that gradients never exist all at once. What is pruned has no master and no
+moment: nothing can make it anything but 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subllm.errors import ExtractionError
+from subllm.recovery.recipe import Recipe
+
+_CHUNK = 1 << 16  # values whose float32 moments stay in the cache
+_MOMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class DivergedError(ExtractionError):
+    """A loss or gradient is no number: what was learned since the last good state is lost."""
+
+
+@dataclass
+class AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) without decay; the gradient of each
+    tensor is clipped by its own norm. `begin` before every backward pass."""
+
+    recipe: Recipe
+    steps: int = 0
+    lr: float = 0.0
+
+    def begin(self, lr: float) -> None:
+        self.steps += 1
+        self.lr = lr
+
+
+class Places:
+    """Where the kept values of a flat tensor are; None for all of it.
+
+    Stored as the distances between them, a byte each, or as int32 where one does not fit.
+    An index list is several times faster to gather by than a mask.
+    """
+
+    def __init__(self, mask: torch.Tensor | None, size: int, device: torch.device) -> None:
+        """mask: bool, flat."""
+        self.size = size
+        self.count = size
+        self._gaps: torch.Tensor | None = None
+        self._far: torch.Tensor | None = None
+        if mask is None or bool(mask.all()):
+            return
+        index = mask.nonzero().flatten()
+        self.count = len(index)
+        gaps = torch.diff(index, prepend=index.new_zeros(1))
+        if len(gaps) and int(gaps.max()) > 255:
+            self._far = index.to(device, torch.int32)
+        else:
+            self._gaps = gaps.to(device, torch.uint8)
+
+    def digest(self) -> str:
+        """Tells apart which values are kept."""
+        stored = self._gaps if self._gaps is not None else self._far
+        data = b"" if stored is None else stored.cpu().numpy().tobytes()
+        return hashlib.sha256(data).hexdigest()
+
+    def index(self) -> torch.Tensor | None:
+        """int64 [count], made when asked for."""
+        if self._far is not None:
+            return self._far.long()
+        return None if self._gaps is None else self._gaps.cumsum(0, dtype=torch.int64)
+
+
+class Learned:
+    """One tensor that learns.
+
+    weight  what the model computes with, [out, in] (or, `across`, [in, out]; or a vector)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.bool_] | None,
+        adamw: AdamW,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        across: bool = False,
+    ) -> None:
+        """start: float32 [out, in]; what it holds outside the mask is ignored."""
+        self.name, self.across, self._adamw = name, across, adamw
+        self.shape = start.shape
+        values = torch.from_numpy(start)
+        kept = None if mask is None else torch.from_numpy(np.asarray(mask, np.bool_))
+        if across:
+            values = values.T
+            kept = None if kept is None else kept.T
+        self.places = Places(
+            None if kept is None else kept.flatten(), values.numel(), torch.device(device)
+        )
+        moments = _MOMENTS[adamw.recipe.moments]
+        self.master = torch.empty(self.places.count, device=device)
+        self.first = torch.zeros_like(self.master, dtype=moments)
+        self.second = torch.zeros_like(self.master, dtype=moments)
+        self.weight = torch.zeros(values.shape, dtype=dtype, device=device)
+        self.start(start)
+
+    @torch.no_grad()
+    def start(self, values: npt.NDArray[np.float32]) -> None:
+        """Begin from these, float32 [out, in]; what they hold outside the mask is ignored."""
+        whole = torch.from_numpy(values)
+        flat = (whole.T if self.across else whole).to(self.master.device).flatten()
+        index = self.places.index()
+        self.master.copy_(flat if index is None else flat.index_select(0, index))
+        self.first.zero_()
+        self.second.zero_()
+        self.write()
+
+    def states(self) -> dict[str, torch.Tensor]:
+        """What a saved state holds of it."""
+        return {"master": self.master, "first": self.first, "second": self.second}
+
+    def write(self) -> None:
+        """The masters into the weight."""
+        self._write(self.master.to(self.weight.dtype), self.places.index())
+
+    def _write(self, values: torch.Tensor, index: torch.Tensor | None) -> None:
+        flat = self.weight.view(-1)
+        if index is None:
+            flat.copy_(values)
+        else:
+            flat.index_copy_(0, index, values)
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor) -> None:
+        """Use up the gradient, of the weight's shape. Raises DivergedError where it is no
+        number; masters and moments are then as they were."""
+        index = self.places.index()
+        flat = gradient.reshape(-1)
+        if index is not None:
+            flat = flat.index_select(0, index)
+        norm = float(torch.linalg.vector_norm(flat, dtype=torch.float32))
+        if not math.isfinite(norm):
+            raise DivergedError(f"the gradient of {self.name} is not finite")
+        recipe = self._adamw.recipe
+        scale = min(1.0, recipe.clip / norm) if norm else 1.0
+        beta1, beta2 = recipe.betas
+        count = self._adamw.steps
+        size = self._adamw.lr / (1 - beta1**count)
+        root = math.sqrt(1 - beta2**count)
+        values = torch.empty_like(self.master, dtype=self.weight.dtype)
+        for start in range(0, len(flat), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            g = flat[part].to(torch.float32, copy=True).mul_(scale)
+            m = self.first[part].float().lerp_(g, 1 - beta1)
+            v = self.second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            self.first[part], self.second[part] = m, v
+            master = self.master[part]
+            master.addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-size)
+            values[part] = master
+        self._write(values, index)
+
+    def read(self) -> npt.NDArray[np.float32]:
+        """The whole tensor from its masters, float32 [out, in], 0 where pruned."""
+        flat = torch.zeros(self.places.size, device=self.master.device)
+        index = self.places.index()
+        if index is None:
+            flat.copy_(self.master)
+        else:
+            flat.index_copy_(0, index, self.master)
+        whole = flat.view(self.weight.shape).cpu()
+        return np.ascontiguousarray((whole.T if self.across else whole).numpy())
+
+    def check(self) -> None:
+        """Raises ExtractionError for a value that the model computes with where the mask is
+        False."""
+        index = self.places.index()
+        if index is None:
+            return
+        left = self.weight.clone().view(-1).index_fill_(0, index, 0)
+        if bool((left != 0).any()):
+            raise ExtractionError(
+                f"{self.name} has values where its mask has none; this is a bug, please report it"
+            )
+
+
+class Masters:
+    """All tensors that learn, by full name. The `Weights` that a recovery hands out."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Learned] = {}
+
+    def add(self, tensor: Learned) -> Learned:
+        self.tensors[tensor.name] = tensor
+        return tensor
+
+    def __iter__(self) -> Iterator[Learned]:
+        return iter(self.tensors.values())
+
+    def names(self) -> list[str]:
+        """See `Weights`."""
+        return list(self.tensors)
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """See `Weights`."""
+        return self.tensors[name].read()
+
+    def check(self) -> None:
+        """See `Learned.check`."""
+        for tensor in self:
+            tensor.check()

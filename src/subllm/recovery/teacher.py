@@ -1,0 +1,124 @@
+"""The dense base's next-token distributions, beside the student or from a cache on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+
+from subllm.progress import NullProgress, Progress, bar
+from subllm.recovery.answers import Answers
+from subllm.recovery.loss import Distillation, Target, TopK
+from subllm.recovery.rows import RecoveryText
+from subllm.recovery.skeleton import Skeleton, learned_states, load
+from subllm.weights.reader import WeightReader
+
+# Rows that go through the dense blocks together, so that each is read once for them; and
+# of these, rows at a time.
+_TOGETHER, _AT_ONCE = 128, 4
+
+
+class Teacher(Protocol):
+    """The teacher of one text."""
+
+    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
+        """What makes `target` of these rows quick."""
+
+    def target(self, rows: list[int]) -> Target:
+        """At the learned positions of these rows, in their order."""
+
+
+class BesideTeacher:
+    """All dense blocks in memory; the whole vocabulary."""
+
+    def __init__(self, skeleton: Skeleton, reader: WeightReader, text: RecoveryText) -> None:
+        """skeleton: one that nothing else uses; loaded here, where it was not yet."""
+        self._skeleton, self._text = skeleton, text
+        for layer, block in enumerate(skeleton.blocks):
+            if any(parameter.is_meta for parameter in block.parameters()):
+                _load_block(skeleton, reader, layer)
+
+    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
+        """Nothing to do."""
+
+    @torch.no_grad()
+    def target(self, rows: list[int]) -> torch.Tensor:
+        """States before the head, [n, hidden]."""
+        hidden, calls = self._skeleton.enter(self._text, rows)
+        for layer, call in enumerate(calls):
+            hidden = self._skeleton.run(layer, hidden, call)
+        states: torch.Tensor = self._skeleton.norm(learned_states(hidden, self._text, rows))
+        return states
+
+
+class CachedTeacher:
+    """Answers on disk; what is missing is made block by block, so that no dense model is
+    ever whole in memory."""
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        reader: WeightReader,
+        text: RecoveryText,
+        answers: Answers,
+        distillation: Distillation,
+    ) -> None:
+        """skeleton: one without blocks loaded; distillation: whose head and temperature
+        make the answers."""
+        self._skeleton, self._reader, self._text = skeleton, reader, text
+        self._answers, self._distillation = answers, distillation
+
+    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
+        """Raises DiskFullError."""
+        missing = [row for row in sorted(set(rows)) if not self._answers.has(row)]
+        if not missing:
+            return
+        total = len(missing) * self._text.length
+        with bar(progress, "teacher", "asking the dense base", total, "tokens"):
+            for start in range(0, len(missing), _TOGETHER):
+                self._answer(missing[start : start + _TOGETHER], progress)
+
+    @torch.no_grad()
+    def _answer(self, rows: list[int], progress: Progress) -> None:
+        skeleton, text = self._skeleton, self._text
+        batches = [rows[i : i + _AT_ONCE] for i in range(0, len(rows), _AT_ONCE)]
+        entered = [skeleton.enter(text, batch) for batch in batches]
+        hidden = [states for states, _ in entered]
+        layers = len(skeleton.blocks)
+        for layer in range(layers):
+            _load_block(skeleton, self._reader, layer)
+            for i, (_, calls) in enumerate(entered):
+                hidden[i] = skeleton.run(layer, hidden[i], calls[layer])
+                progress.advance("teacher", len(batches[i]) * text.length / layers)
+            skeleton.blocks[layer].to("meta")
+            self._reader.release()
+        for batch, states in zip(batches, hidden, strict=True):
+            for row, one in zip(batch, states, strict=True):
+                last = skeleton.norm(learned_states(one[None], text, [row]))
+                self._answers.put(row, self._distillation.top(last, self._answers.k))
+
+    def target(self, rows: list[int]) -> TopK:
+        """Rows that `prepare` was not asked for are made now."""
+        found = [self._answers.get(row) for row in rows]
+        missing = [row for row, answer in zip(rows, found, strict=True) if answer is None]
+        for start in range(0, len(missing), _TOGETHER):
+            self._answer(missing[start : start + _TOGETHER], NullProgress())
+        answers = [self._answers.get(row) for row in rows] if missing else found
+        return join([answer for answer in answers if answer is not None], self._skeleton.device)
+
+
+def join(parts: Sequence[TopK], device: torch.device) -> TopK:
+    return TopK(
+        torch.cat([part.ids for part in parts]).to(device),
+        torch.cat([part.chances for part in parts]).to(device),
+        torch.cat([part.rest for part in parts]).to(device),
+    )
+
+
+def _load_block(skeleton: Skeleton, reader: WeightReader, layer: int) -> None:
+    prefix = skeleton.spec.block_prefix(layer)
+    load(
+        skeleton.blocks[layer], lambda name: reader.read(prefix + name),
+        skeleton.device, skeleton.dtype,
+    )  # fmt: skip

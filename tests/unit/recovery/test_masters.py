@@ -1,0 +1,114 @@
+"""AdamW on kept values against torch's own on the whole tensor with a masked gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from subllm.errors import ExtractionError
+from subllm.recovery.masters import AdamW, DivergedError, Learned, Places
+from subllm.recovery.recipe import Recipe
+
+SHAPE = (48, 32)
+
+
+def learned(recipe: Recipe, mask, *, across=False, dtype=torch.float32, seed=0) -> Learned:
+    start = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+    return Learned("w", start, mask, AdamW(recipe), torch.device("cpu"), dtype, across=across)
+
+
+def half(seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).random(SHAPE) < 0.5
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize(
+    "mask", [None, half(), np.eye(*SHAPE, dtype=bool)], ids=["all", "half", "few"]
+)
+@pytest.mark.parametrize("clip", [0.05, 100.0])
+def test_steps_equal_torch_s(across, mask, clip) -> None:
+    recipe = Recipe(lr=0.01, clip=clip, moments="float32", betas=(0.8, 0.9), eps=1e-6)
+    ours = learned(recipe, mask, across=across)
+    plain = torch.nn.Parameter(torch.from_numpy(ours.read()))
+    torchs = torch.optim.AdamW([plain], lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.0)
+    kept = torch.ones(SHAPE) if mask is None else torch.from_numpy(mask).float()
+    generator = torch.Generator().manual_seed(3)
+    for step in range(6):
+        gradient = torch.randn(SHAPE, generator=generator)
+        plain.grad = gradient * kept
+        torch.nn.utils.clip_grad_norm_([plain], clip)
+        for group in torchs.param_groups:
+            group["lr"] = 0.01 / (1 + step)
+        torchs.step()
+        ours._adamw.begin(0.01 / (1 + step))
+        ours.step(gradient.T if across else gradient)
+    torch.testing.assert_close(torch.from_numpy(ours.read()), plain.detach(), rtol=1e-5, atol=1e-6)
+    weight = ours.weight.T if across else ours.weight
+    assert np.array_equal(weight.numpy(), ours.read())
+
+
+def test_what_is_pruned_has_no_state_and_stays_zero() -> None:
+    mask = half()
+    ours = learned(Recipe(lr=0.1), mask, dtype=torch.bfloat16)
+    assert len(ours.master) == len(ours.first) == len(ours.second) == mask.sum()
+    for _ in range(5):
+        ours._adamw.begin(0.1)
+        ours.step(torch.randn(SHAPE))
+    assert not ours.read()[~mask].any()
+    assert not ours.weight.float().numpy()[~mask].any()
+    ours.check()
+    row, column = np.argwhere(~mask)[0]
+    ours.weight[row, column] = 1e-3
+    with pytest.raises(ExtractionError, match="w has values where its mask has none"):
+        ours.check()
+
+
+def test_masters_keep_steps_that_bfloat16_would_lose() -> None:
+    recipe = Recipe(lr=1e-5, moments="bfloat16")
+    ours = learned(recipe, half(), dtype=torch.bfloat16)
+    before = ours.read()
+    for _ in range(50):
+        ours._adamw.begin(1e-5)
+        ours.step(torch.ones(SHAPE))
+    moved = (before - ours.read())[half()]
+    np.testing.assert_allclose(moved, 50 * 1e-5, rtol=0.02)
+
+
+def test_moments_in_bfloat16_go_nearly_the_way_of_float32() -> None:
+    recipe = Recipe(lr=1e-2, moments="float32")
+    ways = []
+    for moments in ("float32", "bfloat16"):
+        ours = learned(replace(recipe, moments=moments), half())
+        start = ours.read()
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(200):
+            ours._adamw.begin(1e-2)
+            ours.step(torch.randn(SHAPE, generator=generator) + 0.3)
+        ways.append(ours.read() - start)
+    wide, narrow = ways
+    assert np.linalg.norm(wide - narrow) < 0.01 * np.linalg.norm(wide)
+
+
+def test_a_gradient_that_is_no_number_changes_nothing() -> None:
+    ours = learned(Recipe(), half())
+    before = ours.read()
+    gradient = torch.zeros(SHAPE)
+    gradient[tuple(np.argwhere(half())[3])] = torch.nan
+    ours._adamw.begin(1e-3)
+    with pytest.raises(DivergedError, match="gradient of w"):
+        ours.step(gradient)
+    assert np.array_equal(ours.read(), before)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.001, 0.0, 1.0])
+def test_places_are_the_mask_s(share) -> None:
+    mask = torch.from_numpy(np.random.default_rng(0).random(5000) < share)
+    places = Places(mask, 5000, torch.device("cpu"))
+    assert places.count == int(mask.sum())
+    index = places.index()
+    assert (index is None) == (share == 1.0)
+    if index is not None:
+        assert torch.equal(index, mask.nonzero().flatten())
