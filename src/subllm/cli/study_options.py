@@ -48,7 +48,8 @@ class StudyChoices:
     methods: Annotated[
         str,
         typer.Option(
-            help="How weights are chosen, several as a,b: wanda, ria, sparsegpt, magnitude."
+            help="How weights are chosen, several as a,b: wanda, ria, sparsegpt, dpruner, "
+            "magnitude."
         ),
     ] = "wanda"
     patterns: Annotated[

@@ -14,12 +14,13 @@ import psutil
 import torch
 
 from subllm.arch.spec import ArchSpec
+from subllm.extraction.blocks.head_loss import TOKENS
 from subllm.extraction.blocks.native_blocks import VALUES
 from subllm.extraction.blocks.open import DTYPES, INT8
 from subllm.extraction.quantiser import needs_of
 from subllm.extraction.shared import DENSE
 from subllm.kernels.ops import Matrix, Pool, multiply_all
-from subllm.pruning.method import HESSIAN_COLUMNS, Need
+from subllm.pruning.method import HESSIAN_COLUMNS, WHOLE_MODEL, Need
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import pack
 
@@ -82,6 +83,19 @@ def product_flops(
     return 2.0 * (tokens * per_token + heldout_tokens * held + solving)
 
 
+def streamed_needs(needs: frozenset[Need], values: Values) -> bool:
+    """Whether calibration states run through the blocks as they are pruned: for what a method
+    needs of single blocks, or for packing to `values` after any calibrated method."""
+    return bool(needs - WHOLE_MODEL or (needs and needs_of(values)))
+
+
+def gradient_flops(spec: ArchSpec, tokens: int) -> float:
+    """Of the gradients of all block weights: forward, once more, and twice that backward; the
+    head forward and back to its inputs."""
+    blocks, head = spec.num_layers * spec.block_params(), spec.vocab_size * spec.hidden_size
+    return 2.0 * tokens * (4 * blocks + 2 * head)
+
+
 def measured_rate(spec: ArchSpec, device: torch.device, compute: str) -> float:
     """FLOP/s of this model's own up projection on 2,048 tokens; takes about 0.2 s."""
     tokens, inner, outer = 2048, spec.hidden_size, spec.intermediate_size
@@ -140,9 +154,12 @@ def estimate(
     `compute`, at `rate` FLOP/s."""
     hessians = Need.HESSIAN in needs_of(values) and compute != INT8
     full = Need.FULL_HESSIAN in needs
+    streamed = streamed_needs(needs, values)
     flops = product_flops(
-        spec, samples * seq_len, heldout_tokens, bool(needs), hessians, full_hessians=full
+        spec, samples * seq_len, heldout_tokens, streamed, hessians, full_hessians=full
     )
+    texts = len(needs & WHOLE_MODEL)
+    flops += texts * gradient_flops(spec, samples * seq_len)
     size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)
@@ -156,6 +173,12 @@ def estimate(
         widest = max(inputs.values())
         collected = 4 * sum(columns**2 for columns in inputs.values())
         working = max(working + collected, collected + 4 * (_FULL_HESSIANS - 1) * widest**2)
+    if texts:
+        kept = texts * (spec.num_layers + 2) * samples * seq_len * spec.hidden_size * size
+        # Weights and gradients in the block's dtype, two float32 sums of every text.
+        learning = spec.block_params() * (2 * size + 8 * texts) + 4 * 4 * largest
+        whole_head = spec.vocab_size * (spec.hidden_size * size + 16 * TOKENS)
+        working = max(working, kept + max(learning - spec.block_params() * size, whole_head))
     peak = resident + states + max(block + working, head_slice, head)
     overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
     return Estimate(flops, rate, overhead * flops / rate + 3.0, int(peak))

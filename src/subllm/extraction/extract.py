@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from subllm.extraction.blocks.open import open_blocks
+from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, OnBlock
 from subllm.extraction.commit import Parts, commit_model, run_record
-from subllm.extraction.estimate import peak_memory_bytes
+from subllm.extraction.estimate import peak_memory_bytes, streamed_needs
+from subllm.extraction.global_pass import choose_by_gradients
 from subllm.extraction.model_pass import ModelPass
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
-from subllm.extraction.steps import Choose
-from subllm.extraction.threads import torch_threads
+from subllm.extraction.steps import BlockStep, Choose
 from subllm.progress import Progress
+from subllm.pruning.method import WHOLE_MODEL
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.store.manifest import ModelManifest, TensorEntry
 from subllm.store.store import Store
@@ -52,7 +57,7 @@ def extract(
     plan from the cache. Raises ExtractionError, StoreError, WeightsError."""
     started = time.monotonic()
     plan = prepared.plan
-    with torch_threads(threads), store.lock(plan.workspace, on_wait=progress.note):
+    with _threads(threads), store.lock(plan.workspace, on_wait=progress.note):
         # Looked up under the lock: another process may just have finished the same plan.
         cached = store.find_plan(plan.digest)
         if cached is not None:
@@ -93,11 +98,13 @@ class _Run:
         prepared, options, plan = self._prepared, self._prepared.options, self._prepared.plan
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
+        choosing = self._choosing()
+        streamed = streamed_needs(prepared.method.needs, plan.values)
         result = ModelPass(
             prepared.reader, prepared.device, plan.compute, file, options.batch, self._progress
         ).run(
-            BlockRecipe([Choose(prepared.method, plan.allocation)], plan.allocation, plan.values),
-            prepared.tokens,
+            BlockRecipe([choosing], plan.allocation, plan.values),
+            prepared.tokens if streamed else None,
             prepared.heldout,
             self._workspace,
             on_block=on_block,
@@ -115,6 +122,18 @@ class _Run:
             self._workspace,
         )
         return result.resumed_at, digest, manifest
+
+    def _choosing(self) -> BlockStep:
+        """The step that chooses; for a method of the whole model all is chosen already."""
+        prepared = self._prepared
+        method, plan = prepared.method, prepared.plan
+        if not method.needs & WHOLE_MODEL:
+            return Choose(method, plan.allocation)
+        blocks = open_blocks(prepared.reader, prepared.device, plan.compute)
+        assert isinstance(blocks, TorchBlocks), "int8 blocks meet no needs of the whole model"
+        return choose_by_gradients(
+            blocks, method, plan.allocation, prepared.texts, self._workspace, self._progress
+        )
 
     def _shared(self) -> tuple[Path | str, list[TensorEntry]]:
         """The shared part, as a new file or as the blob that the store has."""
@@ -151,3 +170,15 @@ def _report(
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """torch's thread count, put back afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

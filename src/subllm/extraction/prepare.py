@@ -24,10 +24,11 @@ from subllm.extraction.defaults import (
 )
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, Rates, estimate
+from subllm.extraction.memory import require_memory
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
-from subllm.pruning.method import Method
+from subllm.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
@@ -45,6 +46,10 @@ from subllm.weights.open import open_weights
 from subllm.weights.reader import WeightReader
 
 HELDOUT_LENGTH = 512
+GENERAL = "general"
+"""The pack of text of no one language."""
+# Needs that outweigh all else in memory.
+_LARGE = WHOLE_MODEL | {Need.FULL_HESSIAN}
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,6 @@ class ExtractOptions:
     method: str = "wanda"
     method_params: Mapping[str, str | Number] = field(default_factory=dict)
     pattern: str = "8:16"
-    allocation: Allocation | None = None  # instead of `pattern`, where matrices differ
     values: str = "int8"
     head: str = "int8"
     calibration: str = ""  # empty: the language's own pack
@@ -89,9 +93,16 @@ class Prepared:
     options: ExtractOptions
     device: torch.device
     estimate: Estimate
+    general: npt.NDArray[np.int32] | None = None  # text of no one language, where it is needed
     cached: tuple[str, ModelManifest] | None = None
     replaces: ModelManifest | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def texts(self) -> dict[Need, npt.NDArray[np.int32]]:
+        """What a method of the whole model learns from, by what it needs."""
+        texts = {Need.GRADIENTS: self.tokens, Need.GENERAL_GRADIENTS: self.general}
+        return {need: tokens for need, tokens in texts.items() if tokens is not None}
 
 
 def open_base(store: Store, name: str) -> tuple[str, BaseManifest, WeightReader, Tokenizer]:
@@ -120,12 +131,13 @@ def prepare(
     few = options.samples is not None and options.samples < 1
     if few or options.seq_len < 8 or options.batch < 1:
         raise UsageError("--samples must be at least 1 and --seq-len at least 8")
-    allocation = options.allocation or Allocation(Pattern.parse(options.pattern))
-    if allocation.uniform and allocation.default.kind == "dense":
+    pattern = Pattern.parse(options.pattern)
+    if pattern.kind == "dense":
         raise UsageError("a dense model is not extracted; use 'subllm add'")
     method = get_method(options.method, options.method_params)
     device = choose_device(options.device)
     digest, manifest, reader, tokenizer = open_base(store, base)
+    allocation = Allocation(pattern)
     allocation.check(reader.spec.matrices())
     if options.seq_len > reader.spec.context_length:
         raise UsageError(
@@ -146,12 +158,10 @@ def prepare(
     )
 
     @cache
-    def calibration(samples: int) -> CalibrationData | None:
-        if not method.needs:
-            return None
+    def text(spec: str, language: str, samples: int) -> CalibrationData:
         return load_calibration(
-            options.calibration,
-            language=options.language,
+            spec,
+            language=language,
             tokenizer=tokenizer,
             prompt=manifest.prompt,
             samples=samples,
@@ -162,9 +172,23 @@ def prepare(
             progress=progress,
         )
 
+    def calibration(samples: int) -> CalibrationData | None:
+        return text(options.calibration, options.language, samples) if method.needs else None
+
+    def general(samples: int) -> CalibrationData | None:
+        if Need.GENERAL_GRADIENTS not in method.needs:
+            return None
+        return text(f"pack:{GENERAL}", GENERAL, samples)
+
     def plan_of(samples: int, compute: str) -> ExtractionPlan:
         record = _record(calibration(samples), options.seq_len)
-        return replace(unchosen, calibration=record, compute=compute)
+        made = unchosen.method
+        further = general(samples)
+        if further is not None:
+            made = MethodRecord(
+                name=made.name, params=made.params | {"text": f"{further.source} {further.digest}"}
+            )
+        return replace(unchosen, method=made, calibration=record, compute=compute)
 
     held_tokens = sum(t.size for t in heldout.values())
     rates = Rates(reader.spec, device)
@@ -183,7 +207,14 @@ def prepare(
         rates,
         lambda samples, compute: cost(samples, compute).seconds,
     )
-    plan, data = chosen.plan, calibration(chosen.samples)
+    plan, data, further = chosen.plan, calibration(chosen.samples), general(chosen.samples)
+    cached = store.find_plan(plan.digest)
+    if cached is None and method.needs & _LARGE:
+        require_memory(
+            method.name,
+            chosen.samples,
+            lambda samples: cost(samples, plan.compute).peak_memory_bytes,
+        )
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
@@ -199,7 +230,8 @@ def prepare(
         options=options,
         device=device,
         estimate=cost(chosen.samples, plan.compute),
-        cached=store.find_plan(plan.digest),
+        general=further.tokens if further else None,
+        cached=cached,
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
         notes=_notes(options, chosen),
     )

@@ -15,8 +15,9 @@ from subllm.sparsity.pattern import Pattern
 
 
 class Need(Enum):
-    """A statistic of a matrix's input X [tokens, in_features] that a method may ask the
-    loop to collect over all calibration tokens.
+    """A statistic that a method may ask for.
+
+    Of a matrix's input X [tokens, in_features], over all calibration tokens:
 
     SQUARE_SUMS  float64 [in_features]: sum over tokens of X[:, j] ** 2
     HESSIAN      float32 [slabs, HESSIAN_COLUMNS, HESSIAN_COLUMNS]: sum over tokens of
@@ -24,12 +25,24 @@ class Need(Enum):
                  beyond in_features
     FULL_HESSIAN float32 (float64 in float64 blocks) [in_features, in_features]: the same sum
                  for all pairs of columns
+
+    Of a matrix W [out, in] in the whole dense model, `tokens` being those that are predicted:
+
+    GRADIENTS    float32 (float64 in float64 blocks) [2, out, in]: with g_s the gradient of
+                 sequence s's summed next-token loss in nats, the sum over sequences of g_s and
+                 that of g_s ** 2 (the empirical Fisher's diagonal)
+    GENERAL_GRADIENTS  the same over text of no one language
     """
 
-    SQUARE_SUMS = "square sums"
-    HESSIAN = "products"
-    FULL_HESSIAN = "products of all columns"
+    SQUARE_SUMS = "square sums of activations"
+    HESSIAN = "products of activations"
+    FULL_HESSIAN = "products of all columns of activations"
+    GRADIENTS = "gradients of the loss"
+    GENERAL_GRADIENTS = "gradients of the loss of general text"
 
+
+WHOLE_MODEL = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS})
+"""Needs that no single block can meet."""
 
 HESSIAN_COLUMNS = 1024
 """What is further apart is taken as unrelated: all of it would cost more than the blocks."""
@@ -37,7 +50,8 @@ HESSIAN_COLUMNS = 1024
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Of one shared input: the tokens seen, and what was collected of them."""
+    """Of one shared input, or of one matrix where the needs are of the whole model: the tokens
+    seen, and what was collected of them."""
 
     tokens: int
     collected: Mapping[Need, torch.Tensor] = field(default_factory=dict)
@@ -45,9 +59,7 @@ class InputStatistics:
     def __getitem__(self, need: Need) -> torch.Tensor:
         """Raises ExtractionError for what was not collected."""
         if need not in self.collected:
-            raise ExtractionError(
-                f"the method needs {need.value} of activations; calibrate before pruning"
-            )
+            raise ExtractionError(f"the method needs {need.value}; calibrate before pruning")
         return self.collected[need]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from subllm.errors import UnknownNameError
+from subllm.pruning.dpruner import DPruner
 from subllm.pruning.magnitude import Magnitude
 from subllm.pruning.method import Method, MethodClass
 from subllm.pruning.parameter import Number, parse_all
@@ -16,6 +17,7 @@ _METHODS: dict[str, MethodClass] = {
     "wanda": Wanda,
     "ria": Ria,
     "sparsegpt": SparseGpt,
+    "dpruner": DPruner,
     "magnitude": Magnitude,
 }
 

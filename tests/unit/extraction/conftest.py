@@ -15,6 +15,7 @@ from subllm.extraction.estimate import Estimate
 from subllm.extraction.plan import ExtractionPlan
 from subllm.extraction.prepare import ExtractOptions, Prepared, open_base
 from subllm.pruning.allocation import Allocation
+from subllm.pruning.method import Need
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
@@ -84,6 +85,9 @@ def prepared_for(
     digest, manifest, reader, tokenizer = open_base(store, BASE)
     method = get_method(options.method, options.method_params)
     tokens = tokens_for(samples, length) if method.needs else None
+    general = None
+    if Need.GENERAL_GRADIENTS in method.needs:
+        general = tokens_for(samples, length, seed=1)
     heldout = dict(options.heldout or {})
     record = None
     if tokens is not None:
@@ -114,5 +118,6 @@ def prepared_for(
         options=options,
         device=torch.device("cpu"),
         estimate=Estimate(0.0, 1.0, 0.0, 0),
+        general=general,
         cached=store.find_plan(plan.digest),
     )

@@ -22,6 +22,7 @@ from torch import nn
 
 from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
+from subllm.extraction.blocks.head_loss import HeadLoss
 from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
 from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
@@ -207,6 +208,23 @@ class TorchBlocks:
         out = self._blocks[layer](hidden.to(self.device), *call.args, **call.kwargs)
         result: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return result
+
+    def substituted(
+        self, layer: int, hidden: torch.Tensor, weights: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """As `run`, with `weights` in place of matrices of these names; to differentiate by
+        them and by `hidden`, which is on the device."""
+        call = self._calls[(hidden.shape[0], hidden.shape[1])][layer]
+        named = {f"{name}.weight": weight for name, weight in weights.items()}
+        out = torch.func.functional_call(
+            self._blocks[layer], named, (hidden, *call.args), call.kwargs
+        )
+        result: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return result
+
+    def head_loss(self) -> HeadLoss:
+        """The next-token loss of what the last block makes."""
+        return HeadLoss(self.reader, self._final_norm(), self.device, self.dtype)
 
     def score(
         self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
