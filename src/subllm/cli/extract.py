@@ -38,7 +38,9 @@ def command(
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     method: Annotated[
         str,
-        typer.Option(help="How weights are chosen: wanda, ria, sparsegpt, dpruner or magnitude."),
+        typer.Option(
+            help="How weights are chosen: wanda, ria, sparsegpt, dpruner, maskllm or magnitude."
+        ),
     ] = "wanda",
     method_param: Annotated[
         list[str] | None,

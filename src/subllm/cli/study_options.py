@@ -48,7 +48,7 @@ class StudyChoices:
     methods: Annotated[
         str,
         typer.Option(
-            help="How weights are chosen, several as a,b: wanda, ria, sparsegpt, dpruner, "
+            help="How weights are chosen, several as a,b: wanda, ria, sparsegpt, dpruner, maskllm, "
             "magnitude."
         ),
     ] = "wanda"

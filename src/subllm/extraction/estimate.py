@@ -41,6 +41,7 @@ class Estimate:
     peak_memory_bytes: int
 
 
+_GRADIENTS = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS})
 # A full Hessian, what it is damped and inverted into, and the factor of that.
 _FULL_HESSIANS = 4
 
@@ -81,6 +82,15 @@ def product_flops(
     head = spec.vocab_size * spec.hidden_size
     held = 2 * (spec.num_layers * block + head)
     return 2.0 * (tokens * per_token + heldout_tokens * held + solving)
+
+
+@dataclass(frozen=True)
+class LearnedMasks:
+    """What `maskllm` learns: steps of `batch` sequences, and how many logits a weight has."""
+
+    steps: int
+    batch: int
+    logits_per_weight: float
 
 
 def streamed_needs(needs: frozenset[Need], values: Values) -> bool:
@@ -149,6 +159,7 @@ def estimate(
     compute: str,
     values: Values,
     rate: float,
+    training: LearnedMasks | None = None,
 ) -> Estimate:
     """Of an extraction to `values` by a method with such `needs`, whose blocks run on
     `compute`, at `rate` FLOP/s."""
@@ -158,8 +169,12 @@ def estimate(
     flops = product_flops(
         spec, samples * seq_len, heldout_tokens, streamed, hessians, full_hessians=full
     )
-    texts = len(needs & WHOLE_MODEL)
+    texts = len(needs & _GRADIENTS)
     flops += texts * gradient_flops(spec, samples * seq_len)
+    if training is not None:
+        # Wanda's statistics of the dense model, then the steps.
+        flops += product_flops(spec, samples * seq_len, 0, True)
+        flops += gradient_flops(spec, training.steps * training.batch * seq_len)
     size = 4 if compute == INT8 else DTYPES[compute].itemsize
     states = (samples * seq_len + 2 * heldout_tokens) * spec.hidden_size * size
     largest = max(lin.out_features * lin.in_features for lin in spec.linears)
@@ -179,6 +194,17 @@ def estimate(
         learning = spec.block_params() * (2 * size + 8 * texts) + 4 * 4 * largest
         whole_head = spec.vocab_size * (spec.hidden_size * size + 16 * TOKENS)
         working = max(working, kept + max(learning - spec.block_params() * size, whole_head))
+    if training is not None:
+        drawn = training.batch * seq_len
+        logits = 4 * 3 * training.logits_per_weight
+        # All blocks with their logits, and one block's masks being differentiated.
+        model = spec.num_layers * spec.block_params() * (size + logits)
+        model += spec.block_params() * (5 * 4 * training.logits_per_weight + 3 * size)
+        model += (spec.num_layers + 2) * drawn * spec.hidden_size * size
+        model += drawn * (spec.intermediate_size + 2 * spec.hidden_size) * size * 8
+        working = max(
+            working, int(model + spec.vocab_size * (spec.hidden_size * size + 16 * TOKENS))
+        )
     peak = resident + states + max(block + working, head_slice, head)
     overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
     return Estimate(flops, rate, overhead * flops / rate + 3.0, int(peak))

@@ -17,12 +17,14 @@ from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, OnBlock
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.estimate import peak_memory_bytes, streamed_needs
-from subllm.extraction.global_pass import choose_by_gradients
+from subllm.extraction.global_pass import choose_all, gradients
+from subllm.extraction.learn_masks import MaskTraining
 from subllm.extraction.model_pass import ModelPass
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
 from subllm.extraction.steps import BlockStep, Choose
 from subllm.progress import Progress
+from subllm.pruning.maskllm import MaskLlm
 from subllm.pruning.method import WHOLE_MODEL
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.store.manifest import ModelManifest, TensorEntry
@@ -131,9 +133,14 @@ class _Run:
             return Choose(method, plan.allocation)
         blocks = open_blocks(prepared.reader, prepared.device, plan.compute)
         assert isinstance(blocks, TorchBlocks), "int8 blocks meet no needs of the whole model"
-        return choose_by_gradients(
-            blocks, method, plan.allocation, prepared.texts, self._workspace, self._progress
-        )
+        if isinstance(method, MaskLlm):
+            assert prepared.tokens is not None
+            found = MaskTraining(
+                blocks, plan.allocation, method.training, prepared.tokens, self._progress
+            ).run()
+        else:
+            found = gradients(blocks, prepared.texts, self._progress)
+        return choose_all(blocks, method, plan.allocation, found, self._workspace)
 
     def _shared(self) -> tuple[Path | str, list[TensorEntry]]:
         """The shared part, as a new file or as the blob that the store has."""

@@ -8,7 +8,7 @@ before. A block is read twice, whatever the number of sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,21 +145,21 @@ class Chosen:
             work.matrices[linear.name] = Pruned(torch.from_numpy(bits.astype(np.bool_)).to(device))
 
 
-def choose_by_gradients(
+def choose_all(
     blocks: TorchBlocks,
     method: Method,
     allocation: Allocation,
-    texts: Mapping[Need, Tokens],
+    found: Iterable[tuple[int, Mapping[str, InputStatistics]]],
     directory: Path,
-    progress: Progress,
 ) -> Chosen:
-    """Masks of the whole model by a method whose needs are those of `texts`; taken from
-    `directory` where an earlier run left all of them."""
+    """Masks of the whole model by `method`; taken from `directory` where an earlier run left
+    all of them. found: layer and statistics by matrix name, the block being loaded when its
+    turn comes; not begun where nothing is to be chosen."""
     chosen = Chosen(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if chosen.complete(blocks.spec.num_layers):
         return chosen
-    for layer, statistics in gradients(blocks, texts, progress):
+    for layer, statistics in found:
         prefix = blocks.spec.block_prefix(layer)
         masks = {}
         for name, of in statistics.items():

@@ -23,11 +23,12 @@ from subllm.extraction.defaults import (
     fast_counts,
 )
 from subllm.extraction.device import choose_device
-from subllm.extraction.estimate import Estimate, Rates, estimate
+from subllm.extraction.estimate import Estimate, LearnedMasks, Rates, estimate
 from subllm.extraction.memory import require_memory
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
+from subllm.pruning.maskllm import MaskLlm, candidates
 from subllm.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
@@ -139,6 +140,7 @@ def prepare(
     digest, manifest, reader, tokenizer = open_base(store, base)
     allocation = Allocation(pattern)
     allocation.check(reader.spec.matrices())
+    learned = _learned(method, allocation)
     if options.seq_len > reader.spec.context_length:
         raise UsageError(
             f"--seq-len {options.seq_len} is longer than the model's context, "
@@ -196,7 +198,7 @@ def prepare(
     def cost(samples: int, compute: str) -> Estimate:
         return estimate(
             reader.spec, samples, options.seq_len, held_tokens, method.needs, compute,
-            values, rates(compute),
+            values, rates(compute), learned,
         )  # fmt: skip
 
     chosen = choose(
@@ -235,6 +237,16 @@ def prepare(
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
         notes=_notes(options, chosen),
     )
+
+
+def _learned(method: Method, allocation: Allocation) -> LearnedMasks | None:
+    """Raises PatternError for a pattern whose masks cannot be learned."""
+    if not isinstance(method, MaskLlm):
+        return None
+    patterns = {allocation.default, *allocation.tensors.values()}
+    masks = [candidates(pattern) for pattern in patterns if pattern.kind != "dense"]
+    most = max((len(of) / of.shape[1] for of in masks), default=0.0)
+    return LearnedMasks(method.training.steps, method.training.batch, most)
 
 
 def _counts(options: ExtractOptions, *, calibrated: bool) -> tuple[int, ...]:

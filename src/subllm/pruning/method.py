@@ -32,6 +32,9 @@ class Need(Enum):
                  sequence s's summed next-token loss in nats, the sum over sequences of g_s and
                  that of g_s ** 2 (the empirical Fisher's diagonal)
     GENERAL_GRADIENTS  the same over text of no one language
+
+    MASK_LOGITS  float32 [out, groups of M, C(M, N)]: what training on the loss made of the
+                 logits of every group's masks (`maskllm`); `tokens` those that were learned from
     """
 
     SQUARE_SUMS = "square sums of activations"
@@ -39,9 +42,10 @@ class Need(Enum):
     FULL_HESSIAN = "products of all columns of activations"
     GRADIENTS = "gradients of the loss"
     GENERAL_GRADIENTS = "gradients of the loss of general text"
+    MASK_LOGITS = "logits of masks"
 
 
-WHOLE_MODEL = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS})
+WHOLE_MODEL = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS, Need.MASK_LOGITS})
 """Needs that no single block can meet."""
 
 HESSIAN_COLUMNS = 1024

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from subllm.errors import UnknownNameError
 from subllm.pruning.dpruner import DPruner
 from subllm.pruning.magnitude import Magnitude
+from subllm.pruning.maskllm import MaskLlm
 from subllm.pruning.method import Method, MethodClass
 from subllm.pruning.parameter import Number, parse_all
 from subllm.pruning.ria import Ria
@@ -18,6 +19,7 @@ _METHODS: dict[str, MethodClass] = {
     "ria": Ria,
     "sparsegpt": SparseGpt,
     "dpruner": DPruner,
+    "maskllm": MaskLlm,
     "magnitude": Magnitude,
 }
 

@@ -74,7 +74,7 @@ def test_errors_say_what_to_do() -> None:
         choose(torch.ones(2, 6), Pattern.parse("2:4"))
     with pytest.raises(UnknownNameError, match="wanda"):
         get_method("wandas")
-    assert set(method_names()) == {"wanda", "ria", "sparsegpt", "dpruner", "magnitude"}
+    assert set(method_names()) == {"wanda", "ria", "sparsegpt", "dpruner", "maskllm", "magnitude"}
 
 
 def ria_by_loops(weight: torch.Tensor, sums: torch.Tensor, a: float) -> torch.Tensor:
