@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from subllm.cli import console
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
+from subllm.cli.density import (
+    BUDGET_HELP,
+    KEEP_HELP,
+    goal_document,
+    goal_of,
+    missed,
+    said,
+    summary,
+)
 from subllm.cli.losses import agreement, loss_word
 from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
 
@@ -19,11 +29,13 @@ subllm extract java --pattern 2:4 --values int4
 subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
 subllm extract python --values int4 --head int4 --tag small
+subllm extract python --budget 0.7            density where it is missed most
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
 
 DEFAULT_BASE = "qwen2.5-coder:0.5b"
+DEFAULT_PATTERN = "8:16"
 
 
 def command(
@@ -50,11 +62,14 @@ def command(
         ),
     ] = None,
     pattern: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of a row."
+            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of a row. "
+            f"Default: {DEFAULT_PATTERN}."
         ),
-    ] = "8:16",
+    ] = None,
+    budget: Annotated[float | None, typer.Option(metavar="SHARE", help=BUDGET_HELP)] = None,
+    keep: Annotated[float | None, typer.Option(metavar="SHARE", help=KEEP_HELP)] = None,
     values: Annotated[str, typer.Option(help="How kept weights are stored: bf16, int8, int4.")] = (
         "int8"
     ),
@@ -121,9 +136,10 @@ def command(
     params = _params(method_param or ())
     if fast and (method != "wanda" or params):
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")
+    goal = goal_of(pattern, budget, keep)
     context = open_context()
     domains = _domains(evaluate)
-    reports = []
+    reports, documents = [], []
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.extract import extract
@@ -134,7 +150,7 @@ def command(
                 language=one,
                 method=method,
                 method_params=params,
-                pattern=pattern,
+                pattern=pattern or DEFAULT_PATTERN,
                 values=values,
                 head=head,
                 calibration=calibration,
@@ -148,15 +164,32 @@ def command(
                 name=name,
                 offline=context.settings.offline,
             )
+            chosen = None
+            if goal is not None:
+                from subllm.extraction.sensitivity.goal import allocate
+
+                chosen = allocate(
+                    context.store, base, options, goal, context.catalog, progress,
+                    context.settings.threads,
+                )  # fmt: skip
+                options = replace(options, allocation=chosen.allocation)
+                console.note(f"{one}: {said(chosen)}")
             prepared = prepare(context.store, base, options, context.catalog, progress)
             _announce(prepared)
             reports.append(
                 extract(context.store, prepared, progress, threads=context.settings.threads)
             )
+            manifest = reports[-1].manifest
+            documents.append(_document(reports[-1]) | goal_document(goal, chosen, manifest))
             if not json_output:
                 _show(reports[-1])
+            if (
+                goal is not None
+                and chosen is not None
+                and (short := missed(goal, chosen, manifest))
+            ):
+                console.warn(short)
     if json_output:
-        documents = [_document(report) for report in reports]
         console.emit_json(documents[0] if language != "all" else documents)
 
 
@@ -236,6 +269,7 @@ def _show(report: Any) -> None:
             f"by all sub-models of this base with head {manifest.head}",
         ),
         ("density", f"{manifest.density:.1%} of the block weights, {manifest.values}"),
+        ("kept", summary(manifest)),
     ]
     for domain, value in manifest.perplexity.items():
         rows.append(

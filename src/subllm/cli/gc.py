@@ -25,8 +25,8 @@ def command(
     ] = False,
 ) -> None:
     """Free space that no name needs: leftovers of cut-off downloads and extractions,
-    replaced models, recoveries of models that are gone. What another process is writing right
-    now is spared."""
+    replaced models, recoveries of models and measurements of bases that are gone. What another
+    process is writing right now is spared."""
     from subllm.store.collect import gc
 
     report = gc(open_context().store, dry_run)

@@ -8,6 +8,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
+from subllm.cli.density import densities, draw, is_mixed, patterns
 from subllm.cli.losses import agreement
 from subllm.served_context import served_context
 
@@ -56,6 +57,7 @@ def command(
                 "digest": digest,
                 "context_length": served_context(manifest.prompt.context_length, limit),
                 "manifest": manifest.model_dump(mode="json"),
+                "patterns": patterns(manifest) if manifest.kind == "model" else None,
                 "own_bytes": sizes.own,
                 "shared_bytes": sizes.shared,
                 "shared_with": list(sizes.shared_with),
@@ -75,6 +77,8 @@ def command(
                 ("digest", digest),
             ]
         )
+        if is_mixed(manifest):
+            draw(densities(manifest))
 
 
 def _base_facts(manifest: BaseManifest, limit: int | None) -> Facts:

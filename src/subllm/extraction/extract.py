@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from subllm.extraction.model_pass import ModelPass
 from subllm.extraction.prepare import Prepared
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
 from subllm.extraction.steps import BlockStep, Choose
+from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.maskllm import MaskLlm
 from subllm.pruning.method import WHOLE_MODEL
@@ -59,7 +58,7 @@ def extract(
     plan from the cache. Raises ExtractionError, StoreError, WeightsError."""
     started = time.monotonic()
     plan = prepared.plan
-    with _threads(threads), store.lock(plan.workspace, on_wait=progress.note):
+    with torch_threads(threads), store.lock(plan.workspace, on_wait=progress.note):
         # Looked up under the lock: another process may just have finished the same plan.
         cached = store.find_plan(plan.digest)
         if cached is not None:
@@ -177,15 +176,3 @@ def _report(
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory_bytes(),
     )
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """torch's thread count, put back afterwards."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

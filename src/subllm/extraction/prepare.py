@@ -62,6 +62,7 @@ class ExtractOptions:
     method: str = "wanda"
     method_params: Mapping[str, str | Number] = field(default_factory=dict)
     pattern: str = "8:16"
+    allocation: Allocation | None = None  # instead of `pattern`, where matrices differ
     values: str = "int8"
     head: str = "int8"
     calibration: str = ""  # empty: the language's own pack
@@ -132,13 +133,12 @@ def prepare(
     few = options.samples is not None and options.samples < 1
     if few or options.seq_len < 8 or options.batch < 1:
         raise UsageError("--samples must be at least 1 and --seq-len at least 8")
-    pattern = Pattern.parse(options.pattern)
-    if pattern.kind == "dense":
+    allocation = options.allocation or Allocation(Pattern.parse(options.pattern))
+    if allocation.uniform and allocation.default.kind == "dense":
         raise UsageError("a dense model is not extracted; use 'subllm add'")
     method = get_method(options.method, options.method_params)
     device = choose_device(options.device)
     digest, manifest, reader, tokenizer = open_base(store, base)
-    allocation = Allocation(pattern)
     allocation.check(reader.spec.matrices())
     learned = _learned(method, allocation)
     if options.seq_len > reader.spec.context_length:

@@ -1,7 +1,7 @@
 """What may be deleted: marking from names and live writers, then sweeping.
 
 Who needs what:
-- a base's name: its manifest and the blobs of its files;
+- a base's name: its manifest, the blobs of its files and what was measured of it;
 - a model's name: its manifest, sidecar, own, shared and tokenizer blobs, the compact form
   of its tokenizer, and the manifest of its base (provenance, licence) but not that base's
   weights. So a base may be removed while models made from it go on working;
@@ -35,7 +35,7 @@ class GcReport:
     freed: int  # bytes
     blobs: tuple[str, ...]
     manifests: tuple[str, ...]
-    caches: tuple[str, ...]  # forms of blobs that load faster
+    caches: tuple[str, ...]  # forms of blobs that load faster, measurements of bases
     partials: tuple[str, ...]  # unfinished downloads, extractions and temporary files
     recoveries: tuple[str, ...]  # what recoveries of models that are gone would go on with
     spared: tuple[str, ...]  # needed by no name, but by a process that is writing now
@@ -57,7 +57,9 @@ def needs(store: Store, digest: str) -> set[Path]:
     manifest = store.manifest(digest)
     paths = {store.manifest_path(digest), store.run_record_path(digest)}
     paths.update(store.blobs.directory / blob for blob in blob_digests(manifest))
-    if not isinstance(manifest, BaseManifest):
+    if isinstance(manifest, BaseManifest):
+        paths.update(store.workspace.cache.glob(f"{digest}.measured-*.json"))
+    else:
         paths.add(store.manifest_path(manifest.base.manifest))
         paths.add(store.workspace.compact_tokenizer(manifest.blobs.tokenizer))
     return paths

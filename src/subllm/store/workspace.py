@@ -7,7 +7,8 @@
     locks/       lock files, and the pins of live writers
     partial/     everything unfinished
     recovery/    per model what a recovery needs to go on, see `recovery_state`
-    cache/       forms of blobs that load faster; made again where they are missing
+    cache/       forms of blobs that load faster, and what was measured of bases; made again
+                 where they are missing
 
 Opening reads only the version; nothing is created before the first write, so an empty
 or read-only store can be listed.
@@ -170,6 +171,11 @@ class Workspace:
     def compact_tokenizer(self, digest: str) -> Path:
         """Where the compact form of a tokenizer's blob lies, if it was made."""
         return self.cache / f"{digest}.tokenizer"
+
+    def measured(self, base: str, key: str) -> Path:
+        """Where a measurement of the base with that manifest digest lies, if it was made; key:
+        letters, digits and "-". Garbage collection keeps it as long as a name needs the base."""
+        return self.cache / f"{base}.measured-{key}.json"
 
     def relative(self, path: Path) -> str:
         """How pins and reports name a path: relative to the root, with slashes."""

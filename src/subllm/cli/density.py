@@ -1,0 +1,142 @@
+"""Where density stays, as a person reads it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from subllm.cli import console
+from subllm.errors import UsageError
+
+if TYPE_CHECKING:
+    from subllm.extraction.sensitivity.allocate import Chosen
+    from subllm.pruning.budget import Goal
+    from subllm.store.manifest import ModelManifest
+
+BUDGET_HELP = (
+    "Let each group of matrices keep what it needs, within this share of the bytes of weights "
+    "that dense int8 of the base reads for a token (all matrices, norms and what is read of the "
+    "head). Measures the base once for each language: minutes. Instead of --pattern."
+)
+KEEP_HELP = (
+    "The same with the fewest bytes that are expected to hold this share of the dense base's "
+    "first choices on held-out text, such as 0.95; the report says whether they did."
+)
+
+_BARS, _PLAIN = "▁▂▃▄▅▆▇█", "12345678"
+_WIDTH = 48  # columns of a drawing at most; more layers share them
+
+
+def goal_of(pattern: str | None, budget: float | None, keep: float | None) -> Goal | None:
+    """What was asked for instead of a pattern. Raises UsageError for more than one of them,
+    and for a share that is none."""
+    from subllm.pruning.budget import Goal
+
+    if sum(given is not None for given in (pattern, budget, keep)) > 1:
+        raise UsageError("give one of --pattern, --budget and --keep; they all say what is kept")
+    return None if budget is None and keep is None else Goal(budget, keep)
+
+
+def said(chosen: Chosen) -> str:
+    """One line on an allocation before it is made."""
+    return (
+        f"{chosen.allocation} reads {chosen.share:.3f} of the bytes that dense int8 reads for a "
+        f"token; about {chosen.agreement:.1%} of its first choices expected"
+    )
+
+
+def missed(goal: Goal, chosen: Chosen, manifest: ModelManifest) -> str | None:
+    """What to say when less was kept than asked for."""
+    found = manifest.perplexity.get(manifest.language)
+    if goal.keep is None or found is None or found.agreement is None:
+        return None
+    if found.agreement >= goal.keep:
+        return None
+    return (
+        f"--keep {goal.keep:g} is missed: {found.agreement:.1%} of the dense base's first choices "
+        f"hold on held-out text where {chosen.agreement:.1%} were expected; ask for more"
+    )
+
+
+def summary(manifest: ModelManifest) -> str:
+    """What each role keeps, in a line; "" where all matrices have one pattern."""
+    if not is_mixed(manifest):
+        return ""
+    roles = _by_role(densities(manifest))
+    return ", ".join(f"{role} {share:.0%}" for role, share in roles.items())
+
+
+def densities(manifest: ModelManifest) -> list[dict[str, float]]:
+    """Share of each matrix that is kept: per layer, by role."""
+    from math import prod
+
+    from subllm.arch.spec import ArchSpec
+
+    spec = ArchSpec.from_dict(manifest.arch)
+    kept = {entry.name: entry.kept / prod(entry.shape) for entry in manifest.tensors}
+    return [
+        {
+            linear.role: kept[f"{spec.block_prefix(layer)}{linear.name}.weight"]
+            for linear in spec.linears
+        }
+        for layer in range(spec.num_layers)
+    ]
+
+
+def patterns(manifest: ModelManifest) -> list[dict[str, str]] | None:
+    """Patterns per layer, by role: JSON-ready. None where all matrices have one."""
+    from subllm.arch.spec import ArchSpec
+
+    if not is_mixed(manifest):
+        return None
+    spec = ArchSpec.from_dict(manifest.arch)
+    of = {entry.name: entry.pattern for entry in manifest.tensors}
+    return [
+        {
+            linear.role: of[f"{spec.block_prefix(layer)}{linear.name}.weight"]
+            for linear in spec.linears
+        }
+        for layer in range(spec.num_layers)
+    ]
+
+
+def is_mixed(manifest: ModelManifest) -> bool:
+    """Whether block matrices differ in pattern."""
+    return len({entry.pattern for entry in manifest.tensors if entry.blob == "own"}) > 1
+
+
+def draw(layers: Sequence[Mapping[str, float]]) -> None:
+    """The densities on stdout: a row for each role, a bar for each layer from the first on."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    bars = _BARS if encoding.startswith("utf") else _PLAIN
+    share = -(-len(layers) // _WIDTH)  # layers of a column
+    columns = [layers[start : start + share] for start in range(0, len(layers), share)]
+    of = f"one of {share} layers" if share > 1 else "a layer"
+    console.result(f"\nwhat each matrix keeps; a column is {of}, the first on the left")
+    for role, mean in _by_role(layers).items():
+        line = ""
+        for column in columns:
+            density = sum(layer[role] for layer in column) / len(column)
+            line += bars[min(max(round(density * len(bars)), 1), len(bars)) - 1]
+        console.result(f"  {role:<5} {line}  {mean:4.0%}")
+
+
+def _by_role(layers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over layers."""
+    return {role: sum(layer[role] for layer in layers) / len(layers) for role in layers[0]}
+
+
+def goal_document(
+    goal: Goal | None, chosen: Chosen | None, manifest: ModelManifest
+) -> dict[str, Any]:
+    """What an extraction's JSON says of its patterns and of the goal that led to them."""
+    found: dict[str, Any] = {"patterns": patterns(manifest)}
+    if goal is not None and chosen is not None:
+        found |= {
+            "budget": goal.budget,
+            "keep": goal.keep,
+            "bytes_share": chosen.share,
+            "expected_agreement": chosen.agreement,
+        }
+    return found

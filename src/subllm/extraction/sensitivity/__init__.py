@@ -1,0 +1,1 @@
+"""What pruning each group of matrices costs a model, measured, and the allocation it leads to."""

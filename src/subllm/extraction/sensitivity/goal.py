@@ -1,0 +1,49 @@
+"""From what a user wants of a sub-model's size or quality to an allocation."""
+
+from __future__ import annotations
+
+import math
+
+from subllm.catalog.loader import Catalog
+from subllm.extraction.plan import value_type
+from subllm.extraction.prepare import ExtractOptions, open_base
+from subllm.extraction.sensitivity.allocate import Allocator, Chosen
+from subllm.extraction.sensitivity.measure import sensitivity
+from subllm.extraction.threads import torch_threads
+from subllm.progress import Progress
+from subllm.pruning.budget import Goal
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+
+def allocate(
+    store: Store,
+    base: str,
+    options: ExtractOptions,
+    goal: Goal,
+    catalog: Catalog,
+    progress: Progress,
+    threads: int | None = None,
+) -> Chosen:
+    """Where density stays in the sub-model of these options. Measures what that takes, unless
+    it was measured before. Raises UsageError for a goal that cannot be reached, else what
+    `prepare` raises."""
+    with torch_threads(threads):
+        measured = sensitivity(store, base, options, catalog, progress)
+    reader = open_base(store, base)[2]
+    values, head = value_type(options.values), value_type(options.head)
+    allocator = Allocator(reader.spec, vectors_of(reader), measured, values, head)
+    if goal.budget is not None:
+        return allocator.within(goal.budget)
+    assert goal.keep is not None
+    return allocator.keeping(goal.keep)
+
+
+def vectors_of(reader: WeightReader) -> dict[str, int]:
+    """Elements of the norms and biases, by name."""
+    spec = reader.spec
+    names = [name for layer in range(spec.num_layers) for name in spec.block_vectors(layer)]
+    names.append(spec.final_norm_name)
+    if spec.norm_bias:
+        names.append(spec.final_norm_name.removesuffix("weight") + "bias")
+    return {name: math.prod(reader.shape(name)) for name in names}

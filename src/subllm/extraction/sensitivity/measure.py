@@ -1,0 +1,108 @@
+"""The sensitivity of a base on a language: from the store's cache, or measured now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from subllm.calibration.load import load_calibration
+from subllm.catalog.loader import Catalog
+from subllm.extraction.blocks.open import DTYPES
+from subllm.extraction.blocks.torch_blocks import TorchBlocks
+from subllm.extraction.compute import faster
+from subllm.extraction.device import choose_device
+from subllm.extraction.estimate import Rates
+from subllm.extraction.prepare import ExtractOptions, open_base
+from subllm.extraction.sensitivity.record import Sensitivity, groups_of, read
+from subllm.extraction.sensitivity.sweep import EVERY, Ground, Sweep
+from subllm.progress import Progress
+from subllm.pruning.registry import get_method
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import canonical_json, sha256_of
+from subllm.store.store import Store
+
+ALONE = tuple(map(Pattern.parse, ("8:16", "12:16")))
+WHOLE = tuple(map(Pattern.parse, ("6:16", "8:16", "10:16", "12:16")))
+"""What groups and whole models are pruned to. How a group's loss falls between two patterns is
+taken from the whole model, which costs a hundredth."""
+
+SEQUENCES, MEASURED, LENGTH = 16, 4, 256
+"""Sequences of calibration for the method's statistics, those of them that the divergence is
+measured on, and the tokens of each."""
+
+_VERSION = 1  # of how it is measured
+_OVERHEAD = 2.0  # how many times as long as its matrix products a sweep takes
+
+
+def sensitivity(
+    store: Store, base: str, options: ExtractOptions, catalog: Catalog, progress: Progress
+) -> Sensitivity:
+    """Of `base` under the options' language, method and calibration source.
+
+    A measurement lies in the store's cache, beside the base and as long as that; one that was
+    stopped goes on. Raises what `prepare` raises of the same options.
+    """
+    digest, manifest, reader, tokenizer = open_base(store, base)
+    method = get_method(options.method, options.method_params)
+    device = choose_device(options.device)
+    length = min(LENGTH, reader.spec.context_length)
+    data = load_calibration(
+        options.calibration,
+        language=options.language,
+        tokenizer=tokenizer,
+        prompt=manifest.prompt,
+        samples=SEQUENCES,
+        seq_len=length,
+        seed=options.seed + 1,  # other rows than those that masks are chosen on
+        catalog=catalog,
+        offline=options.offline,
+        progress=progress,
+    )
+
+    def key(compute: str) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "base": digest,
+            "language": options.language,
+            "method": {"name": method.name, "params": dict(method.params)},
+            "calibration": {"source": data.source, "digest": data.digest},
+            "patterns": [[str(pattern) for pattern in of] for of in (ALONE, WHOLE)],
+            "measured": [MEASURED, length, EVERY],
+            "compute": compute,
+            "device": device.type,
+        }
+
+    def place(compute: str) -> Path:
+        return store.workspace.measured(digest, sha256_of(canonical_json(key(compute)))[7:23])
+
+    allowed = ("bfloat16",) if device.type != "cpu" else ("bfloat16", "float32")
+    wanted = len(groups_of(reader.spec))
+    for compute in allowed:
+        known = read(place(compute), key(compute))
+        if known is not None and len(known.alone) == wanted:
+            progress.note(f"sensitivity of {base} to {options.language}: measured before")
+            return known
+    rates = Rates(reader.spec, device)
+    begun = [compute for compute in allowed if place(compute).exists()]
+    compute = begun[0] if begun else faster(allowed, rates)
+    with store.lock(f"sensitivity-{digest}-{options.language}", on_wait=progress.note):
+        blocks = TorchBlocks(reader, device, DTYPES[compute])
+        ground = Ground(blocks, method, ALONE, WHOLE, data.tokens, MEASURED)
+        sweep = Sweep(ground, place(compute), key(compute))
+        cost = _cost(sweep, ground, rates(compute))
+        progress.note(
+            f"measuring what each group of matrices is worth to {options.language}, once for "
+            f"this base: about {max(1, round(cost / 60))} min ({compute}, "
+            f"{rates(compute) / 1e9:.0f} GFLOP/s)"
+        )
+        return sweep.run(progress)
+
+
+def _cost(sweep: Sweep, ground: Ground, rate: float) -> float:
+    """Seconds."""
+    spec, length = ground.blocks.spec, ground.tokens.shape[1]
+    tokens = ground.measured * length
+    blocks = sweep.work() * tokens * spec.block_params()
+    positions = len(groups_of(spec)) * len(ground.alone) * tokens // EVERY
+    flops = 2.0 * (blocks + positions * spec.vocab_size * spec.hidden_size)
+    return float(_OVERHEAD * flops / rate)
