@@ -360,14 +360,15 @@ class Recovery:
         return chosen if wanted is None else wanted
 
     def _key(self) -> str:
-        """What must be the same for a state to be gone on with."""
+        """What must be the same for a state to be gone on with. Not what it is computed in:
+        masters are float32 everywhere."""
         task = self._task
         masks = hashlib.sha256()
         for name, tensor in self._student.masters.tensors.items():
             masks.update(f"{name} {tensor.shape} {tensor.places.digest()}\n".encode())
         parts = [
             task.base, task.recipe.identity(), task.text.digest, task.heldout.digest,
-            masks.hexdigest(), self.compute, self._device.type,
+            masks.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -25,6 +25,7 @@ import torch
 CHUNK = 512
 # Elements of logits that are worked on at a time in float32: they stay in the cache.
 _ELEMENTS = 1 << 19
+_ROWS = 128  # instead, on a GPU
 _LEAST = 1e-30  # in place of a probability of 0 whose logarithm is asked for
 
 
@@ -97,6 +98,8 @@ class Distillation:
         self._chunk = chunk
         vocabulary = len(head.weight)
         self._rows = max(1, _ELEMENTS // vocabulary)
+        if head.weight.device.type != "cpu":
+            self._rows = _ROWS
         self._logits = head.weight.new_empty(chunk, vocabulary)
         self._others: torch.Tensor | None = None  # the teacher's
 

@@ -20,7 +20,8 @@ import torch
 from subllm.errors import ExtractionError
 from subllm.recovery.recipe import Recipe
 
-_CHUNK = 1 << 16  # values whose float32 moments stay in the cache
+# Values that are worked on in float32 at a time: on a CPU they stay in the cache.
+_CHUNK, _CHUNK_GPU = 1 << 16, 1 << 24
 _MOMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -157,8 +158,9 @@ class Learned:
         size = self._adamw.lr / (1 - beta1**count)
         root = math.sqrt(1 - beta2**count)
         values = torch.empty_like(self.master, dtype=self.weight.dtype)
-        for start in range(0, len(flat), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        chunk = _CHUNK if flat.device.type == "cpu" else _CHUNK_GPU
+        for start in range(0, len(flat), chunk):
+            part = slice(start, start + chunk)
             g = flat[part].to(torch.float32, copy=True).mul_(scale)
             m = self.first[part].float().lerp_(g, 1 - beta1)
             v = self.second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)

@@ -1,0 +1,173 @@
+"""Speed and memory of recovery: a few steps of training a base pruned to N:M, answers cached.
+
+Takes a minute or two for the 0.5b on two cores. Masks are by magnitude, which is quick; speed
+does not depend on what is kept. Prints tokens/s by the clock and by CPU time, what share of
+this machine's own matrix products that is, and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from subllm.calibration.load import load_heldout_texts, load_texts
+from subllm.calibration.render import Renderer
+from subllm.catalog.loader import load_catalog
+from subllm.extraction.estimate import peak_memory_bytes
+from subllm.extraction.prepare import open_base
+from subllm.machine import cpu_name, usable_cores
+from subllm.progress import NullProgress
+from subllm.recovery.budget import Budget
+from subllm.recovery.compute import product_rate
+from subllm.recovery.distil import Recovery
+from subllm.recovery.recipe import Recipe
+from subllm.recovery.rows import pack_rows
+from subllm.recovery.task import Task
+from subllm.sparsity.mask import select
+from subllm.sparsity.pattern import Pattern
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+HELDOUT_ROWS = 4
+
+
+class Magnitudes(Mapping):
+    """Masks of all block matrices, made when asked for."""
+
+    def __init__(self, reader: WeightReader, pattern: Pattern) -> None:
+        spec = reader.spec
+        self._reader, self._pattern = reader, pattern
+        self._names = [
+            f"{spec.block_prefix(layer)}{linear.name}.weight"
+            for layer in range(spec.num_layers)
+            for linear in spec.linears
+        ]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        threads = torch.get_num_threads()
+        return select(np.abs(self._reader.read(name)), self._pattern, threads=threads)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Clock(NullProgress):
+    """How long the teacher took."""
+
+    def __init__(self) -> None:
+        self.teacher = 0.0
+        self._since = 0.0
+
+    def start(self, key: str, title: str, total: float | None, unit: str) -> None:
+        if key == "teacher":
+            self._since = time.process_time()
+
+    def finish(self, key: str) -> None:
+        if key == "teacher":
+            self.teacher += time.process_time() - self._since
+
+
+def main() -> None:
+    arguments = parse(sys.argv[1:])
+    torch.set_num_threads(arguments.threads or usable_cores())
+    device = torch.device(arguments.device)
+    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    digest, manifest, reader, tokenizer = open_base(store, arguments.base)
+    recipe = Recipe(sequences=arguments.sequences)
+    common = {"tokenizer": tokenizer, "prompt": manifest.prompt, "least": recipe.length}
+    tokens = (arguments.steps + 1) * recipe.tokens
+    read = load_texts(
+        "", language="python", tokens=tokens, seed=0, catalog=load_catalog(), **common
+    )
+    held = load_heldout_texts("python", tokens=(HELDOUT_ROWS + 1) * recipe.length, **common)
+    end = Renderer(tokenizer, manifest.prompt).end
+    text, heldout = (pack_rows(part.documents, recipe.length, end=end) for part in (read, held))
+    task = Task(
+        reader, digest, Magnitudes(reader, Pattern.parse(arguments.pattern)), reader.read,
+        text, heldout, recipe,
+    )  # fmt: skip
+    clock, marks = Clock(), []
+    with tempfile.TemporaryDirectory(dir=arguments.scratch or None) as scratch:
+        checkpointing = None if arguments.checkpointing == "auto" else True
+        recovery = Recovery(task, Path(scratch), device=device, checkpointing=checkpointing)
+        recovery.run(
+            Budget(tokens=arguments.steps * recipe.tokens), clock,
+            on_step=lambda report: marks.append((time.monotonic(), time.process_time())),
+        )  # fmt: skip
+    rate = product_rate(reader.spec, recovery.compute, device)
+    flops = flops_of(reader, recovery.checkpointing)
+    count = (len(marks) - 1) * recipe.tokens
+    clocked, cpu = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+    record = {
+        "machine": f"{cpu_name()}, {usable_cores()} cores", "threads": torch.get_num_threads(),
+        "compute": recovery.compute, "checkpointing": recovery.checkpointing,
+        "tokens_per_second": count / clocked, "tokens_per_cpu_second": count / cpu,
+        "teacher_tokens_per_cpu_second": (
+            (len(marks) * recipe.tokens + HELDOUT_ROWS * recipe.length) / clock.teacher
+        ),
+        "gflop_per_token": flops / 1e9, "product_gflops": rate / 1e9,
+        "share_of_products": count * flops / clocked / rate,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }  # fmt: skip
+    show(arguments, record)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench recovery", description=__doc__)
+    parser.add_argument("--base", default="qwen2.5-coder:0.5b")
+    parser.add_argument("--pattern", default="8:16")
+    parser.add_argument("--steps", type=int, default=4, help="at least 2; the first is warm-up")
+    parser.add_argument("--sequences", type=int, default=Recipe().sequences)
+    parser.add_argument("--threads", type=int, default=0, help="default: all usable cores")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--checkpointing", choices=["yes", "auto"], default="yes")
+    parser.add_argument("--scratch", default="", help="where the state lies meanwhile")
+    parser.add_argument("--json", default="")
+    return parser.parse_args(argv)
+
+
+def flops_of(reader: WeightReader, checkpointing: bool) -> float:
+    """Products of one token, a multiply-add as two: blocks forward (twice with
+    checkpointing), their gradients by inputs and by weights; the head forward and back."""
+    spec = reader.spec
+    blocks = spec.num_layers * spec.block_params()
+    return 2.0 * ((4 if checkpointing else 3) * blocks + 2 * spec.vocab_size * spec.hidden_size)
+
+
+def show(arguments: argparse.Namespace, record: dict) -> None:
+    print(
+        f"{record['machine']}, {record['threads']} threads; {record['compute']} products "
+        f"{record['product_gflops']:.0f} GFLOP/s"
+    )
+    again = "blocks run again in backward" if record["checkpointing"] else "nothing is run again"
+    print(
+        f"{arguments.base}, {arguments.pattern}, {arguments.sequences} x {Recipe().length} tokens "
+        f"a step, {record['gflop_per_token']:.2f} GFLOP a token ({again})"
+    )
+    print(
+        f"training {record['tokens_per_second']:.0f} tokens/s "
+        f"({record['tokens_per_cpu_second']:.0f} a CPU second), "
+        f"{record['share_of_products']:.0%} of products' rate; teacher "
+        f"{record['teacher_tokens_per_cpu_second']:.0f} tokens a CPU second; "
+        f"peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB"
+    )
+
+
+if __name__ == "__main__":
+    main()
