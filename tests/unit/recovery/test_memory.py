@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from subllm.arch.spec import ArchSpec
+from subllm.errors import UsageError
+from subllm.recovery.compute import choose_compute
+from subllm.recovery.memory import Need, choose_checkpointing, needed
+from subllm.recovery.recipe import Recipe
+
+GB = 10**9
+SPEC = ArchSpec(  # of Qwen2.5-Coder 0.5B
+    family="qwen2", hidden_size=896, intermediate_size=4864, num_layers=24, num_heads=14,
+    num_kv_heads=2, head_dim=64, vocab_size=151_936, context_length=32_768,
+)  # fmt: skip
+LEARNED = SPEC.num_layers * SPEC.block_params() // 2
+
+
+def test_a_half_billion_weights_learn_in_four_gigabytes() -> None:
+    need = needed(SPEC, Recipe(), 2, LEARNED, 10_000)
+    assert 3.6 * GB < need.total < 4.0 * GB  # 3.86 were measured
+    assert need.without_checkpointing > need.total + 2 * GB
+
+
+def test_what_is_kept_in_more_bytes_needs_more() -> None:
+    need = needed(SPEC, Recipe(), 2, LEARNED, 10_000).total
+    assert needed(SPEC, Recipe(moments="float32"), 2, LEARNED, 10_000).total > need + 4 * LEARNED
+    assert needed(SPEC, Recipe(), 4, LEARNED, 10_000).total > need + GB
+    beside = needed(SPEC, Recipe(top_k=0), 2, LEARNED, 10_000).total
+    assert beside > need + 2 * SPEC.num_layers * SPEC.block_params()
+
+
+def test_blocks_run_again_unless_memory_is_plenty() -> None:
+    need = Need(4 * GB, 7 * GB)
+    assert choose_checkpointing(need, 8 * GB, need)
+    assert not choose_checkpointing(need, 14 * GB, need)
+
+
+def test_too_little_memory_is_told_with_what_would_fit() -> None:
+    need = Need(4 * GB, 7 * GB)
+    with pytest.raises(UsageError, match=r"needs 4\.0 GB of memory, 1\.0 GB more .* smaller model"):
+        choose_checkpointing(need, 3 * GB, replace(need, total=int(3.5 * GB)))
+    with pytest.raises(UsageError, match="with one sequence a step it would fit"):
+        choose_checkpointing(need, 3 * GB, replace(need, total=2 * GB))
+
+
+def test_compute_is_chosen_by_name_or_measured() -> None:
+    import torch
+
+    cpu = torch.device("cpu")
+    assert choose_compute("float32", SPEC, cpu) == "float32"
+    assert choose_compute("auto", SPEC, torch.device("cuda")) == "bfloat16"
+    assert choose_compute("auto", SPEC, cpu) in ("bfloat16", "float32")
+    with pytest.raises(UsageError, match="int8"):
+        choose_compute("int8", SPEC, cpu)
