@@ -30,8 +30,8 @@ def command(
         typer.Option(
             min=0,
             max=100_000,
-            help="Calibration sequences that int4 is rounded by, of all languages alike; "
-            "0: by the weights alone.",
+            help="Calibration sequences that int4 is rounded by, of all languages alike, where "
+            "the base is not mostly 4-bit already; 0: by the weights alone.",
         ),
     ] = DENSE_SAMPLES,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",

@@ -12,7 +12,7 @@ import torch
 from subllm.errors import StoreError
 from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
-from subllm.extraction.dense_blocks import Calibrated, all_coded, calibrated, write_plain
+from subllm.extraction.dense_blocks import Calibrated, calibrated, mostly_coded, write_plain
 from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
@@ -69,7 +69,7 @@ def add_dense(
         compute="float32",
     )
     rounding: Calibrated | None = None
-    if samples and needs_of(coded) and not all_coded(reader):
+    if samples and needs_of(coded) and not mostly_coded(reader):
         rounding = calibrated(store, plan, reader, tokenizer, manifest.prompt, samples)
         plan = rounding.plan
     name = model_name(base, "dense", tag)

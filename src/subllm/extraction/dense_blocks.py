@@ -37,19 +37,26 @@ from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
 from subllm.weights.reader import WeightReader
 
+# Of the weights. The 1.5B's Q4_K_M leaves 17 % of them (Q6_K): without calibration they cost 0.3 %
+# of perplexity, and it would take as long for them as for all.
+_LEAST_LEFT = 0.25
 _LENGTH = 512
 _BATCH = 2
 
 
-def all_coded(reader: WeightReader) -> bool:
-    """Whether the base holds in int4 codes whatever is to be stored in int4."""
+def mostly_coded(reader: WeightReader) -> bool:
+    """Whether the base holds in int4 codes nearly all that is to be stored in int4, so that
+    calibration has little to do."""
     spec = reader.spec
-    return all(
-        stored_as(linear, "int4") != "int4"
-        or reader.int4(f"{spec.block_prefix(layer)}{linear.name}.weight") is not None
-        for layer in range(spec.num_layers)
-        for linear in spec.linears
-    )
+    left = total = 0
+    for layer in range(spec.num_layers):
+        for linear in spec.linears:
+            if stored_as(linear, "int4") == "int4":
+                weights = linear.out_features * linear.in_features
+                total += weights
+                if not reader.holds_int4(f"{spec.block_prefix(layer)}{linear.name}.weight"):
+                    left += weights
+    return left < _LEAST_LEFT * total
 
 
 def write_plain(reader: WeightReader, values: Values, path: Path, progress: Progress) -> Path:

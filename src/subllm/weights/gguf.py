@@ -95,11 +95,15 @@ class GgufReader:
         raw = self._raw_rows(info)[indices]
         return self._values(name, info, raw).reshape(len(indices), info.shape[1])
 
-    def int4(self, name: str) -> Int4Rows | None:
+    def holds_int4(self, name: str) -> bool:
         info = self._info(name)
-        if info.kind != "Q4_K" or len(info.shape) != 2 or is_shifted(self._architecture, name):
+        shifted = is_shifted(self._architecture, name)
+        return info.kind == "Q4_K" and len(info.shape) == 2 and not shifted
+
+    def int4(self, name: str) -> Int4Rows | None:
+        if not self.holds_int4(name):
             return None
-        return int4_of_q4_k(self._ordered_rows(name, info))
+        return int4_of_q4_k(self._ordered_rows(name, self._info(name)))
 
     def tokenizer_files(self) -> dict[str, bytes]:
         files = tokenizer_files(self._file)

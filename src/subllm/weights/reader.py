@@ -48,6 +48,9 @@ class WeightReader(Protocol):
     def rows(self, name: str, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Some rows of a matrix, float32 [len(indices), columns]; reads only those."""
 
+    def holds_int4(self, name: str) -> bool:
+        """Whether `int4` has the matrix; reads nothing."""
+
     def int4(self, name: str) -> Int4Rows | None:
         """The same matrix in the file's own codes, where int4 holds them without loss."""
 

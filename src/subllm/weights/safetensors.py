@@ -155,8 +155,11 @@ class SafetensorsReader:
         values = to_float32(tensor.kind, raw.reshape(-1))
         return values.reshape(len(indices), tensor.shape[1])
 
+    def holds_int4(self, name: str) -> bool:
+        return False  # safetensors have no such type
+
     def int4(self, name: str) -> Int4Rows | None:
-        return None  # safetensors hold no such type
+        return None
 
     def tokenizer_files(self) -> dict[str, bytes]:
         if "tokenizer.json" not in self._by_name:

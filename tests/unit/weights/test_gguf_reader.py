@@ -258,6 +258,7 @@ def test_q4_k_keeps_its_codes(tmp_path: Path) -> None:
     reader = GgufReader(tmp_path / "m.gguf")
     prefix = "model.layers.1."
     for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"):
+        assert reader.holds_int4(f"{prefix}{part}.weight")
         rows = reader.int4(f"{prefix}{part}.weight")
         assert rows is not None
         packed = pack_int4(rows, None, "dense")
@@ -267,6 +268,7 @@ def test_q4_k_keeps_its_codes(tmp_path: Path) -> None:
     want = gguf.quants.dequantize(raw.data, raw.tensor_type)
     assert np.array_equal(unpack(packed), want)
     for other in ("self_attn.v_proj", "mlp.up_proj"):
+        assert not reader.holds_int4(f"{prefix}{other}.weight")
         assert reader.int4(f"{prefix}{other}.weight") is None
     assert reader.int4("model.norm.weight") is None
     reader.close()
