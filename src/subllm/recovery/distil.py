@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from subllm.recovery.masters import AdamW, DivergedError
 from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
 from subllm.recovery.rows import Order, RecoveryText
 from subllm.recovery.skeleton import Skeleton, Tables
+from subllm.recovery.standing import Report, Run, Standing
 from subllm.recovery.state import StateFile
 from subllm.recovery.student import Student
 from subllm.recovery.task import CurvePoint, Outcome, Stopped, Task, Weights
@@ -35,51 +36,6 @@ _LEAST_STEPS = 8  # between two points: held-out text costs as much as one or tw
 _MOST_SECONDS = 600.0  # between two points, which is also what a kill loses
 _FIRST_STEPS, _MOST_STEPS = 4, 32  # whose rows the teacher is asked about together
 _HELDOUT_ROWS = 4  # at a time
-
-
-@dataclass(frozen=True)
-class Report:
-    """After a step, for whoever watches.
-
-    tokens, seconds    so far in this run; `loss` and `agreement` are the step's own
-    tokens_per_second  of this run, everything included
-    left               seconds that the budget leaves, as far as that can be told
-    point              the newest of the curve
-    """
-
-    tokens: int
-    seconds: float
-    loss: float
-    agreement: float
-    tokens_per_second: float
-    left: float
-    point: CurvePoint
-
-
-@dataclass
-class _Standing:
-    """What a state says beside the tensors.
-
-    step          batches learned from, in all; AdamW counts them too
-    budget        of the run that is under way, None when it was used up
-    run_tokens, run_seconds  what that run has taken of it
-    """
-
-    key: str
-    step: int = 0
-    seconds: float = 0.0
-    budget: str | None = None
-    run_tokens: int = 0
-    run_seconds: float = 0.0
-    curve: list[CurvePoint] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> _Standing:
-        curve = [CurvePoint(**point) for point in data["curve"]]
-        return cls(**(data | {"curve": curve}))
 
 
 class Recovery:
@@ -130,7 +86,7 @@ class Recovery:
         self._judge = self._make_teacher(dense, task.heldout, answers)
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
-        self._standing = _Standing(self._key())
+        self._standing = Standing(self._key())
         self._saved = False
         self._sums = [0.0, 0.0]  # divergence and tokens since the last point
 
@@ -160,7 +116,7 @@ class Recovery:
                 f"a budget of {budget.tokens} tokens is less than one batch of "
                 f"{self._task.recipe.tokens}"
             )
-        run = _Run(budget, time.monotonic(), on_better, stopped, on_step)
+        run = Run(budget, time.monotonic(), on_better, stopped, on_step)
         progress = progress or self._progress
         self._resume(budget, progress)
         run.began -= self._standing.run_seconds
@@ -179,7 +135,7 @@ class Recovery:
         best = min(curve, key=lambda point: point.heldout_kl)
         return Outcome(curve, best, curve[-1].tokens, self._standing.seconds, ended)
 
-    def _loop(self, run: _Run, progress: Progress) -> Stopped:
+    def _loop(self, run: Run, progress: Progress) -> Stopped:
         """Until the end, at a point of the curve with its state saved. Raises DivergedError."""
         standing, recipe = self._standing, self._task.recipe
         prepared = standing.step
@@ -205,9 +161,12 @@ class Recovery:
                 if asked or over:
                     return "budget" if over else "asked"
             if standing.step >= prepared:
-                count = run.steps_left(standing, recipe.tokens, together)
+                most = together if run.budget.tokens is None else _MOST_STEPS
+                count = run.steps_left(standing, recipe.tokens, most)
                 rows = self._order.at(standing.step * recipe.sequences, count * recipe.sequences)
-                self._teacher.prepare(rows, progress)
+                self._teacher.prepare(rows, progress, run.stopped)
+                if run.stopped and run.stopped():
+                    continue
                 prepared, together = standing.step + count, min(2 * together, _MOST_STEPS)
             began = time.monotonic()
             loss, agreed = self._step(run)
@@ -216,7 +175,7 @@ class Recovery:
             if run.on_step:
                 run.on_step(self._report(run, loss, agreed))
 
-    def _step(self, run: _Run) -> tuple[float, float]:
+    def _step(self, run: Run) -> tuple[float, float]:
         """One batch: its mean loss and agreement."""
         standing, recipe = self._standing, self._task.recipe
         rows = self._order.at(standing.step * recipe.sequences, recipe.sequences)
@@ -234,7 +193,7 @@ class Recovery:
         self._sums[1] += loss.tokens
         return loss.divergence / loss.tokens, loss.agreed / loss.tokens
 
-    def _point(self, run: _Run) -> None:
+    def _point(self, run: Run) -> None:
         """Judge, note it on the curve, save, and hand out what is better. Raises
         DivergedError."""
         standing = self._standing
@@ -272,7 +231,7 @@ class Recovery:
             raise DivergedError("the loss on held-out text is not finite")
         return divergence / tokens, agreed / tokens
 
-    def _report(self, run: _Run, loss: float, agreement: float) -> Report:
+    def _report(self, run: Run, loss: float, agreement: float) -> Report:
         standing = self._standing
         seconds = run.elapsed()
         rate = standing.run_tokens / seconds
@@ -303,7 +262,7 @@ class Recovery:
             standing.budget, standing.run_tokens, standing.run_seconds = str(budget), 0, 0.0
 
     def _take(self, about: dict[str, Any]) -> None:
-        self._standing = _Standing.from_dict(about)
+        self._standing = Standing.from_dict(about)
         self._adamw.steps = self._standing.step
         self._saved = True
         self._sums = [0.0, 0.0]
@@ -318,7 +277,7 @@ class Recovery:
         # Nothing was better than the start yet; it is read again.
         self._student.restart(self._task)
         curve = self._standing.curve[:1]
-        self._standing = _Standing(self._standing.key, curve=curve)
+        self._standing = Standing(self._standing.key, curve=curve)
         self._adamw.steps = 0
 
     def _make_teacher(self, dense: Skeleton, text: RecoveryText, directory: Path) -> Teacher:
@@ -371,38 +330,6 @@ class Recovery:
             masks.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass
-class _Run:
-    """One call of `Recovery.run`; `began` is moved back by what a resumed run had taken."""
-
-    budget: Budget
-    began: float
-    on_better: Callable[[CurvePoint, Weights], None] | None
-    stopped: Callable[[], bool] | None
-    on_step: Callable[[Report], None] | None
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.began
-
-    def share(self, standing: _Standing) -> float:
-        """Of the budget, used up."""
-        if self.budget.tokens is not None:
-            return standing.run_tokens / max(self.budget.tokens, 1)
-        return min(self.elapsed() / (self.budget.seconds or 1.0), 1.0)
-
-    def over(self, standing: _Standing, batch: int, took: float) -> bool:
-        """Whether another batch would be too much; `took`: seconds of the last one."""
-        if self.budget.tokens is not None:
-            return standing.run_tokens + batch > self.budget.tokens
-        return self.elapsed() + took > (self.budget.seconds or 0.0)
-
-    def steps_left(self, standing: _Standing, batch: int, most: int) -> int:
-        """Batches that are surely learned from yet, at least 1 and at most `most`."""
-        if self.budget.tokens is None:
-            return most
-        return max(1, min(_MOST_STEPS, (self.budget.tokens - standing.run_tokens) // batch))
 
 
 def _check(task: Task) -> None:

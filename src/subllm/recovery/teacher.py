@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,11 +19,14 @@ from subllm.weights.reader import WeightReader
 _TOGETHER, _AT_ONCE = 128, 4
 
 
+Stop = Callable[[], bool]
+
+
 class Teacher(Protocol):
     """The teacher of one text."""
 
-    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
-        """What makes `target` of these rows quick."""
+    def prepare(self, rows: Iterable[int], progress: Progress, stopped: Stop | None = None) -> None:
+        """What makes `target` of these rows quick; given up once `stopped` says so."""
 
     def target(self, rows: list[int]) -> Target:
         """At the learned positions of these rows, in their order."""
@@ -39,7 +42,7 @@ class BesideTeacher:
             if any(parameter.is_meta for parameter in block.parameters()):
                 _load_block(skeleton, reader, layer)
 
-    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
+    def prepare(self, rows: Iterable[int], progress: Progress, stopped: Stop | None = None) -> None:
         """Nothing to do."""
 
     @torch.no_grad()
@@ -69,7 +72,7 @@ class CachedTeacher:
         self._skeleton, self._reader, self._text = skeleton, reader, text
         self._answers, self._distillation = answers, distillation
 
-    def prepare(self, rows: Iterable[int], progress: Progress) -> None:
+    def prepare(self, rows: Iterable[int], progress: Progress, stopped: Stop | None = None) -> None:
         """Raises DiskFullError."""
         missing = [row for row in sorted(set(rows)) if not self._answers.has(row)]
         if not missing:
@@ -77,10 +80,12 @@ class CachedTeacher:
         total = len(missing) * self._text.length
         with bar(progress, "teacher", "asking the dense base", total, "tokens"):
             for start in range(0, len(missing), _TOGETHER):
-                self._answer(missing[start : start + _TOGETHER], progress)
+                self._answer(missing[start : start + _TOGETHER], progress, stopped)
+                if stopped and stopped():
+                    return
 
     @torch.no_grad()
-    def _answer(self, rows: list[int], progress: Progress) -> None:
+    def _answer(self, rows: list[int], progress: Progress, stopped: Stop | None = None) -> None:
         skeleton, text = self._skeleton, self._text
         batches = [rows[i : i + _AT_ONCE] for i in range(0, len(rows), _AT_ONCE)]
         entered = [skeleton.enter(text, batch) for batch in batches]
@@ -93,6 +98,8 @@ class CachedTeacher:
                 progress.advance("teacher", len(batches[i]) * text.length / layers)
             skeleton.blocks[layer].to("meta")
             self._reader.release()
+            if stopped and stopped():
+                return
         for batch, states in zip(batches, hidden, strict=True):
             for row, one in zip(batch, states, strict=True):
                 last = skeleton.norm(learned_states(one[None], text, [row]))

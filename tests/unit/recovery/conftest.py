@@ -41,7 +41,7 @@ def text(rows: int, seed: int = 0) -> RecoveryText:
     """Documents of 5 to 30 tokens in every row."""
     random = np.random.default_rng(seed)
     documents = []
-    while sum(map(len, documents)) < (rows + 2) * LENGTH:
+    while sum(map(len, documents)) < 2 * (rows + 2) * LENGTH:
         documents.append([*random.integers(1, 200, random.integers(5, 30)).tolist(), END])
     packed = pack_rows(documents, LENGTH, end=END)
     return RecoveryText(packed.tokens[:rows], packed.starts[:rows], packed.learned[:rows])

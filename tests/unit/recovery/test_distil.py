@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from subllm.errors import CalibrationError, ExtractionError, UsageError
 from subllm.recovery.budget import Budget
 from subllm.recovery.distil import Recovery
 from subllm.recovery.rows import RecoveryText
+from subllm.recovery.standing import Report
 
 from .conftest import LENGTH, Notes, text
 
@@ -29,10 +31,10 @@ def steps(count: int) -> Budget:
     return Budget(tokens=count * BATCH)
 
 
-def after(count: int):
-    """Stops after so many steps."""
-    calls = iter(range(count))
-    return lambda: next(calls, None) is None
+def after(count: int) -> dict[str, Any]:
+    """Arguments that stop a run after so many steps."""
+    seen: list[Report] = []
+    return {"stopped": lambda: len(seen) >= count, "on_step": seen.append}
 
 
 def everything(recovery: Recovery) -> dict[str, np.ndarray]:
@@ -132,7 +134,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(task, tmp_path) -> None:
     whole = Recovery(task(top_k=16), tmp_path / "whole", compute="float32")
     outcome = whole.run(steps(30))
     parts = tmp_path / "parts"
-    stopped = Recovery(task(top_k=16), parts, compute="float32").run(steps(30), stopped=after(11))
+    stopped = Recovery(task(top_k=16), parts, compute="float32").run(steps(30), **after(11))
     assert stopped.stopped == "asked"
     assert stopped.tokens == 11 * BATCH
     notes = Notes()
@@ -174,6 +176,18 @@ Recovery(task, Path({str(tmp_path / "killed")!r}), compute="float32").run(steps(
     assert any("goes on after" in note for note in notes.notes)
     assert outcome.tokens == 30 * BATCH
     assert same(everything(rest), everything(whole))
+
+
+def test_a_stop_while_the_teacher_is_asked_waits_for_no_more_than_a_block(task, tmp_path) -> None:
+    notes = Notes()
+    recovery = Recovery(task(top_k=16), tmp_path, compute="float32")
+    outcome = recovery.run(steps(30), notes, stopped=lambda: notes.started.count("teacher") > 1)
+    assert outcome.stopped == "asked"
+    assert outcome.tokens == 0
+    assert notes.started.count("teacher") == 2  # about held-out text, and given up at once
+    assert not any(recovery._teacher._answers.has(row) for row in range(12))
+    again = Recovery(task(top_k=16), tmp_path, compute="float32").run(steps(2))
+    assert again.tokens == 2 * BATCH
 
 
 def test_after_a_budget_the_next_one_goes_on(task, tmp_path) -> None:
