@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,6 +173,50 @@ def test_divergence_is_exact_where_it_is_small(store, add_base) -> None:
     assert found[-1] == Divergence(0.0, 1.0)
 
 
+class HeadAlone:
+    """What divergences read of a model: a head whose rows have much in common."""
+
+    def __init__(self, cap: float | None) -> None:
+        generator = np.random.default_rng(5)
+        self.head = generator.standard_normal((50, 8)).astype(np.float32) + np.float32(6)
+        self.spec = SimpleNamespace(
+            vocab_size=50, head_name="head", final_norm_name="norm.weight", norm="rmsnorm",
+            norm_offset=0.0, norm_eps=1e-6, norm_bias=False, final_softcap=cap,
+        )  # fmt: skip
+
+    def rows(self, name: str, indices: np.ndarray) -> np.ndarray:
+        return self.head[indices]
+
+    def read(self, name: str) -> np.ndarray:
+        return np.full(8, 3, np.float32)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("cap", [None, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_divergence_where_all_logits_move(cap: float | None, dtype: torch.dtype) -> None:
+    reader = HeadAlone(cap)
+    generator = torch.Generator().manual_seed(1)
+    dense = torch.rand(30, 8, generator=generator) + 1
+    others = [torch.randn(30, 8, generator=generator), dense + 0.1, 0.2 + torch.rand(30, 8, generator=generator)]
+
+    def log_p(states: torch.Tensor) -> torch.Tensor:
+        normed = states.double() * (states.double().square().mean(-1, True) + 1e-6).rsqrt() * 3
+        logits = normed @ torch.from_numpy(reader.head).double().T
+        logits = logits if cap is None else torch.tanh(logits / cap) * cap
+        return logits.log_softmax(-1)
+
+    found = divergences(reader, dense, others, CPU, dtype)  # type: ignore[arg-type]
+    for other, measured in zip(others, found, strict=True):
+        kl = (log_p(dense).exp() * (log_p(dense) - log_p(other))).sum(-1).mean()
+        same = (log_p(dense).argmax(-1) == log_p(other).argmax(-1)).double().mean()
+        close = 1e-4 if dtype == torch.float32 else 0.05
+        assert measured.kl == pytest.approx(float(kl), rel=close, abs=1e-5)
+        assert measured.agreement == pytest.approx(float(same), abs=0.07)
+
+
 def made_up(spec) -> Sensitivity:
     """Attention is worth a lot, the MLP of later layers little."""
     alone = {}
@@ -202,7 +247,7 @@ def test_the_share_is_that_of_the_packed_model(store, add_base, family, values) 
     options = ExtractOptions("python", values=values)
     prepared = prepared_for(store, options, allocation=chosen.allocation)
     name = extract(store, prepared, NullProgress()).name
-    dense = add_dense(store, BASE, NullProgress()).name
+    dense = add_dense(store, BASE, NullProgress(), values="int8", head="int8").name
     with open_model(store, name) as ours, open_model(store, dense) as theirs:
         share = weight_bytes_per_token(ours) / weight_bytes_per_token(theirs)
     assert chosen.share == pytest.approx(share, rel=1e-9)
@@ -230,7 +275,7 @@ def test_density_stays_where_it_is_worth_most(store, add_base) -> None:
 
 def test_a_budget_below_the_least_says_what_that_is(store, add_base) -> None:
     add_base("llama")
-    with pytest.raises(UsageError, match=r"--budget 0\.2 is too small; .* 6:16 everywhere takes 0"):
+    with pytest.raises(UsageError, match=r"--budget 0\.2 is too small; .* 4:16 everywhere takes 0"):
         allocator_on(store).within(0.2)
 
 

@@ -21,7 +21,7 @@ from subllm.pruning.budget import Level, cheapest, steps, within
 from subllm.sparsity.layout import Values
 from subllm.sparsity.pattern import Pattern
 
-LEVELS = (*(Pattern("nm", n=n, m=16) for n in range(6, 13)), DENSE)
+LEVELS = (*(Pattern("nm", n=n, m=16) for n in range(4, 13)), DENSE)
 """What a group may get. From 13:16 on, dense int8 costs hardly more bytes and is as fast."""
 
 _LEAST = 1e-9  # nats; what measures 0 has a logarithm all the same

@@ -38,32 +38,36 @@ def divergences(
 
     With d = z' - z the difference of logits, KL(p || p') = log(1 + E_p[exp d - 1]) - E_p[d]. So
     the product that is made for every model is that of a difference of states, whose rounding
-    to `dtype` is small beside the difference itself; z is computed in float32, once.
+    to `dtype` is small beside the difference itself; z is computed in float32, once. As a
+    constant in d changes nothing, d is 0 at the dense model's first choice: its exponential
+    neither vanishes nor grows where all logits moved together.
     """
     spec = reader.spec
     states = final_norm(reader, dense.float()).to(device)
     shifts = [(final_norm(reader, other.float()).to(device) - states).to(dtype) for other in others]
     positions = len(states)
-    whole = torch.full((positions,), -math.inf, device=device)
-    for rows in _slices(reader, device):
-        whole = torch.logaddexp(whole, _capped(states @ rows.T, spec.final_softcap).logsumexp(-1))
     shape = (len(others), positions)
-    grown, mean = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
     best = torch.full((len(others) + 1, positions), -math.inf, device=device)
     choices = torch.zeros((len(others) + 1, positions), dtype=torch.int64, device=device)
+    whole = torch.full((positions,), -math.inf, device=device)
     start = 0
     for rows in _slices(reader, device):
-        raw = states @ rows.T
-        logits = _capped(raw, spec.final_softcap)
-        p = (logits - whole[:, None]).exp()
+        logits = _capped(states @ rows.T, spec.final_softcap)
         _keep_best(best[-1], choices[-1], logits, start)
-        few = rows.to(dtype)
+        whole = torch.logaddexp(whole, logits.logsumexp(-1))
+        start += len(rows)
+    first = reader.rows(spec.head_name, choices[-1].cpu().numpy())
+    at_first = _Moved(states, torch.from_numpy(first).to(device), spec.final_softcap, each=True)
+    offsets = [at_first.by(shift) for shift in shifts]
+    grown, mean = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+    start = 0
+    for rows in _slices(reader, device):
+        here = _Moved(states, rows, spec.final_softcap)
+        p = (here.logits - whole[:, None]).exp()
         for index, shift in enumerate(shifts):
-            moved = (shift @ few.T).float()
-            if spec.final_softcap is not None:
-                moved = _capped(raw + moved, spec.final_softcap) - logits
+            moved = here.by(shift).sub_(offsets[index][:, None])
             mean[index] += (p * moved).sum(-1)
-            _keep_best(best[index], choices[index], logits + moved, start)
+            _keep_best(best[index], choices[index], here.logits + moved, start)
             grown[index] += moved.clamp_(max=_LARGEST).expm1_().mul_(p).sum(-1)
         start += len(rows)
     reader.release()
@@ -71,6 +75,35 @@ def divergences(
     kl = (grown.double().log1p() - mean.double()).mean(-1).clamp_min(0.0).tolist()
     same = (choices[:-1] == choices[-1]).double().mean(-1).tolist()
     return [Divergence(k, s) for k, s in zip(kl, same, strict=True)]
+
+
+class _Moved:
+    """Logits of `states` [n, hidden] at `rows` of the head [m, hidden], [n, m], and how a
+    difference of states moves them; `each`: of state i at row i alone, [n]."""
+
+    def __init__(
+        self, states: torch.Tensor, rows: torch.Tensor, cap: float | None, *, each: bool = False
+    ) -> None:
+        self._rows, self._cap, self._each = rows, cap, each
+        self._rounded: torch.Tensor | None = None
+        self._raw = self._product(states)
+        self.logits = _capped(self._raw, cap)
+
+    def _product(self, states: torch.Tensor) -> torch.Tensor:
+        if self._each:
+            return (states.float() * self._rows).sum(-1)
+        rows = self._rows if states.dtype == torch.float32 else self._few(states.dtype)
+        return (states @ rows.T).float()
+
+    def _few(self, dtype: torch.dtype) -> torch.Tensor:
+        if self._rounded is None:
+            self._rounded = self._rows.to(dtype)
+        return self._rounded
+
+    def by(self, shift: torch.Tensor) -> torch.Tensor:
+        """Float32, for a difference of states in any dtype."""
+        moved = self._product(shift)
+        return moved if self._cap is None else _capped(self._raw + moved, self._cap) - self.logits
 
 
 def _slices(reader: WeightReader, device: torch.device) -> Iterator[torch.Tensor]:
