@@ -81,6 +81,8 @@ def test_one_way_to_say_what_is_kept(tiny: Store, extract: Command, subllm: Comm
         assert ran.status == 2 and "is not between 0 and 1; 'subllm add'" in ran.err
     ran = extract("--budget", "0.1")
     assert ran.status == 2 and "--budget 0.1 is too small; " in ran.err
+    ran = extract("--budget", "0.8", "--method", "maskllm")
+    assert ran.status == 2 and "which maskllm does not learn; use --pattern" in ran.err
     assert tiny.names() == before
 
 

@@ -200,7 +200,8 @@ def test_divergence_where_all_logits_move(cap: float | None, dtype: torch.dtype)
     reader = HeadAlone(cap)
     generator = torch.Generator().manual_seed(1)
     dense = torch.rand(30, 8, generator=generator) + 1
-    others = [torch.randn(30, 8, generator=generator), dense + 0.1, 0.2 + torch.rand(30, 8, generator=generator)]
+    far, near = torch.randn(30, 8, generator=generator), torch.rand(30, 8, generator=generator)
+    others = [far, dense + 0.1, near + 0.2]
 
     def log_p(states: torch.Tensor) -> torch.Tensor:
         normed = states.double() * (states.double().square().mean(-1, True) + 1e-6).rsqrt() * 3

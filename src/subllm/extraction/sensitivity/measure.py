@@ -7,6 +7,7 @@ from typing import Any
 
 from subllm.calibration.load import load_calibration
 from subllm.catalog.loader import Catalog
+from subllm.errors import UsageError
 from subllm.extraction.blocks.open import DTYPES
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.compute import faster
@@ -16,6 +17,7 @@ from subllm.extraction.prepare import ExtractOptions, open_base
 from subllm.extraction.sensitivity.record import Sensitivity, groups_of, read
 from subllm.extraction.sensitivity.sweep import EVERY, Ground, Sweep
 from subllm.progress import Progress
+from subllm.pruning.method import WHOLE_MODEL, Need
 from subllm.pruning.registry import get_method
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import canonical_json, sha256_of
@@ -39,11 +41,19 @@ def sensitivity(
 ) -> Sensitivity:
     """Of `base` under the options' language, method and calibration source.
 
-    A measurement lies in the store's cache, beside the base and as long as that; one that was
-    stopped goes on. Raises what `prepare` raises of the same options.
+    A method that looks at the whole model is stood in for by Wanda. A measurement lies in the
+    store's cache for as long as a name needs the base; one that was stopped goes on. Raises what
+    `prepare` raises of the same options.
     """
     digest, manifest, reader, tokenizer = open_base(store, base)
     method = get_method(options.method, options.method_params)
+    if Need.MASK_LOGITS in method.needs:
+        raise UsageError(
+            f"--budget and --keep choose among N:16, which {method.name} does not learn; "
+            "use --pattern"
+        )
+    if method.needs & WHOLE_MODEL:  # which would take longer than all of the rest
+        method = get_method("wanda")
     device = choose_device(options.device)
     length = min(LENGTH, reader.spec.context_length)
     data = load_calibration(
