@@ -34,7 +34,7 @@ POINTS = 20
 """On the curve of one budget, at most, apart from the start."""
 _LEAST_STEPS = 8  # between two points: held-out text costs as much as one or two steps
 _MOST_SECONDS = 600.0  # between two points, which is also what a kill loses
-_FIRST_STEPS, _MOST_STEPS = 4, 32  # whose rows the teacher is asked about together
+_FIRST_STEPS, _MOST_STEPS = 4, 16  # whose rows the teacher is asked about together
 _HELDOUT_ROWS = 4  # at a time
 
 

@@ -16,7 +16,7 @@ from subllm.weights.reader import WeightReader
 
 # Rows that go through the dense blocks together, so that each is read once for them; and
 # of these, rows at a time.
-_TOGETHER, _AT_ONCE = 128, 4
+_TOGETHER, _AT_ONCE = 64, 4
 
 
 Stop = Callable[[], bool]
