@@ -73,6 +73,9 @@ class Clock:
         if waited >= (0.2 if self._tty else _LINE_SECONDS):
             self._say(f"{self._title}: {self._count:.0f} of {self._total:.0f}; {self._rest()}")
 
+    def revise(self, key: str, title: str, total: float | None) -> None:
+        self._title, self._total = title, total or 0.0
+
     def finish(self, key: str) -> None:
         self._title, self._total = "", 0.0
 

@@ -19,6 +19,9 @@ class Progress(Protocol):
 
     def advance(self, key: str, amount: float = 1) -> None: ...
 
+    def revise(self, key: str, title: str, total: float | None) -> None:
+        """What is better known by now of a task that runs."""
+
     def finish(self, key: str) -> None: ...
 
     def note(self, message: str) -> None:
@@ -32,6 +35,9 @@ class NullProgress:
         pass
 
     def advance(self, key: str, amount: float = 1) -> None:
+        pass
+
+    def revise(self, key: str, title: str, total: float | None) -> None:
         pass
 
     def finish(self, key: str) -> None:

@@ -85,6 +85,13 @@ class RichProgress:
         elif due and not self._quiet:
             console.note(f"{task.title}: {task.describe(now)}")
 
+    def revise(self, key: str, title: str, total: float | None) -> None:
+        with self._lock:
+            task = self._tasks[key]
+            task.title, task.total = title, total
+        if self._bars is not None and task.bar is not None:
+            self._bars.update(task.bar, description=_shorten(title), total=total)
+
     def finish(self, key: str) -> None:
         with self._lock:
             task = self._tasks.pop(key)

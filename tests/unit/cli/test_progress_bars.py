@@ -39,6 +39,9 @@ def test_without_a_terminal_lines_come_now_and_then(
         for _ in range(80):
             clock[0] += 0.25
             progress.advance("k", 2.5)
+        progress.revise("k", "pull y", 300)
+        clock[0] += 5
+        progress.advance("k", 50)
         progress.note("resuming")
         progress.finish("k")
     captured = capsys.readouterr()
@@ -49,8 +52,9 @@ def test_without_a_terminal_lines_come_now_and_then(
         "pull x: 100/400 blocks  10 blocks/s  30 s left",
         "pull x: 150/400 blocks  10 blocks/s  25 s left",
         "pull x: 200/400 blocks  10 blocks/s  20 s left",
+        "pull y: 250/300 blocks  10 blocks/s  5 s left",
         "resuming",
-        "pull x: 200 blocks in 20.0 s",
+        "pull y: 250 blocks in 25.0 s",
     ]
 
 
@@ -69,6 +73,7 @@ def test_on_a_terminal_a_bar_fits_80_columns_and_notes_stand_above() -> None:
         "with RichProgress() as progress:\n"
         "    progress.start('k', 'pull deepseek-coder:1.3b-javascript', 491_400_064, 'bytes')\n"
         "    for step in range(6):\n"
+        "        progress.revise('k', 'loss 0.312, held-out 91.2%', 491_400_064)\n"
         "        progress.advance('k', 49_140_006); time.sleep(0.25)\n"
         "        if step == 3: progress.note('the hub does not answer')\n"
         "    raise KeyboardInterrupt\n"
@@ -92,6 +97,6 @@ def test_on_a_terminal_a_bar_fits_80_columns_and_notes_stand_above() -> None:
     assert frames
     assert all(len(frame) <= 80 for frame in frames)
     assert re.search(r"\d+\.\d/491\.4 MB  \d+\.\d MB/s +\d+:\d\d", frames[-1])
-    assert "the hub does not answer" in text
+    assert "the hub does not answer" in text and "held-out 91.2%" in frames[-1]
     assert shown.rstrip().endswith(b"KeyboardInterrupt")
     assert b"\x1b[?25h" in shown  # the cursor is back
