@@ -190,6 +190,14 @@ def _label(sources: list[tuple[TextSource, float]]) -> str:
     return "mix:" + ",".join(f"{source.name}={share:.4g}" for source, share in sources)
 
 
+def spec_of(label: str) -> str:
+    """What reads again where a `CalibrationData.source` came from, on this machine."""
+    if label.startswith("mix:"):
+        parts = [part.rpartition("=") for part in label.removeprefix("mix:").split(",")]
+        return ",".join(f"{spec_of(source)}={share}" for source, _, share in parts)
+    return label.removeprefix("path:").removeprefix("jsonl:")
+
+
 @dataclass(frozen=True)
 class _Origin:
     """Opens the sources of one call."""

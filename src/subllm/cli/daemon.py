@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from subllm import __version__
+from subllm.cli import background
 from subllm.cli.server_client import ServerClient
 from subllm.errors import ServerError
 from subllm.files import write_whole
@@ -41,16 +40,7 @@ class Daemon:
 
     def alive(self) -> bool:
         """Whether the very process that wrote the record still runs."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                process.status() != psutil.STATUS_ZOMBIE
-                and abs(process.create_time() - self.created) < 1.0
-            )
-        except psutil.NoSuchProcess:
-            return False
+        return background.alive(self.pid, self.created)
 
 
 def record_path(home: Path, port: int) -> Path:
@@ -127,23 +117,13 @@ def launch(home: Path, host: str, port: int, options: list[str], api_key: str | 
     Raises ServerError with the server's own last line when it ends or stays silent.
     """
     log = log_path(home, port)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "subllm", "serve", "--host", host, "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd="/",
-            env=_environment(home),
-        )
+    command = ["serve", "--host", host, "--port", str(port), *options]
+    process = background.spawn(command, log, home)
     deadline = time.monotonic() + START_SECONDS
     try:
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise ServerError(f"the server did not start: {_last_line(log)}")
+                raise ServerError(f"the server did not start: {background.last_line(log)}")
             for daemon in running(home):
                 if daemon.pid == process.pid and ServerClient(daemon.url, api_key).healthy():
                     return daemon
@@ -154,17 +134,3 @@ def launch(home: Path, host: str, port: int, options: list[str], api_key: str | 
         if process.poll() is None:
             process.terminate()
         raise
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """Ours, with paths that mean the same in another directory."""
-    environment = {**os.environ, "SUBLLM_HOME": str(home)}
-    for name in ("SUBLLM_CONFIG", "SUBLLM_CATALOG"):
-        if value := environment.get(name):
-            environment[name] = str(Path(value).expanduser().absolute())
-    return environment
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else f"it said nothing; see {log}"

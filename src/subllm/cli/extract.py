@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,16 @@ from subllm.cli.density import (
     said,
     summary,
 )
-from subllm.cli.losses import agreement, loss_word
-from subllm.extraction.defaults import DEFAULT_SAMPLES, FAST_SECONDS, fast_counts
+from subllm.cli.losses import agreement, loss_word, recovery_rows
+from subllm.extraction.defaults import (
+    DEFAULT_RECOVERY,
+    DEFAULT_SAMPLES,
+    FAST_SECONDS,
+    fast_counts,
+)
+
+if TYPE_CHECKING:
+    from subllm.store.manifest import ModelManifest
 
 EXAMPLES = """
 subllm extract python                         of the default base
@@ -28,6 +36,7 @@ subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
 subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
+subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok
 subllm extract python --values int4 --head int4 --tag small
 subllm extract python --budget 0.7            density where it is missed most
 subllm extract python --calibration ~/src/app  on your own code
@@ -98,6 +107,14 @@ def command(
     ] = None,
     seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each sequence.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the calibration sample.")] = 0,
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|DURATION|NMtok",
+            help="How long what is kept learns from the dense base: 90m, 2h, 2Mtok (tokens). "
+            f"Default: {DEFAULT_RECOVERY}. Longer later: 'subllm recover'.",
+        ),
+    ] = None,
     evaluate: Annotated[
         str, typer.Option(help="Also measure the loss on these languages: a,b or 'all'.")
     ] = "",
@@ -106,7 +123,7 @@ def command(
         bool,
         typer.Option(
             "--fast",
-            help="Plain Wanda, nothing that follows it, and only as many calibration sequences "
+            help="Plain Wanda, no recovery, and only as many calibration sequences "
             f"as this machine runs in about {FAST_SECONDS} s.",
         ),
     ] = False,
@@ -116,16 +133,19 @@ def command(
         bool, typer.Option("--json", help="Print the results as one JSON document.")
     ] = False,
 ) -> None:
-    """Extract the sub-model of a language: prune, pack, measure, store.
+    """Extract the sub-model of a language: prune, recover, pack, measure, store.
 
-    Wanda looks at which weights of the base carry the activations of that language's code,
-    keeps those, and packs them for sparse kernels. Stopped halfway, the same command goes on
-    where it was; done before, it answers from the store.
+    Wanda looks at which weights of the base carry the activations of that language's code and
+    keeps those. With --recover they then learn what the dense base answers to text of the
+    language (--calibration says which). They are packed for sparse kernels. Stopped halfway,
+    also by Ctrl-C, the same command goes on where it was; done before, it answers from the
+    store.
     """
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
+    from subllm.recovery.budget import parse_budget
     from subllm.store.names import check_model_name
 
     languages = _languages(language)
@@ -137,6 +157,8 @@ def command(
     if fast and (method != "wanda" or params):
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")
     goal = goal_of(pattern, budget, keep)
+    wanted = recover or ("off" if fast else DEFAULT_RECOVERY)
+    parse_budget(wanted)  # before anything is fetched
     context = open_context()
     domains = _domains(evaluate)
     reports, documents = [], []
@@ -156,6 +178,7 @@ def command(
                 calibration=calibration,
                 samples=samples,
                 fast=fast,
+                recover=wanted,
                 seq_len=seq_len,
                 seed=seed,
                 device=device or context.settings.device,
@@ -176,9 +199,13 @@ def command(
                 console.note(f"{one}: {said(chosen)}")
             prepared = prepare(context.store, base, options, context.catalog, progress)
             _announce(prepared)
-            reports.append(
-                extract(context.store, prepared, progress, threads=context.settings.threads)
-            )
+            try:
+                reports.append(
+                    extract(context.store, prepared, progress, threads=context.settings.threads)
+                )
+            except KeyboardInterrupt:
+                progress.note(f"{prepared.name}: stopped; the same command goes on where it was")
+                raise
             manifest = reports[-1].manifest
             documents.append(_document(reports[-1]) | goal_document(goal, chosen, manifest))
             if not json_output:
@@ -234,7 +261,7 @@ def _announce(prepared: Any) -> None:
         old = prepared.replaces
         console.note(
             f"{prepared.name} exists ({_method(old.method)} {old.pattern} {old.values}, "
-            f"head {old.head}) and will be replaced; --tag keeps both"
+            f"head {old.head}{_recovered(old)}) and will be replaced; --tag keeps both"
         )
     if prepared.cached is not None:
         return
@@ -251,6 +278,19 @@ def _announce(prepared: Any) -> None:
         f"{console.size(estimate.peak_memory_bytes)} of memory on {prepared.device} "
         f"({plan.compute}, {estimate.rate / 1e9:.0f} GFLOP/s)"
     )
+    if prepared.recovery is not None:
+        data = prepared.recovery.data
+        console.note(
+            f"then recovery for {prepared.recovery.budget} on {data.source} "
+            f"({data.unique_tokens:,} tokens, in several forms); Ctrl-C stops it, the same "
+            "command goes on"
+        )
+
+
+def _recovered(manifest: ModelManifest) -> str:
+    """`, recovered on 2,000,000 tokens`, where it is."""
+    record = manifest.recovery
+    return f", recovered on {record.tokens:,} tokens" if record else ""
 
 
 def _method(record: Any) -> str:
@@ -281,6 +321,7 @@ def _show(report: Any) -> None:
         )
         if value.agreement is not None:
             rows.append((f"{domain} agreement", agreement(value)))
+    rows += recovery_rows(manifest)
     rows.append(("time", "from the store" if report.cached else console.duration(report.seconds)))
     if not report.cached:
         rows.append(("peak memory", console.size(report.peak_memory_bytes)))
@@ -309,6 +350,7 @@ def _document(report: Any) -> dict[str, Any]:
         "perplexity": {d: p.model_dump() for d, p in manifest.perplexity.items()},
         "calibration": manifest.calibration.model_dump() if manifest.calibration else None,
         "compute": report.compute,
+        "recovery": manifest.recovery.model_dump() if manifest.recovery else None,
         "seconds": report.seconds,
         "peak_memory_bytes": report.peak_memory_bytes,
     }

@@ -33,7 +33,9 @@ def command(
     """List bases and models in the store.
 
     OWN is what only this name needs on disk, SHARED what other names need too. LOSS compares
-    perplexity on held-out code of the language before and after pruning. In the catalog PULL
+    perplexity on held-out code of the language before and after pruning. RECOVERED says how many
+    tokens a sub-model learned from and how many of its first choices are then the dense base's
+    (held-out text). In the catalog PULL
     is the size of what the sources deliver, in the order in which they are tried, and CONTEXT
     what is served of the longest prompt and completion that the model can take.
     """
@@ -56,10 +58,15 @@ def _list_store(context: Context, json_output: bool) -> None:
     if not found:
         console.note("The store is empty. Start with: subllm pull qwen2.5-coder:0.5b")
         return
-    console.table(
-        ["NAME", "PATTERN", "VALUES", ("OWN", "right"), ("SHARED", "right"), ("LOSS", "right")],
-        [_row(name, found[name], sizes[name]) for name in found],
-    )
+    rows = [_row(name, found[name], sizes[name]) for name in found]
+    recovered = [_recovered(found[name]) for name in found]
+    columns: list[Any] = [
+        "NAME", "PATTERN", "VALUES", ("OWN", "right"), ("SHARED", "right"), ("LOSS", "right")
+    ]  # fmt: skip
+    if any(recovered):
+        columns.append(("RECOVERED", "right"))
+        rows = [[*row, cell] for row, cell in zip(rows, recovered, strict=True)]
+    console.table(columns, rows)
 
 
 def _manifest(context: Context, digest: str) -> Manifest | None:
@@ -88,6 +95,17 @@ def _row(name: str, manifest: Manifest | None, sizes: Sizes) -> list[str]:
     return [name, manifest.pattern, manifest.values, own, shared, loss]
 
 
+def _recovered(manifest: Manifest | None) -> str:
+    """`2.0M 93.1%`, where it is."""
+    if manifest is None or manifest.kind == "base" or manifest.recovery is None:
+        return ""
+    record = manifest.recovery
+    tokens = f"{record.tokens / 1e6:.1f}M"
+    if record.tokens < 1_000_000:
+        tokens = f"{record.tokens / 1000:.0f}k"
+    return f"{tokens} {record.after.agreement:.1%}"
+
+
 def _document(name: str, manifest: Manifest | None, sizes: Sizes) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": name,
@@ -109,6 +127,7 @@ def _document(name: str, manifest: Manifest | None, sizes: Sizes) -> dict[str, A
             "values": manifest.values,
             "head": manifest.head,
             "density": manifest.density,
+            "recovery": manifest.recovery.model_dump() if manifest.recovery else None,
             "perplexity": {
                 domain: value.model_dump() for domain, value in manifest.perplexity.items()
             },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from subllm.store.manifest import Perplexity
+    from subllm.store.manifest import ModelManifest, Perplexity
 
 
 def agreement(value: Perplexity) -> str:
@@ -26,3 +26,29 @@ def loss_word(before: float, after: float) -> str:
     if ratio < 1.2:
         return "heavy loss"
     return "severe loss: expect broken code"
+
+
+def recovery_rows(manifest: ModelManifest) -> list[tuple[str, str]]:
+    """What recovery brought and what packing after it cost, as facts."""
+    record = manifest.recovery
+    if record is None:
+        return []
+    before, after = record.before, record.after
+    rows = [
+        (
+            "recovered",
+            f"on {record.tokens:,} tokens of {record.source}: agreement "
+            f"{before.agreement:.1%} -> {after.agreement:.1%}, KL {before.kl:.3f} -> "
+            f"{after.kl:.3f} nats (held-out text, before packing)",
+        )
+    ]
+    for domain, value in manifest.perplexity.items():
+        if value.unpacked is not None:
+            rows.append(
+                (
+                    f"{domain} packing",
+                    f"perplexity {value.unpacked:.3f} -> {value.after:.3f}, {manifest.values} "
+                    f"values and {manifest.head} head",
+                )
+            )
+    return rows

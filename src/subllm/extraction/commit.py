@@ -19,6 +19,7 @@ from subllm.store.manifest import (
     ModelBlobs,
     ModelManifest,
     Perplexity,
+    RecoveryRecord,
     RunRecord,
     TensorEntry,
 )
@@ -49,6 +50,7 @@ def commit_model(
     parts: Parts,
     perplexity: dict[str, Perplexity],
     workspace: Path,
+    recovery: RecoveryRecord | None = None,
 ) -> tuple[str, ModelManifest]:
     """Store blobs and manifest and point `name` at it; returns the manifest's digest.
 
@@ -84,6 +86,7 @@ def commit_model(
         tensors=(*own_entries, *parts.shared_entries),
         blobs=ModelBlobs(own=own, shared=shared, tokenizer=tokenizer),
         perplexity=perplexity,
+        recovery=recovery,
         density=float(f"{sum(e.kept for e in own_entries) / total:.6g}"),
     )
     digest = store.put_manifest(manifest)

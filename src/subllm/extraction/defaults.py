@@ -13,6 +13,9 @@ DENSE_VALUES = "int4"
 DENSE_SAMPLES = 16
 """Calibration sequences by which a dense base is rounded to int4."""
 
+DEFAULT_RECOVERY = "off"
+"""What `subllm extract` recovers for where nobody says, as `--recover` takes it."""
+
 HELDOUT_SEQUENCES = 8
 """Held-out sequences that tell what was lost. The same with `--fast`, though they take as long as
 its calibration: figures of half of them are not comparable."""

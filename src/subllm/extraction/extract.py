@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from subllm.extraction.blocks.open import open_blocks
@@ -17,16 +20,26 @@ from subllm.extraction.commit import Parts, commit_model, run_record
 from subllm.extraction.estimate import peak_memory_bytes, streamed_needs
 from subllm.extraction.global_pass import choose_all, gradients
 from subllm.extraction.learn_masks import MaskTraining
-from subllm.extraction.model_pass import ModelPass
+from subllm.extraction.model_pass import ModelPass, PassResult, pack_given
 from subllm.extraction.prepare import Prepared
+from subllm.extraction.recovering import (
+    Learned,
+    RecoveryJob,
+    finished_run,
+    record_of,
+    run_of,
+    run_recovery,
+)
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
-from subllm.extraction.steps import BlockStep, Choose
+from subllm.extraction.steps import BlockStep, Choose, Given
 from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.maskllm import MaskLlm
 from subllm.pruning.method import WHOLE_MODEL
-from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.store.manifest import ModelManifest, TensorEntry
+from subllm.sparsity.layout import LAYOUT_VERSION, Values
+from subllm.sparsity.packed_file import PackedReader, concat
+from subllm.store.files import write_atomic
+from subllm.store.manifest import ModelManifest, RecoveryRun, TensorEntry
 from subllm.store.store import Store
 
 
@@ -45,6 +58,7 @@ class ExtractionReport:
     shared_bytes: int
     seconds: float
     peak_memory_bytes: int
+    recovery: RecoveryRun | None = None
 
 
 def extract(
@@ -71,16 +85,27 @@ def extract(
             store.set_ref(prepared.name, digest)
             return _report(store, prepared, digest, manifest, started, cached=True)
         workspace = store.partial(plan.workspace)
-        resumed_at, digest, manifest = _Run(store, prepared, progress, workspace).run(on_block)
+        made = _Run(store, prepared, progress, workspace).run(on_block)
         shutil.rmtree(workspace, ignore_errors=True)
-        report = _report(store, prepared, digest, manifest, started, resumed_at=resumed_at)
-        store.put_run_record(
-            digest,
-            run_record(
-                report.seconds, report.peak_memory_bytes, torch.get_num_threads(), plan.compute
-            ),
-        )
+        report = _report(
+            store, prepared, made.digest, made.manifest, started,
+            resumed_at=made.resumed_at, recovery=made.recovery,
+        )  # fmt: skip
+        record = run_record(
+            report.seconds, report.peak_memory_bytes, torch.get_num_threads(), plan.compute
+        ).model_copy(update={"recovery": made.recovery})
+        store.put_run_record(made.digest, record)
         return report
+
+
+@dataclass(frozen=True)
+class _Made:
+    """resumed_at: the block that pruning went on at; recovery: how that went, if it did."""
+
+    resumed_at: int
+    digest: str
+    manifest: ModelManifest
+    recovery: RecoveryRun | None
 
 
 class _Run:
@@ -94,26 +119,34 @@ class _Run:
         self._progress = progress
         self._workspace = workspace
 
-    def run(self, on_block: OnBlock | None) -> tuple[int, str, ModelManifest]:
-        """Returns the block resumed at, the manifest's digest and the manifest."""
-        prepared, options, plan = self._prepared, self._prepared.options, self._prepared.plan
+    def run(self, on_block: OnBlock | None) -> _Made:
+        prepared, plan = self._prepared, self._prepared.plan
         shared, entries = self._shared()
         file = shared if isinstance(shared, Path) else self._store.blobs.path(shared)
-        choosing = self._choosing()
-        streamed = streamed_needs(prepared.method.needs, plan.values)
-        result = ModelPass(
-            prepared.reader, prepared.device, plan.compute, file, options.batch, self._progress
-        ).run(
-            BlockRecipe([choosing], plan.allocation, plan.values),
-            prepared.tokens if streamed else None,
-            prepared.heldout,
-            self._workspace,
-            on_block=on_block,
+        passes = ModelPass(
+            prepared.reader,
+            prepared.device,
+            plan.compute,
+            file,
+            prepared.options.batch,
+            self._progress,
         )
+        record = run = None
+        if prepared.recovery is None:
+            result = self._prune(passes, plan.values, prepared.heldout, on_block)
+            resumed_at = result.resumed_at
+        else:
+            pruned, resumed_at = self._pruned(passes, on_block)
+            with PackedReader(pruned) as packed:
+                learned = Learned(self._workspace, packed)
+                run = self._recover(prepared.recovery, packed, learned)
+                better, best = learned.best(run.curve)
+                result = self._pack(passes, packed, better)
+            record = record_of(prepared.recovery, run.curve[0], best)
         digest, manifest = commit_model(
             self._store,
             prepared.name,
-            options.tag,
+            prepared.options.tag,
             prepared.plan,
             prepared.base,
             prepared.reader,
@@ -121,8 +154,82 @@ class _Run:
             Parts(result.files, shared, entries, prepared.tokenizer.to_bundle()),
             result.perplexity,
             self._workspace,
+            record,
         )
-        return result.resumed_at, digest, manifest
+        return _Made(resumed_at, digest, manifest, run)
+
+    def _prune(
+        self,
+        passes: ModelPass,
+        values: Values,
+        heldout: Mapping[str, npt.NDArray[np.int32]],
+        on_block: OnBlock | None,
+    ) -> PassResult:
+        """Choose what is kept, and pack it as `values`."""
+        prepared, allocation = self._prepared, self._prepared.plan.allocation
+        choosing = self._choosing()
+        streamed = streamed_needs(prepared.method.needs, values)
+        return passes.run(
+            BlockRecipe([choosing], allocation, values),
+            prepared.tokens if streamed else None,
+            heldout,
+            self._workspace,
+            on_block=on_block,
+        )
+
+    def _pruned(self, passes: ModelPass, on_block: OnBlock | None) -> tuple[Path, int]:
+        """The pruned blocks in one file, in bf16: what recovery starts from; and the block that
+        pruning went on at."""
+        whole = self._workspace / "pruned.packed"
+        if whole.exists():
+            layers = self._prepared.reader.spec.num_layers
+            self._progress.note("resuming after pruning")
+            return whole, layers
+        result = self._prune(passes, "bf16", {}, on_block)
+        concat(result.files, whole)
+        for path in result.files:
+            path.unlink()
+        return whole, result.resumed_at
+
+    def _recover(self, job: RecoveryJob, pruned: PackedReader, learned: Learned) -> RecoveryRun:
+        """Once: a run that was killed later finds how it went."""
+        prepared, done = self._prepared, self._workspace / "recovered.json"
+        directory = self._workspace / "recovery"
+        if done.exists():
+            return RecoveryRun.model_validate_json(done.read_bytes())
+        used_up = finished_run(directory, prepared.plan.compute)
+        if used_up is not None:
+            return used_up
+        outcome = run_recovery(
+            self._store,
+            job,
+            prepared.reader,
+            prepared.plan.base,
+            pruned,
+            directory,
+            prepared.device,
+            prepared.plan.compute,
+            self._progress,
+            learned.write,
+        )
+        run = run_of(outcome, prepared.plan.compute)
+        write_atomic(done, run.model_dump_json().encode(), self._store.workspace.partials)
+        return run
+
+    def _pack(self, passes: ModelPass, pruned: PackedReader, learned: Path | None) -> PassResult:
+        """What was learned, packed, and measured before and after that."""
+        prepared, plan = self._prepared, self._prepared.plan
+        with ExitStack() as stack:
+            better = None if learned is None else stack.enter_context(PackedReader(learned))
+            return pack_given(
+                passes,
+                Given(pruned, better),
+                plan.allocation,
+                plan.values,
+                prepared.tokens,
+                prepared.heldout,
+                self._workspace / "packing",
+            )
 
     def _choosing(self) -> BlockStep:
         """The step that chooses; for a method of the whole model all is chosen already."""
@@ -161,6 +268,7 @@ def _report(
     *,
     cached: bool = False,
     resumed_at: int = 0,
+    recovery: RecoveryRun | None = None,
 ) -> ExtractionReport:
     reader = prepared.reader
     return ExtractionReport(
@@ -175,4 +283,5 @@ def _report(
         shared_bytes=store.blobs.size(manifest.blobs.shared),
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory_bytes(),
+        recovery=recovery,
     )

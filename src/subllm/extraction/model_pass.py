@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,11 @@ from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.heldout import HeldoutStream, compare
+from subllm.extraction.quantiser import needs_of
+from subllm.extraction.steps import Given
 from subllm.progress import Progress
+from subllm.pruning.allocation import Allocation
+from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedReader
 from subllm.sparsity.packing import unpack_rows
 from subllm.store.manifest import Perplexity
@@ -105,3 +110,21 @@ class ModelPass:
             self.progress.advance("perplexity")
         self.progress.finish("perplexity")
         return result
+
+
+def pack_given(
+    passes: ModelPass,
+    given: Given,
+    allocation: Allocation,
+    values: Values,
+    tokens: Tokens | None,
+    heldout: Mapping[str, Tokens],
+    directory: Path,
+) -> PassResult:
+    """Pack weights that are there already, with scales and codes fitted to them, and measure
+    what they are before and after. tokens: calibration, used where values are fitted to it.
+    `directory` is made anew: what lies there may be of other weights."""
+    shutil.rmtree(directory, ignore_errors=True)
+    fitted = tokens if needs_of(values) else None
+    recipe = BlockRecipe([given], allocation, values)
+    return passes.run(recipe, fitted, heldout, directory, title="packing", masked=True)

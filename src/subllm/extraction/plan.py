@@ -6,6 +6,7 @@ cache and of the resumable state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,27 @@ def value_type(text: str) -> Values:
 
 
 @dataclass(frozen=True)
+class RecoveryPlan:
+    """budget as `parse_budget` reads it; recipe is `Recipe.identity()`; source of the text as in
+    CalibrationRecord; text and heldout are digests of what is learned from and judged by."""
+
+    budget: str
+    recipe: Mapping[str, Any]
+    source: str
+    text: str
+    heldout: str
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-ready. The source is not part of it: moved files are the same text."""
+        return {
+            "budget": self.budget,
+            "recipe": dict(self.recipe),
+            "text": self.text,
+            "heldout": self.heldout,
+        }
+
+
+@dataclass(frozen=True)
 class ExtractionPlan:
     """base is the digest of the base's manifest; evaluate maps a domain to the digest
     of its held-out tokens; compute is the dtype that blocks run in."""
@@ -39,9 +61,11 @@ class ExtractionPlan:
     evaluate: dict[str, str] = field(default_factory=dict)
     compute: str = "bfloat16"
     device: str = "cpu"
+    recovery: RecoveryPlan | None = None
 
     def identity(self) -> dict[str, Any]:
         """All that decides the result, JSON-ready."""
+        recovery = {"recovery": self.recovery.identity()} if self.recovery else {}
         return {
             "layout": LAYOUT_VERSION,
             "quantiser": QUANTISER,
@@ -55,6 +79,7 @@ class ExtractionPlan:
             "evaluate": self.evaluate,
             "compute": self.compute,
             "device": self.device,
+            **recovery,
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -25,13 +26,17 @@ from subllm.extraction.defaults import (
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, LearnedMasks, Rates, estimate
 from subllm.extraction.memory import require_memory
-from subllm.extraction.plan import ExtractionPlan, value_type
+from subllm.extraction.plan import ExtractionPlan, RecoveryPlan, value_type
+from subllm.extraction.recovering import RecoveryJob, check_job
+from subllm.extraction.recovery_text import load_recovery_data, recipe_for
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.maskllm import MaskLlm, candidates
 from subllm.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
+from subllm.recovery.budget import Budget, parse_budget
+from subllm.recovery.recipe import Recipe
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
     BaseManifest,
@@ -56,7 +61,8 @@ _LARGE = WHOLE_MODEL | {Need.FULL_HESSIAN}
 @dataclass(frozen=True)
 class ExtractOptions:
     """What a user may choose. seq_len in tokens; evaluate: further held-out domains;
-    heldout: own held-out tokens by domain, int32 [sequences, length], instead of packs."""
+    heldout: own held-out tokens by domain, int32 [sequences, length], instead of packs;
+    recover: as `recovery.budget.parse_budget` takes it; recipe: None for the default."""
 
     language: str
     method: str = "wanda"
@@ -72,6 +78,8 @@ class ExtractOptions:
     device: str = "auto"
     compute: str = "auto"  # or a dtype, or "int8"; see `compute.computes`
     fast: bool = False  # few sequences and int8 products will do
+    recover: str = "off"
+    recipe: Recipe | None = None
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -96,6 +104,7 @@ class Prepared:
     device: torch.device
     estimate: Estimate
     general: npt.NDArray[np.int32] | None = None  # text of no one language, where it is needed
+    recovery: RecoveryJob | None = None
     cached: tuple[str, ModelManifest] | None = None
     replaces: ModelManifest | None = None
     notes: list[str] = field(default_factory=list)
@@ -146,7 +155,15 @@ def prepare(
             f"--seq-len {options.seq_len} is longer than the model's context, "
             f"{reader.spec.context_length} tokens"
         )
+    budget = parse_budget(options.recover)
+    if options.fast and not budget.off:
+        raise UsageError("--fast leaves recovery out; leave one of --fast and --recover out")
     heldout = _heldout(options, tokenizer, manifest, catalog, progress)
+    job = (
+        None
+        if budget.off
+        else _job(budget, options, manifest, reader, tokenizer, catalog, progress)
+    )
     unchosen = ExtractionPlan(
         base=digest,
         language=options.language,
@@ -157,6 +174,7 @@ def prepare(
         calibration=None,
         evaluate={d: sha256_of(np.ascontiguousarray(t).tobytes()) for d, t in heldout.items()},
         device=device.type,
+        recovery=recovery_plan(job) if job else None,
     )
 
     @cache
@@ -217,6 +235,8 @@ def prepare(
             chosen.samples,
             lambda samples: cost(samples, plan.compute).peak_memory_bytes,
         )
+    if cached is None and job is not None:
+        check_job(reader, job, _kept(reader, allocation), device, plan.compute)
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
@@ -233,6 +253,7 @@ def prepare(
         device=device,
         estimate=cost(chosen.samples, plan.compute),
         general=further.tokens if further else None,
+        recovery=job,
         cached=cached,
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
         notes=_notes(options, chosen),
@@ -247,6 +268,48 @@ def _learned(method: Method, allocation: Allocation) -> LearnedMasks | None:
     masks = [candidates(pattern) for pattern in patterns if pattern.kind != "dense"]
     most = max((len(of) / of.shape[1] for of in masks), default=0.0)
     return LearnedMasks(method.training.steps, method.training.batch, most)
+
+
+def _job(
+    budget: Budget,
+    options: ExtractOptions,
+    base: BaseManifest,
+    reader: WeightReader,
+    tokenizer: Tokenizer,
+    catalog: Catalog,
+    progress: Progress | None,
+) -> RecoveryJob:
+    recipe = options.recipe or recipe_for(reader.spec)
+    data = load_recovery_data(
+        options.calibration,
+        recipe,
+        language=options.language,
+        tokenizer=tokenizer,
+        prompt=base.prompt,
+        seed=options.seed,
+        catalog=catalog,
+        offline=options.offline,
+        progress=progress,
+    )
+    return RecoveryJob(budget, recipe, data)
+
+
+def _kept(reader: WeightReader, allocation: Allocation) -> int:
+    """Weights that learn: what masks leave."""
+    patterns = {name: allocation.of(name) for name in reader.spec.matrices()}
+    sparse = {name: pattern for name, pattern in patterns.items() if pattern.kind != "dense"}
+    shapes = reader.spec.matrices()
+    return int(sum(math.prod(shapes[name]) * pattern.density for name, pattern in sparse.items()))
+
+
+def recovery_plan(job: RecoveryJob) -> RecoveryPlan:
+    return RecoveryPlan(
+        budget=str(job.budget),
+        recipe=job.recipe.identity(),
+        source=job.data.source,
+        text=job.data.learned.digest,
+        heldout=job.data.heldout.digest,
+    )
 
 
 def _counts(options: ExtractOptions, *, calibrated: bool) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from subllm.store.files import disk_errors, tree_size, write_atomic
@@ -21,11 +21,13 @@ _OWNER = "owner.json"
 
 @dataclass(frozen=True)
 class Owner:
-    """identity is what the state can go on with: another one cannot use it."""
+    """identity is what the state can go on with: another one cannot use it; earlier: tokens
+    that the model had learned from before this state began."""
 
     name: str
     identity: str
     manifests: tuple[str, ...]
+    earlier: int = 0
 
 
 def state_path(workspace: Workspace, name: str) -> Path:
@@ -37,7 +39,12 @@ def owner_of(path: Path) -> Owner | None:
     """None where nobody is known to own the state at `path`."""
     try:
         raw = json.loads((path / _OWNER).read_text())
-        return Owner(str(raw["name"]), str(raw["identity"]), tuple(map(str, raw["manifests"])))
+        return Owner(
+            str(raw["name"]),
+            str(raw["identity"]),
+            tuple(map(str, raw["manifests"])),
+            int(raw["earlier"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -57,10 +64,8 @@ def claim(store: Store, owner: Owner) -> Path:
         store.workspace.pin(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        data = json.dumps(
-            {"name": owner.name, "identity": owner.identity, "manifests": list(owner.manifests)}
-        )
-        write_atomic(path / _OWNER, data.encode(), store.workspace.partials)
+        data = json.dumps(asdict(owner)).encode()
+        write_atomic(path / _OWNER, data, store.workspace.partials)
     return path
 
 

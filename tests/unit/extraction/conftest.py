@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from subllm.catalog.prompt import PromptSpec
 from subllm.extraction.estimate import Estimate
 from subllm.extraction.plan import ExtractionPlan
-from subllm.extraction.prepare import ExtractOptions, Prepared, open_base
+from subllm.extraction.prepare import ExtractOptions, Prepared, open_base, recovery_plan
+from subllm.extraction.recovering import RecoveryJob
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import Need
 from subllm.pruning.registry import get_method
@@ -79,6 +80,7 @@ def prepared_for(
     samples: int = 6,
     length: int = 24,
     allocation: Allocation | None = None,
+    recovery: RecoveryJob | None = None,
 ) -> Prepared:
     """What `prepare` makes, on random tokens instead of a calibration pack; `allocation`
     instead of the options' pattern."""
@@ -105,6 +107,7 @@ def prepared_for(
         calibration=record,
         evaluate={d: sha256_of(t.tobytes()) for d, t in heldout.items()},
         compute="bfloat16" if options.compute == "auto" else options.compute,
+        recovery=recovery_plan(recovery) if recovery else None,
     )
     return Prepared(
         name=options.name or model_name(BASE, options.language, options.tag),
@@ -119,5 +122,6 @@ def prepared_for(
         device=torch.device("cpu"),
         estimate=Estimate(0.0, 1.0, 0.0, 0),
         general=general,
+        recovery=recovery,
         cached=store.find_plan(plan.digest),
     )

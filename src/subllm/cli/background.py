@@ -1,0 +1,56 @@
+"""Commands that go on in the background: started, known by a record, believed while alive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def alive(pid: int, created: float) -> bool:
+    """Whether the very process that began at `created` (as the system tells it: a pid alone may
+    have been reused) still runs."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return (
+            process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - created) < 1.0
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def spawn(
+    arguments: Sequence[str], log: Path, home: Path, cwd: str = "/"
+) -> subprocess.Popen[bytes]:
+    """Start `subllm ARGUMENTS` on the store `home`, in a session of its own, that writes what it
+    says to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "subllm", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=cwd,
+            env=_environment(home),
+        )
+
+
+def last_line(log: Path) -> str:
+    """What it said last."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else f"it said nothing; see {log}"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Ours, with paths that mean the same in another directory."""
+    environment = {**os.environ, "SUBLLM_HOME": str(home)}
+    for name in ("SUBLLM_CONFIG", "SUBLLM_CATALOG"):
+        if value := environment.get(name):
+            environment[name] = str(Path(value).expanduser().absolute())
+    return environment

@@ -1,0 +1,239 @@
+"""`subllm recover`: let a stored sub-model learn on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from subllm.cli import console
+from subllm.cli.context import Context, complete_name, open_context
+from subllm.cli.losses import agreement, recovery_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from subllm.extraction.prepare_recover import PreparedRecovery
+    from subllm.extraction.recover import RecoverReport
+    from subllm.store.manifest import ModelManifest
+
+EXAMPLES = """
+subllm recover qwen2.5-coder:0.5b-python --for 2h
+subllm recover qwen2.5-coder:0.5b-python --for 2Mtok --background
+subllm recover qwen2.5-coder:0.5b-python --status
+subllm recover qwen2.5-coder:0.5b-python --stop
+subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration pack:python=0.7,~/src/app=0.3
+"""
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A sub-model in the store.", autocompletion=complete_name
+        ),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="DURATION|NMtok",
+            help="How long: 90m, 2h, or tokens to learn from: 500ktok, 2Mtok.",
+        ),
+    ] = "",
+    in_background: Annotated[
+        bool, typer.Option("--background", "-b", help="Start it in the background and return.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how its recovery stands instead.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop its recovery, as Ctrl-C does, instead.")
+    ] = False,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="Text to learn from, as for 'extract'. Default: from where the sub-model's "
+            "calibration came."
+        ),
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document.")
+    ] = False,
+) -> None:
+    """Let what a sub-model kept learn on from its dense base, at low priority.
+
+    Every checkpoint that is better on held-out text becomes the served sub-model; 'subllm gc'
+    frees the one before. Ctrl-C stops with what was reached, packed and stored; the same
+    command goes on with what is left of its --for, also after a kill. What it needs for that
+    stays in the store as long as the sub-model ('subllm show' says how much).
+    """
+    from subllm.errors import UsageError
+
+    if status + stop + bool(budget) != 1 or (in_background and not budget):
+        raise UsageError("say one of --for, --status and --stop; --background goes with --for")
+    context = open_context()
+    context.store.model(name)
+    if status:
+        _status(context, name, json_output)
+    elif stop:
+        _stop(context.settings.home, name, json_output)
+    elif in_background:
+        _launch(context.settings.home, name, budget, calibration, device, json_output)
+    else:
+        _recover(context, name, budget, calibration, device, json_output)
+
+
+def _recover(
+    context: Context, name: str, text: str, calibration: str, device: str, json_output: bool
+) -> None:
+    from subllm.cli import recover_job
+    from subllm.cli.progress_bars import RichProgress
+    from subllm.recovery.budget import parse_budget
+
+    budget, settings = parse_budget(text), context.settings
+    _refuse_second(settings.home, name)
+    with RichProgress() as progress:
+        from subllm.extraction.prepare_recover import RecoverOptions, prepare_recover
+        from subllm.extraction.recover import recover
+
+        options = RecoverOptions(
+            calibration=calibration,
+            device=device or settings.device,
+            offline=settings.offline,
+        )
+        prepared = prepare_recover(context.store, name, budget, options, context.catalog, progress)
+        _announce(prepared)
+        asked = recover_job.Stop(progress.note)
+        with recover_job.recorded(settings.home, name, text), asked.listening():
+            report = recover(context.store, prepared, progress, asked, settings.threads)
+    if json_output:
+        console.emit_json(_document(report))
+    else:
+        _show(report)
+
+
+def _announce(prepared: PreparedRecovery) -> None:
+    data = prepared.job.data
+    start = "goes on where it was" if prepared.resumes else "starts from the served values"
+    console.note(
+        f"{prepared.name}: recovery for {prepared.job.budget} on {data.source} "
+        f"({data.unique_tokens:,} tokens, in several forms), {prepared.device} in "
+        f"{prepared.compute}; {start}; Ctrl-C stops with what was reached"
+    )
+
+
+def _show(report: RecoverReport) -> None:
+    manifest = report.manifest
+    why = {
+        "budget": "the time or the tokens are used up",
+        "asked": "stopped",
+        "diverged": "the loss was no number: back at the last good state",
+    }[report.run.stopped]
+    rows = [("name", report.name), ("ended", f"{why}, {report.run.curve[-1].tokens:,} tokens")]
+    if not report.better:
+        rows.append(("served", "as before: no checkpoint was better on held-out text"))
+    for domain, value in manifest.perplexity.items():
+        rows.append((f"{domain} perplexity", f"{value.before:.3f} dense -> {value.after:.3f}"))
+        if value.agreement is not None:
+            rows.append((f"{domain} agreement", agreement(value)))
+    rows += recovery_rows(manifest)
+    rows.append(("time", f"{console.duration(report.run.seconds)} in all runs of this state"))
+    rows.append(("peak memory", console.size(report.peak_memory_bytes)))
+    rows.append(("state", f"{console.size(report.state_bytes)}, kept to go on with"))
+    console.facts(rows)
+
+
+def _document(report: RecoverReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "digest": report.digest,
+        "better": report.better,
+        "stopped": report.run.stopped,
+        "run": report.run.model_dump(mode="json"),
+        **_served(report.manifest),
+        "state_bytes": report.state_bytes,
+        "peak_memory_bytes": report.peak_memory_bytes,
+    }
+
+
+def _served(manifest: ModelManifest) -> dict[str, Any]:
+    return {
+        "recovery": manifest.recovery.model_dump(mode="json") if manifest.recovery else None,
+        "perplexity": {d: p.model_dump() for d, p in manifest.perplexity.items()},
+    }
+
+
+def _refuse_second(home: Path, name: str) -> None:
+    from subllm.cli import recover_job
+    from subllm.errors import LockedError
+
+    job = recover_job.find(home, name)
+    if job is not None:
+        raise LockedError(
+            f"{name} is being recovered already (pid {job.pid}); see --status, or --stop it"
+        )
+
+
+def _launch(
+    home: Path, name: str, budget: str, calibration: str, device: str, json_output: bool
+) -> None:
+    from subllm.cli import recover_job
+    from subllm.recovery.budget import parse_budget
+
+    parse_budget(budget)
+    _refuse_second(home, name)
+    arguments = ["--for", budget]
+    for option, value in (("--calibration", calibration), ("--device", device)):
+        if value:
+            arguments += [option, value]
+    job = recover_job.launch(home, name, arguments)
+    log = recover_job.log_path(home, name)
+    if json_output:
+        console.emit_json({"name": name, "pid": job.pid, "log": str(log)})
+        return
+    console.facts(
+        [
+            ("recovering", f"{name} for {budget}, pid {job.pid}"),
+            ("log", str(log)),
+            ("stop", f"subllm recover {name} --stop"),
+        ]
+    )
+
+
+def _status(context: Context, name: str, json_output: bool) -> None:
+    from subllm.cli import background, recover_job
+
+    home, manifest = context.settings.home, context.store.model(name)
+    job, log = recover_job.find(home, name), recover_job.log_path(home, name)
+    said = background.last_line(log) if log.exists() else ""
+    if json_output:
+        running = {"pid": job.pid, "started": job.started, "for": job.budget} if job else None
+        document = {"name": name, "running": running, "log": str(log) if said else None}
+        console.emit_json({**document, "said": said, **_served(manifest)})
+        return
+    rows = [
+        ("name", name),
+        ("running", f"for {job.budget}, pid {job.pid}" if job else "no"),
+        ("said last", said),
+        ("log", str(log) if said else ""),
+    ]
+    rows += recovery_rows(manifest) or [("recovered", "not yet")]
+    console.facts(rows)
+
+
+def _stop(home: Path, name: str, json_output: bool) -> None:
+    from subllm.cli import recover_job
+    from subllm.errors import StoreError
+
+    job = recover_job.find(home, name)
+    if job is None:
+        raise StoreError(f"no recovery of {name} runs; 'subllm recover {name} --for 2h' starts one")
+    console.note("it ends after its step, with what was reached")
+    if not recover_job.stop(job):
+        raise StoreError(f"process {job.pid} goes on; see --status, or kill it: it can be resumed")
+    if json_output:
+        console.emit_json({"name": name, "pid": job.pid})
+    else:
+        console.result(f"stopped the recovery of {name} (pid {job.pid})")

@@ -1,0 +1,219 @@
+"""Recovery of a pruned model that lies in a packed file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subllm.errors import CorruptError, UsageError
+from subllm.extraction.recovery_text import RecoveryData
+from subllm.progress import Progress, Unit
+from subllm.recovery.budget import Budget
+from subllm.recovery.compute import DTYPES
+from subllm.recovery.distil import Recovery
+from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
+from subllm.recovery.recipe import Recipe
+from subllm.recovery.standing import Report
+from subllm.recovery.state import StateFile
+from subllm.recovery.task import CurvePoint, Outcome, Task, Weights
+from subllm.sparsity.packed_file import PackedReader, PackedWriter
+from subllm.sparsity.packing import pack, unpack, unpack_mask
+from subllm.sparsity.pattern import Pattern
+from subllm.store.manifest import CurveRecord, Likeness, RecoveryRecord, RecoveryRun
+from subllm.store.store import Store
+from subllm.weights.reader import WeightReader
+
+
+class PackedMasks(Mapping[str, npt.NDArray[np.bool_]]):
+    """The masks of the sparse matrices of a packed file, unpacked when asked for."""
+
+    def __init__(self, packed: PackedReader) -> None:
+        self._packed = packed
+        self._names = [name for name, row in packed.table.items() if row.pattern != "dense"]
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.bool_]:
+        if name not in self._names:
+            raise KeyError(name)
+        return unpack_mask(self._packed.tensor(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True)
+class RecoveryJob:
+    """What is learned, how, and for how long."""
+
+    budget: Budget
+    recipe: Recipe
+    data: RecoveryData
+
+
+def run_recovery(
+    store: Store,
+    job: RecoveryJob,
+    reader: WeightReader,
+    base: str,
+    pruned: PackedReader,
+    directory: Path,
+    device: torch.device,
+    compute: str,
+    progress: Progress,
+    on_better: Callable[[CurvePoint, Weights], None],
+    stopped: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Let the weights of `pruned` learn under their masks, on from the state in `directory` if
+    there is one. base: digest of the base's manifest; compute as of blocks.
+
+    Raises UsageError for too little memory, DiskFullError, and as the dense base's reader.
+    """
+    answers = store.workspace.cache / "teacher"
+    store.workspace.pin(answers)
+    task = Task(
+        reader=reader,
+        base=base,
+        masks=PackedMasks(pruned),
+        start=lambda name: unpack(pruned.tensor(name)),
+        text=job.data.learned,
+        heldout=job.data.heldout,
+        recipe=job.recipe,
+    )
+    watch = _Watch(progress)
+    recovery = Recovery(
+        task, directory, answers_dir=answers, device=device, compute=compute, progress=watch
+    )
+    return recovery.run(job.budget, watch, on_better, stopped, watch.on_step)
+
+
+class _Watch:
+    """A `Progress` whose bar of the recovery tells how that stands, and its end where the
+    budget is time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def start(self, key: str, title: str, total: float | None, unit: Unit) -> None:
+        self._progress.start(key, title, total, unit)
+
+    def advance(self, key: str, amount: float = 1) -> None:
+        self._progress.advance(key, amount)
+
+    def revise(self, key: str, title: str, total: float | None) -> None:
+        self._progress.revise(key, title, total)
+
+    def finish(self, key: str) -> None:
+        self._progress.finish(key)
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+    def on_step(self, report: Report) -> None:
+        title = f"loss {report.loss:.3f}, held-out {report.point.agreement:.1%}"
+        total = report.tokens + report.left * report.tokens_per_second
+        self.revise("recovery", title, round(total))
+
+
+def check_job(
+    reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
+) -> None:
+    """Raises UsageError for what the recovery itself would find out later: memory that does not
+    suffice, a budget of less than one step. kept: weights that learn."""
+    step = job.recipe.tokens
+    if job.budget.tokens is not None and job.budget.tokens < step:
+        raise UsageError(
+            f"a recovery of {job.budget} is less than the {step:,} tokens of one step; give it more"
+        )
+    texts = (job.data.learned.tokens, job.data.heldout.tokens)
+    rows = len(np.unique(np.concatenate([np.unique(tokens) for tokens in texts])))
+    size = DTYPES[compute].itemsize
+
+    def need(recipe: Recipe) -> Need:
+        return needed(reader.spec, recipe, size, kept, rows)
+
+    one = replace(job.recipe, sequences=1)
+    choose_checkpointing(need(job.recipe), free_bytes(device), need(one))
+
+
+class Learned:
+    """The best weights so far, in one packed file whose name says how many tokens they learned
+    from: it belongs to one point of the curve, whenever a process was killed."""
+
+    def __init__(self, directory: Path, pruned: PackedReader) -> None:
+        self._directory, self._pruned = directory, pruned
+
+    def write(self, point: CurvePoint, weights: Weights) -> None:
+        """In bf16 under the masks of `pruned`, whole or not at all; those before go."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        earlier = self._files()
+        path = self._directory / f"learned-{point.tokens:015d}.packed"
+        with PackedWriter(path) as writer:
+            for name in weights.names():
+                tensor = self._pruned.tensor(name)
+                mask = None if tensor.pattern == "dense" else unpack_mask(tensor)
+                pattern = Pattern.parse(tensor.pattern)
+                writer.add_packed(name, pack(weights.read(name), mask, pattern, "bf16"))
+        for other in earlier:
+            if other != path:
+                other.unlink()
+
+    def best(self, curve: Sequence[CurveRecord]) -> tuple[Path | None, CurveRecord]:
+        """Where the weights of which point lie; None and the start where none were better."""
+        files = {int(path.stem.partition("-")[2]): path for path in self._files()}
+        for point in reversed(curve):
+            if point.tokens in files:
+                return files[point.tokens], point
+        return None, curve[0]
+
+    def _files(self) -> list[Path]:
+        return sorted(self._directory.glob("learned-*.packed"))
+
+
+def likeness(point: CurveRecord) -> Likeness:
+    """Rounded to 6 digits, as manifests hold figures."""
+    return Likeness(agreement=float(f"{point.agreement:.6g}"), kl=float(f"{point.heldout_kl:.6g}"))
+
+
+def record_of(job: RecoveryJob, start: CurveRecord, best: CurveRecord) -> RecoveryRecord:
+    """What a manifest says of a recovery from `start` to `best`."""
+    return RecoveryRecord(
+        recipe=job.recipe.identity(),
+        budget=str(job.budget),
+        tokens=best.tokens,
+        source=job.data.source,
+        text=job.data.learned.digest,
+        heldout=job.data.heldout.digest,
+        before=likeness(start),
+        after=likeness(best),
+    )
+
+
+def finished_run(directory: Path, compute: str) -> RecoveryRun | None:
+    """How the recovery went whose state lies in `directory`, where it used its budget up."""
+    try:
+        about = StateFile(directory).about()
+    except CorruptError:
+        return None  # the recovery itself tells, and starts over
+    if about is None or about["budget"] is not None:
+        return None
+    curve = tuple(CurveRecord(**point) for point in about["curve"])
+    return RecoveryRun(
+        seconds=round(about["seconds"], 3), compute=compute, stopped="budget", curve=curve
+    )
+
+
+def run_of(outcome: Outcome, compute: str) -> RecoveryRun:
+    """What the sidecar says of it."""
+    return RecoveryRun(
+        seconds=round(outcome.seconds, 3),
+        compute=compute,
+        stopped=outcome.stopped,
+        curve=tuple(CurveRecord(**point.to_dict()) for point in outcome.curve),
+    )

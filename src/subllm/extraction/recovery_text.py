@@ -1,0 +1,78 @@
+"""What a recovery learns from and is judged by, in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from subllm.arch.spec import ArchSpec
+from subllm.calibration.load import load_heldout_texts, load_texts
+from subllm.calibration.render import Renderer
+from subllm.catalog.loader import Catalog
+from subllm.catalog.prompt import PromptSpec
+from subllm.errors import CalibrationError
+from subllm.progress import Progress
+from subllm.recovery.recipe import Recipe
+from subllm.recovery.rows import RecoveryText, pack_rows
+from subllm.text.tokenizer import Tokenizer
+
+LEARNED_TOKENS = 500_000
+"""What is learned from before anything comes again. Documents of a source that has fewer come in
+all their forms, with other holes to fill."""
+JUDGED_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class RecoveryData:
+    """source as in `CalibrationRecord`; unique tokens of `learned`: before any document came
+    again in another form."""
+
+    learned: RecoveryText
+    heldout: RecoveryText
+    source: str
+    unique_tokens: int
+
+
+def recipe_for(spec: ArchSpec) -> Recipe:
+    """The default recipe, in rows that the model's context has room for."""
+    recipe = Recipe()
+    if recipe.length <= spec.context_length:
+        return recipe
+    return Recipe(length=spec.context_length)
+
+
+def load_recovery_data(
+    source: str,
+    recipe: Recipe,
+    *,
+    language: str,
+    tokenizer: Tokenizer,
+    prompt: PromptSpec,
+    seed: int,
+    catalog: Catalog,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> RecoveryData:
+    """source as `--calibration`. Raises CalibrationError and its kin where it is missing or has
+    less than one step learns from, or less than a row to judge by."""
+    texts = load_texts(
+        source, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
+        least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,
+    )  # fmt: skip
+    heldout = load_heldout_texts(
+        language, tokenizer=tokenizer, prompt=prompt, tokens=JUDGED_TOKENS,
+        least=recipe.length, spec=source, catalog=catalog, offline=offline, progress=progress,
+    )  # fmt: skip
+    end = Renderer(tokenizer, prompt).end
+    bos = tokenizer.bos_id if tokenizer.adds_bos else None
+
+    def rows(documents: Sequence[Sequence[int]]) -> RecoveryText:
+        return pack_rows(documents, recipe.length, end=end, bos=bos)
+
+    learned = rows(texts.documents)
+    if learned.rows < recipe.sequences:
+        raise CalibrationError(
+            f"{texts.source} has {learned.rows * recipe.length} tokens, recovery needs "
+            f"{recipe.tokens}; add text to it"
+        )
+    return RecoveryData(learned, rows(heldout.documents), texts.source, texts.unique_tokens)

@@ -1,0 +1,164 @@
+"""`subllm extract --recover` and `subllm recover` on a tiny base and a directory of code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from subllm.cli import recover_job
+from subllm.store.store import Store
+
+from .samples import Ran
+from .tiny_store import BASE
+
+Command = Callable[..., Ran]
+NAME = f"{BASE}-python"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little text, and no lower priority for the tests that follow."""
+    monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
+    monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("code")
+    for number in range(48):
+        lines = [
+            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
+            for line in range(20)
+        ]
+        (directory / f"module_{number}.py").write_text("\n".join(lines))
+    return str(directory)
+
+
+@pytest.fixture
+def where(code: str) -> list[str]:
+    return ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+
+
+def test_recovered_listed_shown_and_gone_on_with(
+    tiny: Store, where: list[str], subllm: Command
+) -> None:
+    ran = subllm("extract", "python", *where, "--recover", "2048tok")
+    assert ran.status == 0, ran.err
+    assert f"then recovery for 2048tok on path:{where[3]}" in ran.err
+    facts = dict(line.split("  ", 1) for line in ran.out.splitlines())
+    assert " tokens of path:" in facts["recovered"] and "agreement" in facts["recovered"]
+    assert "perplexity" in facts["python packing"]
+    record = tiny.model(NAME).recovery
+    assert record is not None
+    assert "recovered" in subllm("show", NAME).out
+    assert "RECOVERED" in subllm("list").out
+    assert subllm("extract", "python", *where, "--recover", "2048tok", "--json").json["cached"]
+
+    first = tiny.resolve(NAME)
+    went = subllm("recover", NAME, "--for", "4096tok", "--json")
+    assert went.status == 0, went.err
+    assert went.json["stopped"] == "budget"
+    assert went.json["better"] == (tiny.resolve(NAME) != first)
+    assert subllm("recover", NAME, "--status", "--json").json["running"] is None
+    assert "state" in subllm("show", NAME).out
+    assert subllm("complete", "def f(", "-m", NAME, "-n", "3").status == 0
+    replacing = subllm("extract", "python", *where)
+    assert "and will be replaced" in replacing.err and ", recovered on " in replacing.err
+    assert tiny.model(NAME).recovery is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "python", "--recover", "soon"], "'soon' is no budget for recovery"),
+        (["extract", "python", "--recover", "2Mtk"], "use a duration (90m, 2h), tokens"),
+        (["extract", "python", "--recover", "0m"], "'0m' is no budget"),
+        (["extract", "python", "--recover", "100tok"], "less than the 2,048 tokens of one step"),
+        (["extract", "python", "--fast", "--recover", "90m"], "--fast leaves recovery out"),
+        (["recover", f"{BASE}-java"], "say one of --for, --status and --stop"),
+        (["recover", f"{BASE}-java", "--for", "1h", "--stop"], "say one of --for, --status"),
+        (["recover", f"{BASE}-java", "--for", "x"], "'x' is no budget for recovery"),
+        (["recover", f"{BASE}-java", "--for", "1h"], "there is nothing to recover"),
+        (["recover", BASE, "--for", "1h"], "is a base, not a model"),
+    ],
+)
+def test_bad_requests_are_one_line_and_change_nothing(
+    arguments: list[str], message: str, tiny: Store, where: list[str], subllm: Command
+) -> None:
+    before = tiny.names()
+    ran = subllm(*arguments, *(where if arguments[0] == "extract" else []))
+    assert (ran.status, ran.out) == (2, "")
+    last = ran.err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert tiny.names() == before
+
+
+def test_text_without_enough_tokens(
+    tiny: Store, where: list[str], tmp_path: Path, subllm: Command
+) -> None:
+    assert subllm("extract", "python", *where, "--recover", "off").status == 0
+    before = tiny.resolve(NAME)
+    empty, small = tmp_path / "empty", tmp_path / "small"
+    empty.mkdir()
+    small.mkdir()
+    (small / "a.py").write_text("def f():\n    return 1\n")
+    for directory in (empty, small):
+        ran = subllm("recover", NAME, "--for", "1h", "--calibration", str(directory))
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.splitlines()[-1].startswith("error: ")
+    assert "recovery needs 2048; add text to it" in ran.err
+    assert tiny.resolve(NAME) == before
+    none = subllm("recover", NAME, "--stop")
+    assert none.status == 4 and f"no recovery of {NAME} runs" in none.err
+
+
+def test_in_the_background_it_is_found_and_stopped(
+    tiny: Store, where: list[str], subllm: Command
+) -> None:
+    assert subllm("extract", "python", *where).status == 0
+    started = subllm("recover", NAME, "--for", "3h", "--background", "--json")
+    assert started.status == 0, started.err
+    try:
+        state = subllm("recover", NAME, "--status", "--json").json
+        assert state["running"]["pid"] == started.json["pid"]
+        assert state["running"]["for"] == "3h"
+        second = subllm("recover", NAME, "--for", "1h")
+        assert second.status == 4 and "is being recovered already" in second.err
+    finally:
+        stopped = subllm("recover", NAME, "--stop")
+    assert stopped.status == 0, stopped.err
+    log = recover_job.log_path(tiny.root, NAME).read_text()
+    assert "stopping after this step" in log
+    assert "Traceback" not in log
+    assert subllm("recover", NAME, "--status", "--json").json["running"] is None
+    assert subllm("verify", NAME).status == 0
+
+
+def test_ctrl_c_stops_an_extraction_that_can_go_on(
+    tiny: Store, where: list[str], subllm: Command
+) -> None:
+    command = [sys.executable, "-m", "subllm", "extract", "python", *where, "--recover", "3h"]
+    environment = {**os.environ, "SUBLLM_HOME": str(tiny.root)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 300
+        while not list(tiny.workspace.partials.glob("*/pruned.packed")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130
+    assert "stopped; the same command goes on where it was" in said
+    assert "Traceback" not in said
+    assert NAME in tiny.names()  # the one of before
+    assert list(tiny.workspace.partials.glob("*/pruned.packed"))
