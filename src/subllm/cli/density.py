@@ -107,19 +107,28 @@ def is_mixed(manifest: ModelManifest) -> bool:
 
 
 def draw(layers: Sequence[Mapping[str, float]]) -> None:
-    """The densities on stdout: a row for each role, a bar for each layer from the first on."""
+    """The densities on stdout: a row for each role, a bar for each layer from the first on.
+    Bars rank what there is, as the legend says; with more kinds than bars they are to scale."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     bars = _BARS if encoding.startswith("utf") else _PLAIN
     share = -(-len(layers) // _WIDTH)  # layers of a column
     columns = [layers[start : start + share] for start in range(0, len(layers), share)]
+    means = {
+        role: [sum(layer[role] for layer in column) / len(column) for column in columns]
+        for role in layers[0]
+    }
+    kinds = sorted({density for row in means.values() for density in row})
+    if len(kinds) <= len(bars):
+        bar_of = dict(zip(kinds, bars[len(bars) - len(kinds) :], strict=True))
+    else:
+        bar_of = {d: bars[max(round(d * len(bars)), 1) - 1] for d in kinds}
     of = f"one of {share} layers" if share > 1 else "a layer"
     console.result(f"\nwhat each matrix keeps; a column is {of}, the first on the left")
     for role, mean in _by_role(layers).items():
-        line = ""
-        for column in columns:
-            density = sum(layer[role] for layer in column) / len(column)
-            line += bars[min(max(round(density * len(bars)), 1), len(bars)) - 1]
+        line = "".join(bar_of[density] for density in means[role])
         console.result(f"  {role:<5} {line}  {mean:4.0%}")
+    if len(kinds) <= len(bars):
+        console.result("  " + "  ".join(f"{bar} {density:.0%}" for density, bar in bar_of.items()))
 
 
 def _by_role(layers: Sequence[Mapping[str, float]]) -> dict[str, float]:

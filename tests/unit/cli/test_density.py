@@ -44,8 +44,10 @@ def test_a_budget_is_kept_and_drawn(tiny: Store, extract: Command, subllm: Comma
     shown = subllm("show", NAME).out.splitlines()
     drawn = shown[shown.index("") + 1 :]
     assert drawn[0] == "what each matrix keeps; a column is a layer, the first on the left"
-    assert [line.split()[0] for line in drawn[1:]] == ["q", "k", "v", "o", "gate", "up", "down"]
-    assert all(len(line.split()[1]) == LAYERS and len(line) <= 80 for line in drawn[1:])
+    rows = [line.split() for line in drawn[1:8]]
+    assert [row[0] for row in rows] == ["q", "k", "v", "o", "gate", "up", "down"]
+    assert all(len(row[1]) == LAYERS for row in rows)
+    assert all(len(line) <= 80 for line in drawn)
     assert subllm("show", NAME, "--json").json["patterns"] == found
     assert subllm("verify", NAME).status == 0
     assert ran.json["pattern"] in subllm("list").out
@@ -105,12 +107,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch, layers: list[dict[str, float]], encod
 def test_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [{"q": 1.0, "down": 0.5}, {"q": 0.75, "down": 0.375}]
     text = drawn(monkeypatch, layers, "utf-8")
-    assert text.splitlines()[2:] == ["  q     █▆   88%", "  down  ▄▃   44%"]
-    assert drawn(monkeypatch, layers, "ascii").splitlines()[3] == "  down  43   44%"
+    assert text.splitlines()[2:] == [
+        "  q     █▇   88%",
+        "  down  ▆▅   44%",
+        "  ▅ 38%  ▆ 50%  ▇ 75%  █ 100%",
+    ]
+    assert drawn(monkeypatch, layers, "ascii").splitlines()[3] == "  down  65   44%"
+    many = [{"q": (layer + 4) / 16} for layer in range(13)]
+    assert drawn(monkeypatch, many, "utf-8").splitlines()[2:] == ["  q     ▂▂▃▄▄▄▅▆▆▆▇██   62%"]
 
 
 def test_many_layers_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [{"q": 0.5 if layer % 2 else 1.0} for layer in range(80)]
     text = drawn(monkeypatch, layers, "utf-8").splitlines()
     assert "a column is one of 2 layers" in text[1]
-    assert text[2] == "  q     " + 40 * "▆" + "   75%"
+    assert text[2:] == ["  q     " + 40 * "█" + "   75%", "  █ 75%"]
