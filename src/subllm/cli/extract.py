@@ -38,7 +38,7 @@ subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
 subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok
 subllm extract python --values int4 --head int4 --tag small
-subllm extract python --budget 0.7            density where it is missed most
+subllm extract python --budget 0.7            density where it counts most
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """

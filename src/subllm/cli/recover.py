@@ -22,7 +22,7 @@ subllm recover qwen2.5-coder:0.5b-python --for 2h
 subllm recover qwen2.5-coder:0.5b-python --for 2Mtok --background
 subllm recover qwen2.5-coder:0.5b-python --status
 subllm recover qwen2.5-coder:0.5b-python --stop
-subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration pack:python=0.7,~/src/app=0.3
+subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration ~/src/app
 """
 
 

@@ -109,7 +109,7 @@ def test_text_without_enough_tokens(
     empty, small = tmp_path / "empty", tmp_path / "small"
     empty.mkdir()
     small.mkdir()
-    (small / "a.py").write_text("def f():\n    return 1\n")
+    (small / "a.py").write_text("def f(x):\n    return x + 1\n\n\n" * 12)
     for directory in (empty, small):
         ran = subllm("recover", NAME, "--for", "1h", "--calibration", str(directory))
         assert (ran.status, ran.out) == (2, "")

@@ -285,8 +285,15 @@ def test_a_stored_sub_model_learns_on_and_each_better_one_is_served(store, add_b
 def test_stopping_keeps_what_was_reached(store, add_base) -> None:
     add_base("qwen2")
     old = plain(store)
-    asked = iter([False] * 3 + [True] * 1000)
-    report = recover(store, prepared_to_recover(store, "1h"), NullProgress(), lambda: next(asked))
+    learned: list[float] = []
+
+    class Watch(NullProgress):
+        def advance(self, key: str, amount: float = 1) -> None:
+            if key == "recovery" and amount:
+                learned.append(amount)
+
+    prepared = prepared_to_recover(store, "1h")
+    report = recover(store, prepared, Watch(), lambda: len(learned) == 3)
     assert report.run.stopped == "asked"
     assert report.run.curve[-1].tokens == 3 * RECIPE.tokens
     assert report.better and report.manifest.recovery is not None
