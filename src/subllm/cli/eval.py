@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subllm.store.store import Store
 
 EXAMPLES = """
+subllm eval qwen2.5-coder:0.5b-python --task builtin
 subllm eval qwen2.5-coder:0.5b-python --task humaneval
 subllm eval qwen2.5-coder:0.5b-java --task humaneval-x --limit 20
 subllm eval qwen2.5-coder:0.5b-dense --task humaneval-x --language all \\
@@ -45,9 +46,10 @@ def command(
     task: Annotated[
         str,
         typer.Option(
-            help="humaneval, humaneval-x, mbpp (fetched from the hub, or read from --data), "
-            "multipl-e, infilling (from --data), perplexity, agreement, a file of problems; "
-            "or a domain (csr, math, translation) or one of its tasks (hellaswag, gsm8k, ...)."
+            help="builtin (40 problems of our own a language), humaneval, humaneval-x, mbpp "
+            "(fetched from the hub, or read from --data), multipl-e, infilling (from --data), "
+            "perplexity, agreement, a file of problems; or a domain (csr, math, translation) or "
+            "one of its tasks (hellaswag, gsm8k, ...)."
         ),
     ],
     language: Annotated[
@@ -73,7 +75,9 @@ def command(
     Code benchmarks: the model finishes each problem, the program is compiled and run in a
     sandbox, and pass@k is the share of problems that k tries solve (Chen et al. 2021), with
     its 95 % interval over problems. The data's own solutions run first; the result says how
-    many pass. perplexity: of held-out text. agreement: how many greedy tokens are those of
+    many pass. builtin: 40 small problems that come with subllm, in each language; beside pass@k
+    it says how much of the dense base's the model has kept, where 'subllm add' has made that
+    one. perplexity: of held-out text. agreement: how many greedy tokens are those of
     the dense base. infilling: exact match and pass rate of holes filled.
 
     Domains, through lm-evaluation-harness (pip install 'subllm[eval]'): csr is openbookqa,

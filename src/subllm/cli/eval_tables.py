@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from subllm.cli import console
@@ -63,6 +63,8 @@ def _problems(results: Sequence[Result]) -> None:
     exact = any("exact_match" in result.figures for result in results)
     columns: list[Column] = ["LANGUAGE"]
     columns += [(f"PASS@{k}", "right") for k in ks] + [("EXACT", "right")] * exact
+    dense = any("retention" in result.figures for result in results)
+    columns += [("DENSE", "right"), ("RETENTION", "right")] if dense else []
     columns += [("CANONICAL", "right"), ("TOKENS EACH", "right"), ("TIME", "right")]
     rows = []
     for result in results:
@@ -74,6 +76,8 @@ def _problems(results: Sequence[Result]) -> None:
         if exact:
             match = figures.get("exact_match")
             row.append("-" if match is None else f"{match * 100:.1f}")
+        if dense:
+            row += _kept(figures.get("retention"))
         solved = figures["canonical"]
         row.append(f"{solved['passed']}/{solved['run']}" if solved["run"] else "none")
         row.append(f"{figures['tokens_per_problem']:.0f}")
@@ -82,6 +86,14 @@ def _problems(results: Sequence[Result]) -> None:
     console.table(columns, rows)
     for result in results:
         _remark(result)
+
+
+def _kept(retention: Mapping[str, Any] | None) -> list[str]:
+    """The dense base's pass@k, and the share of it that is left."""
+    if retention is None:
+        return ["-", "-"]
+    ratio = retention["ratio"]
+    return [f"{retention['dense_pass'] * 100:.1f}", "-" if ratio is None else f"{ratio:.2f}"]
 
 
 def _remark(result: Result) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.errors import BenchmarkError
+from subllm.evaluation.builtin import BUILTIN, builtin_benchmark
 from subllm.evaluation.forms import FORMS, form_of, problem_of
 from subllm.evaluation.problems import Benchmark, Problem
 from subllm.progress import NullProgress, Progress
@@ -67,11 +68,15 @@ def load_benchmark(
 ) -> tuple[str, Benchmark]:
     """(what the task is called, its problems of `language`).
 
-    task   a form of `forms.FORMS`, or a file, which then is the data
+    task   a form of `forms.FORMS`, BUILTIN, or a file, which then is the data
     files  where the data of a form is; of several, the one that has this language. Without
            them, benchmarks of NAMED are fetched
     Raises as `load_file`, `load_named`.
     """
+    if task == BUILTIN:
+        if files:
+            raise BenchmarkError(f"{BUILTIN} brings its own problems; leave --data out")
+        return task, builtin_benchmark(language)
     if task not in FORMS:
         benchmark = load_file(Path(task).expanduser(), language)
         return benchmark.form, benchmark

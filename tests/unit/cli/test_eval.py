@@ -99,6 +99,17 @@ def test_counts_records_and_machine(tiny: Store, subllm: Command, data: Path) ->
     assert "sandbox: " in ran.err
 
 
+def test_builtin_problems_are_asked_of_the_dense_base_too(tiny: Store, subllm: Command) -> None:
+    arguments = ("eval", MODEL, "--task", "builtin", "--language", "python", "--limit", "2")
+    figures = only(subllm(*arguments, "--json", *SMALL))["figures"]
+    assert (figures["problems"], figures["canonical"]["passed"]) == (2, 2)
+    assert figures["retention"]["dense"] == f"{BASE}-dense"
+    ran = subllm(*arguments, *SMALL)
+    assert "RETENTION" in ran.out and "built in" in ran.out
+    dense = ("eval", f"{BASE}-dense", *arguments[2:], "--json", *SMALL)
+    assert "retention" not in only(subllm(*dense))["figures"]
+
+
 def test_a_finished_run_is_not_made_again(tiny: Store, subllm: Command, data: Path) -> None:
     arguments = ("eval", MODEL, "--task", str(data), "--json", *SMALL)
     first = only(subllm(*arguments))

@@ -36,7 +36,11 @@ _CHECK_SECONDS = {"python": 0.1, "javascript": 0.15, "cpp": 1.0, "java": 0.6}  #
 
 
 def load_programs(
-    task: str, options: TaskOptions, bench: Bench, texts: Sequence[TextSide]
+    task: str,
+    options: TaskOptions,
+    bench: Bench,
+    texts: Sequence[TextSide],
+    kind: type[Programs] | None = None,
 ) -> list[Measure]:
     """A code benchmark in each language asked for, or else in each that the data has.
 
@@ -61,7 +65,7 @@ def load_programs(
             without.append(error)
             bench.progress.note(f"{task}: the data has no {language} problems")
             continue
-        found.append(Programs(label, language, benchmark.first(options.limit), options))
+        found.append((kind or Programs)(label, language, benchmark.first(options.limit), options))
     if not found:
         raise without[0]
     return found

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from subllm.errors import UnknownNameError
 from subllm.evaluation.bench import Bench, TextSide
+from subllm.evaluation.builtin import BUILTIN
 from subllm.evaluation.domains import DOMAIN_TASKS, tasks_of
 from subllm.evaluation.forms import FORMS
 from subllm.evaluation.held_out import LENGTH, SEQUENCES
 from subllm.evaluation.measures.agreement import PROMPT_TOKENS, PROMPTS, Agreement
 from subllm.evaluation.measures.domain import load_questions
 from subllm.evaluation.measures.measure import Measure
-from subllm.evaluation.measures.pass_at_k import load_programs
+from subllm.evaluation.measures.pass_at_k import Programs, load_programs
 from subllm.evaluation.measures.perplexity import Perplexity
+from subllm.evaluation.measures.retention import Retention
 from subllm.evaluation.measures.text import load_texts
 from subllm.evaluation.options import TaskOptions
 
@@ -42,11 +44,12 @@ def load_measures(
     """
     load = MEASURES.get(task)
     if load is None:
-        if task not in FORMS and (options.files or not Path(task).expanduser().is_file()):
-            told = [*FORMS, *(name for name in MEASURES if name not in DOMAIN_TASKS)]
+        known = task in (*FORMS, BUILTIN)
+        if not known and (options.files or not Path(task).expanduser().is_file()):
+            told = [BUILTIN, *FORMS, *(name for name in MEASURES if name not in DOMAIN_TASKS)]
             hint = f"tasks are {', '.join(told)}, or a file of problems"
-            raise UnknownNameError("task", task, (*FORMS, *MEASURES), hint)
-        load = load_programs
+            raise UnknownNameError("task", task, (BUILTIN, *FORMS, *MEASURES), hint)
+        load = partial(load_programs, kind=Retention if task == BUILTIN else Programs)
     return load(task, options, bench, texts)
 
 
