@@ -112,9 +112,13 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
 
 def test_drafts_change_no_text(server: Machine) -> None:
     """N-grams, a sub-model for its dense base, and what the client predicts."""
-    dense, sub_model = f"{BASE}-dense", f"{BASE}-python"
-    for speculation, prompt in (("ngram", PROMPTS["python"] * 2), (sub_model, PROMPTS["python"])):
-        ask = ("complete", prompt, "-m", dense, "-n", "96", "--json", "--speculation")
+    dense, large, sub_model = f"{BASE}-dense", f"{BASE}-dense-int8", f"{BASE}-python"
+    server.ok("add", BASE, "--values", "int8", "--tag", "int8")  # larger than what drafts for it
+    for model, speculation, prompt in (
+        (dense, "ngram", PROMPTS["python"] * 2),
+        (large, sub_model, PROMPTS["python"]),
+    ):
+        ask = ("complete", prompt, "-m", model, "-n", "96", "--json", "--speculation")
         port = str(server.port)
         plain = server.ok(*ask, "off", SUBLLM_PORT=port).document
         drafted = server.ok(*ask, speculation, SUBLLM_PORT=port).document
@@ -124,7 +128,7 @@ def test_drafts_change_no_text(server: Machine) -> None:
         # A draft about as slow as the model is tried, and then left alone where it does not pay.
         assert sum(drafted[count] for count in counts) > 0
     (running,) = server.ok("ps", "--json").document
-    assert {m["model"]: m["draft"] for m in running["loaded"]}[dense] == sub_model
+    assert {m["model"]: m["draft"] for m in running["loaded"]}[large] == sub_model
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     question = "Write a Python function that sorts a list."
     asked: dict[str, Any] = {
