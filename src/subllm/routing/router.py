@@ -39,6 +39,8 @@ class SubModel:
 
     parameters  weights of its dense base
     bytes_read  of the packed weights it computes with, for each token
+    likeness    share of its dense base's first choices that it has on held-out text, where
+                that was measured
     """
 
     name: str
@@ -47,6 +49,7 @@ class SubModel:
     tag: str = ""
     parameters: int = 0
     bytes_read: int = 0
+    likeness: float | None = None
 
     @property
     def family(self) -> str:

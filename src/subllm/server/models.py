@@ -60,10 +60,16 @@ class ServedModel:
             m.tag,
             parameters=sum(prod(tensor.shape) for tensor in m.tensors),
             bytes_read=sum(map(_bytes_read, m.tensors)),
+            likeness=_likeness(m),
         )
 
 
 _BITS = {"f32": 32, "bf16": 16, "int8": 8, "int4": 4}
+
+
+def _likeness(manifest: ModelManifest) -> float | None:
+    own = manifest.perplexity.get(manifest.language)
+    return own.agreement if own is not None else None
 
 
 def _bytes_read(tensor: TensorEntry) -> int:

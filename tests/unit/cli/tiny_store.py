@@ -15,7 +15,7 @@ from subllm.extraction.dense import add_dense
 from subllm.progress import NullProgress
 from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Request, SamplingParams
-from subllm.store.manifest import sha256_of
+from subllm.store.manifest import Perplexity, sha256_of
 from subllm.store.store import Store
 from subllm.text.token_bytes import byte_alphabet
 
@@ -137,7 +137,10 @@ def build(root: Path, checkpoint: Path) -> Store:
     for language in ("python", "java"):
         name = f"{BASE}-{language}"
         plan = sha256_of(name.encode())
-        model = dense.model_copy(update={"name": name, "language": language, "plan": plan})
+        same = {language: Perplexity(before=2.0, after=2.0, tokens=100, agreement=1.0)}
+        model = dense.model_copy(
+            update={"name": name, "language": language, "plan": plan, "perplexity": same}
+        )
         store.set_ref(name, store.put_manifest(model))
     return store
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from subllm.routing.drafts import Draft, drafts_for, unfit
+from subllm.routing.drafts import Draft, drafts_for, gain, unfit
 from subllm.routing.router import Query, Router, SubModel
 from subllm.routing.sessions import Sessions
 
 CODE = "def f(x):\n    return x is not None\n"
 
 
-def sub(size: str, language: str, tag: str = "", family: str = "qwen") -> SubModel:
+def sub(
+    size: str, language: str, tag: str = "", family: str = "qwen", likeness: float = 0.95
+) -> SubModel:
     """As if weights were bytes; a sub-model keeps half of them."""
     parameters = {"0.5b": 500, "1.5b": 1500, "7b": 7000}[size]
     base = f"{family}:{size}"
     name = f"{base}-{language}" + (f"-{tag}" if tag else "")
     share = 1.0 if language == "dense" else 0.4 if tag == "small" else 0.5
-    return SubModel(name, base, language, tag, parameters, int(share * parameters))
+    return SubModel(name, base, language, tag, parameters, int(share * parameters), likeness)
 
 
 DENSE = sub("1.5b", "dense")
@@ -41,8 +43,9 @@ def names(
     return [(draft.model, draft.reason) for draft in drafts_for(target, language, models)]
 
 
-def test_the_language_then_dense_then_general() -> None:
-    rest = [("qwen:0.5b-dense", "dense"), ("qwen:0.5b-general", "general")]
+def test_the_language_then_what_is_for_all() -> None:
+    """Alike and half as large, the general one brings more than the dense one."""
+    rest = [("qwen:0.5b-general", "general"), ("qwen:0.5b-dense", "dense")]
     assert names(DENSE, "python") == [("qwen:0.5b-python", "language"), *rest]
     assert names(DENSE, "rust") == rest  # never the sub-model of another language
     assert names(DENSE, None) == rest
@@ -50,10 +53,32 @@ def test_the_language_then_dense_then_general() -> None:
     assert names(DENSE, "java", [DENSE, sub("0.5b", "java")]) == [("qwen:0.5b-java", "language")]
 
 
+def test_a_sub_model_that_lost_too_much_comes_after_the_dense_one() -> None:
+    """Plain Wanda's 8:16 of the 0.5B has 0.83 of the dense base's first choices; one that says
+    nothing is taken for that."""
+    plain, unsaid = (sub("0.5b", "python", likeness=x) for x in (0.78, 0.0))
+    for models in ([DENSE, plain, sub("0.5b", "dense")], [DENSE, sub("0.5b", "dense"), plain]):
+        assert [reason for _, reason in names(DENSE, "python", models)] == ["dense", "language"]
+    assert gain(DENSE, unsaid) == gain(DENSE, sub("0.5b", "python", likeness=0.83))
+
+
+def test_the_estimate_by_hand() -> None:
+    """0.93 right, a third of the bytes: six drafted give 1.8967 times, more or fewer less."""
+    chance, step = 0.93, 500 / 1500
+    by_length = [sum(chance**i for i in range(n + 1)) / (1 + n * step) for n in range(1, 9)]
+    assert by_length.index(max(by_length)) == 5
+    assert (
+        gain(DENSE, sub("0.5b", "dense"))
+        == pytest.approx(max(by_length))
+        == pytest.approx(1.8967, abs=1e-4)
+    )
+
+
 def test_only_what_is_smaller_drafts() -> None:
     assert names(sub("0.5b", "dense"), "python") == []  # its own sub-model is not faster enough
     big = [name for name, _ in names(sub("7b", "dense"), "python")]
-    assert big[:2] == ["qwen:0.5b-python", "qwen:1.5b-python"]  # the one that is read fastest
+    small, larger = big.index("qwen:0.5b-python"), big.index("qwen:1.5b-python")
+    assert small == 0 < larger  # alike, but the small one is read faster
     assert "qwen:7b-python" not in big
     heavy = SubModel("qwen:0.5b-python", "qwen:0.5b", "python", "", 500, 1500)  # bf16, say
     assert drafts_for(DENSE, "python", [DENSE, heavy]) == []
