@@ -31,7 +31,8 @@ ENGINES = Path(__file__).resolve().parents[1] / "engines"
 REFERENCE = "llama.cpp Q4_K_M"
 PEER, DENSE, SPARSE = "llama.cpp", "subllm, dense", "subllm, Python sub-model"
 DRAFTS = {"qwen2.5-coder:1.5b": "qwen2.5-coder:0.5b"}
-"""The base whose Python sub-model drafts for a base; others draft with n-grams alone."""
+"""The base that drafts for a base, dense in int4, as `routing.drafts` would choose; others draft
+with n-grams alone."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def draft_model(store: Store, base: str, given: str) -> str:
     it is not there; "" for none."""
     if given:
         return "" if given == "none" else given
-    return sub_model(store, DRAFTS[base], "int4") if base in DRAFTS else ""
+    return dense(store, DRAFTS[base], "int4") if base in DRAFTS else ""
 
 
 def _peer(way: Way, store: Store, base: str, python: str, gguf: str) -> Served:
