@@ -101,7 +101,7 @@ def measure_plain(arguments: argparse.Namespace, home: Path, ours: dict) -> dict
 
 
 def plain_dtype(arguments: argparse.Namespace, home: Path, ours: dict) -> str:
-    from subllm.extraction.blocks.open import DTYPES
+    from subllm.recovery.compute import DTYPES
 
     if ours["compute"] in DTYPES:
         return ours["compute"]
@@ -128,9 +128,9 @@ def plain_worker(arguments: argparse.Namespace) -> None:
 
     from subllm.calibration.load import load_calibration
     from subllm.catalog.loader import load_catalog
-    from subllm.extraction.blocks.open import DTYPES
     from subllm.extraction.estimate import peak_memory_bytes
     from subllm.extraction.prepare import open_base
+    from subllm.recovery.compute import DTYPES
     from subllm.sparsity.packing import unpack_mask
     from subllm.sparsity.pattern import Pattern
     from subllm.store.model_files import open_model

@@ -56,8 +56,9 @@ def command(
         from subllm.extraction.dense import add_dense
 
         report = add_dense(
-            context.store, base, progress, values=values, head=head, tag=tag, samples=samples
-        )
+            context.store, base, progress, values=values, head=head, tag=tag, samples=samples,
+            threads=context.settings.threads,
+        )  # fmt: skip
     if json_output:
         console.emit_json(
             {

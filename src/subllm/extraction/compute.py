@@ -11,10 +11,11 @@ import torch
 from subllm import native
 from subllm.errors import BackendError, UsageError
 from subllm.extraction.blocks.native_blocks import NEEDS
-from subllm.extraction.blocks.open import DTYPES, INT8
+from subllm.extraction.blocks.open import INT8
 from subllm.extraction.defaults import FAST_SECONDS
 from subllm.extraction.plan import ExtractionPlan
 from subllm.pruning.method import Need
+from subllm.recovery.compute import DTYPES
 
 Rate = Callable[[str], float]  # FLOP/s of this model's products, by `compute`
 

@@ -18,6 +18,7 @@ from subllm.extraction.plan import ExtractionPlan, value_type
 from subllm.extraction.prepare import open_base
 from subllm.extraction.quantiser import needs_of
 from subllm.extraction.shared import DENSE, find_shared, shared_entries, write_shared
+from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.sparsity.layout import LAYOUT_VERSION
@@ -49,6 +50,7 @@ def add_dense(
     head: str = "int8",
     tag: str = "",
     samples: int = DENSE_SAMPLES,
+    threads: int | None = None,
 ) -> DenseReport:
     """Pack every block of `base` without pruning, as `base-dense[-tag]`. Same store rules
     as `extract`; a model of other value types that had the name is replaced, which is said.
@@ -74,7 +76,7 @@ def add_dense(
         plan = rounding.plan
     name = model_name(base, "dense", tag)
     _say_replaced(store, name, plan, progress)
-    with store.lock(plan.workspace, on_wait=progress.note):
+    with torch_threads(threads), store.lock(plan.workspace, on_wait=progress.note):
         found = store.find_plan(plan.digest)
         if found is not None:
             model, cached = found[1].model_copy(update={"name": name, "tag": tag}), True

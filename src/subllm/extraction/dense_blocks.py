@@ -7,6 +7,7 @@ already is then packed by the loop that extraction has, with nothing pruned.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.compute import choose, computes
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Rates
-from subllm.extraction.plan import ExtractionPlan
+from subllm.extraction.plan import ExtractionPlan, calibration_record, started
 from subllm.extraction.quantiser import needs_of, stored_as
 from subllm.extraction.shared import DENSE
 from subllm.extraction.steps import KeepAll
@@ -32,7 +33,6 @@ from subllm.sparsity.int4 import pack_int4
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedWriter
 from subllm.sparsity.packing import PackedTensor, pack
-from subllm.store.manifest import CalibrationRecord
 from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
 from subllm.weights.reader import WeightReader
@@ -128,26 +128,18 @@ def calibrated(
         seed=0,
         catalog=Catalog({}, {}),
     )
-    record = CalibrationRecord(
-        source=data.source,
-        digest=data.digest,
-        samples=len(data.tokens),
-        seq_len=data.tokens.shape[1],
-        seed=data.seed,
-        unique_tokens=data.unique_tokens,
-    )
     device = choose_device("auto")
 
     def plan_of(_samples: int, compute: str) -> ExtractionPlan:
-        return replace(plan, calibration=record, compute=compute, device=device.type)
+        return replace(
+            plan, calibration=calibration_record(data), compute=compute, device=device.type
+        )
 
     chosen = choose(
         plan_of,
         (samples,),
         computes("auto", device, needs_of(plan.values), fast=False),
-        lambda planned: (
-            store.find_plan(planned.digest) is not None or store.begun(planned.workspace)
-        ),
+        partial(started, store),
         Rates(reader.spec, device),
         lambda _samples, _compute: 0.0,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import torch
 from subllm.arch.spec import ArchSpec
 from subllm.extraction.blocks.head_loss import TOKENS
 from subllm.extraction.blocks.native_blocks import VALUES
-from subllm.extraction.blocks.open import DTYPES, INT8
+from subllm.extraction.blocks.open import INT8
 from subllm.extraction.quantiser import needs_of
 from subllm.extraction.shared import DENSE
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import HESSIAN_COLUMNS, WHOLE_MODEL, Need
+from subllm.recovery.compute import DTYPES, MEASURED_TOKENS, fastest, product_rate
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import pack
 
@@ -107,26 +107,17 @@ def gradient_flops(spec: ArchSpec, tokens: int) -> float:
 
 
 def measured_rate(spec: ArchSpec, device: torch.device, compute: str) -> float:
-    """FLOP/s of this model's own up projection on 2,048 tokens; takes about 0.2 s."""
-    tokens, inner, outer = 2048, spec.hidden_size, spec.intermediate_size
-    if compute == INT8:
-        product = _native_product(tokens, inner, outer)
-    else:
-        x = torch.ones(tokens, inner, device=device, dtype=DTYPES[compute])
-        w = torch.ones(outer, inner, device=device, dtype=DTYPES[compute])
-
-        def product() -> None:
-            torch.nn.functional.linear(x, w)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-
-    product()
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        product()
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * tokens * inner * outer / best
+    """As `product_rate`, of the native engine's int8 products too."""
+    if compute != INT8:
+        return product_rate(spec, compute, device)
+    inner, outer = spec.hidden_size, spec.intermediate_size
+    return (
+        2.0
+        * MEASURED_TOKENS
+        * inner
+        * outer
+        / fastest(_native_product(MEASURED_TOKENS, inner, outer))
+    )
 
 
 def _native_product(tokens: int, inner: int, outer: int) -> Callable[[], None]:

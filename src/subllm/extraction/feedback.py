@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 
 from subllm import native
+from subllm.errors import ExtractionError
+from subllm.pruning.hessian import inverse_factor
 from subllm.pruning.method import HESSIAN_COLUMNS
 from subllm.sparsity.int4 import recoded, steps
 from subllm.sparsity.layout import SUB
@@ -36,16 +38,11 @@ class Feedback:
 def feedback_of(hessian: torch.Tensor) -> Feedback:
     """From float32 [n, n], the sum of x x^T over inputs; without any effect where that cannot
     be factored."""
-    damped = hessian.clone()
-    diagonal = damped.diagonal()
-    diagonal += DAMPING * diagonal.mean()
-    order = torch.argsort(diagonal, descending=True, stable=True)
-    lower, failed = torch.linalg.cholesky_ex(damped[order][:, order])
-    if not failed:
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed and upper.isfinite().all():
-            return Feedback(order, upper)
-    return Feedback(torch.arange(len(hessian)), torch.eye(len(hessian)))
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+    try:
+        return Feedback(order, inverse_factor(hessian[order][:, order], DAMPING))
+    except ExtractionError:
+        return Feedback(torch.arange(len(hessian)), torch.eye(len(hessian)))
 
 
 def slabs_of(hessian: torch.Tensor, columns: int) -> list[Feedback]:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from subllm.calibration.source import CalibrationData
 from subllm.errors import UsageError
 from subllm.pruning.allocation import Allocation
 from subllm.sparsity.int4 import QUANTISER
 from subllm.sparsity.layout import LAYOUT_VERSION, VALUES, Values
 from subllm.store.manifest import CalibrationRecord, MethodRecord, canonical_json, sha256_of
+from subllm.store.store import Store
 
 
 def value_type(text: str) -> Values:
@@ -90,3 +92,20 @@ class ExtractionPlan:
     def workspace(self) -> str:
         """Key of its unfinished work in the store."""
         return f"extract-{self.digest}"
+
+
+def calibration_record(data: CalibrationData) -> CalibrationRecord:
+    """What plan and manifest say of calibration."""
+    return CalibrationRecord(
+        source=data.source,
+        digest=data.digest,
+        samples=len(data.tokens),
+        seq_len=data.tokens.shape[1],
+        seed=data.seed,
+        unique_tokens=data.unique_tokens,
+    )
+
+
+def started(store: Store, plan: ExtractionPlan) -> bool:
+    """Finished, or left halfway by a run that was stopped."""
+    return store.find_plan(plan.digest) is not None or store.begun(plan.workspace)

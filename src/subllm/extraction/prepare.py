@@ -26,7 +26,13 @@ from subllm.extraction.defaults import (
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Estimate, LearnedMasks, Rates, estimate
 from subllm.extraction.memory import require_memory
-from subllm.extraction.plan import ExtractionPlan, RecoveryPlan, value_type
+from subllm.extraction.plan import (
+    ExtractionPlan,
+    RecoveryPlan,
+    calibration_record,
+    started,
+    value_type,
+)
 from subllm.extraction.recovering import RecoveryJob, check_job
 from subllm.extraction.recovery_text import load_recovery_data, recipe_for
 from subllm.progress import Progress
@@ -37,10 +43,10 @@ from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
 from subllm.recovery.budget import Budget, parse_budget
 from subllm.recovery.recipe import Recipe
+from subllm.routing.languages import GENERAL
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
     BaseManifest,
-    CalibrationRecord,
     MethodRecord,
     ModelManifest,
     sha256_of,
@@ -52,8 +58,6 @@ from subllm.weights.open import open_weights
 from subllm.weights.reader import WeightReader
 
 HELDOUT_LENGTH = 512
-GENERAL = "general"
-"""The pack of text of no one language."""
 # Needs that outweigh all else in memory.
 _LARGE = WHOLE_MODEL | {Need.FULL_HESSIAN}
 
@@ -201,7 +205,8 @@ def prepare(
         return text(f"pack:{GENERAL}", GENERAL, samples)
 
     def plan_of(samples: int, compute: str) -> ExtractionPlan:
-        record = _record(calibration(samples), options.seq_len)
+        used = calibration(samples)
+        record = None if used is None else calibration_record(used)
         made = unchosen.method
         further = general(samples)
         if further is not None:
@@ -223,7 +228,7 @@ def prepare(
         plan_of,
         _counts(options, calibrated=bool(method.needs)),
         computes(options.compute, device, method.needs, fast=options.fast),
-        partial(_started, store),
+        partial(started, store),
         rates,
         lambda samples, compute: cost(samples, compute).seconds,
     )
@@ -328,24 +333,6 @@ def _notes(options: ExtractOptions, chosen: Choice) -> list[str]:
     else:
         reason = "the fewest that it takes"
     return [f"--fast: {chosen.samples} calibration sequences, {reason}; --samples sets another"]
-
-
-def _record(data: CalibrationData | None, seq_len: int) -> CalibrationRecord | None:
-    if data is None:
-        return None
-    return CalibrationRecord(
-        source=data.source,
-        digest=data.digest,
-        samples=len(data.tokens),
-        seq_len=seq_len,
-        seed=data.seed,
-        unique_tokens=data.unique_tokens,
-    )
-
-
-def _started(store: Store, plan: ExtractionPlan) -> bool:
-    """Finished, or left halfway by a run that was stopped."""
-    return store.find_plan(plan.digest) is not None or store.begun(plan.workspace)
 
 
 def _heldout(

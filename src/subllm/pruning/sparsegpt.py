@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from subllm.errors import ExtractionError
 from subllm.pruning.choose import keep_highest
+from subllm.pruning.hessian import inverse_factor
 from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.pruning.parameter import Parameter
 from subllm.sparsity.pattern import Pattern
@@ -58,27 +58,6 @@ class SparseGpt:
         left = weight.to(dtype, copy=True).T.contiguous()
         mask = _sweep(left, upper, pattern)
         return Pruned(mask.T.contiguous(), left.masked_fill_(~mask, 0).T.contiguous())
-
-
-def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
-    """U with U^T U = (H + damping * mean(diag H) * I)^-1, upper triangular, [n, n]. Inputs
-    that are all zero count as unrelated and alike. Raises ExtractionError where the damped
-    matrix has no such factor in its precision."""
-    damped = hessian.clone()
-    diagonal = damped.diagonal()
-    mean = diagonal.mean()
-    diagonal += damping * mean if mean > 0 else 1.0
-    lower, failed = torch.linalg.cholesky_ex(damped)
-    del damped
-    if not failed:
-        upper: torch.Tensor
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed and upper.isfinite().all():
-            return upper
-    raise ExtractionError(
-        f"the Hessian of an input of {len(hessian)} columns cannot be inverted; take more "
-        f"calibration tokens or a damping above {damping} (--method-param damping=...)"
-    )
 
 
 def _sweep(left: torch.Tensor, upper: torch.Tensor, pattern: Pattern) -> torch.Tensor:

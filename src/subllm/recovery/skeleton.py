@@ -1,15 +1,12 @@
-"""A transformers decoder on empty weights, run block by block on packed rows.
+"""A decoder run block by block on packed rows.
 
-The model's own forward runs with recorders in place of its blocks: that yields the first
-block's inputs and what every block is called with (attention masks, rotary tables), so no
-architecture is written down here. Positions that count from each document's start make
-transformers keep documents of one row apart.
+Positions that count from each document's start make transformers keep documents of one row
+apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,38 +15,12 @@ import torch
 from torch import nn
 
 from subllm.errors import ExtractionError
+from subllm.recovery.decoder import Call, Recorder, empty_decoder, load_final_norm
 from subllm.recovery.loss import Head
 from subllm.recovery.rows import RecoveryText
 from subllm.weights.reader import WeightReader
 
-Read = Callable[[str], npt.NDArray[np.float32]]
-
 _ROWS = 16384  # of a large matrix, in float32 at a time
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a block is called with beside hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class _Recorder(nn.Module):
-    """Stands in for a block: notes what it is called with, passes hidden states on."""
-
-    def __init__(self, block: nn.Module, calls: list[Call]) -> None:
-        super().__init__()
-        # Not a submodule: attributes of the block stay readable.
-        self.__dict__["_block"] = block
-        self.__dict__["_calls"] = calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_block"], name)
-
-    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.__dict__["_calls"].append(Call(args, kwargs))
-        return hidden
 
 
 class Tables:
@@ -87,37 +58,19 @@ class Skeleton:
     def __init__(
         self, reader: WeightReader, tables: Tables, device: torch.device, dtype: torch.dtype
     ) -> None:
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
-
         self.spec = reader.spec
         self.tables = tables
         self.device, self.dtype = device, dtype
-        try:
-            config = AutoConfig.for_model(**reader.config)
-            with init_empty_weights(include_buffers=False):
-                model = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, attn_implementation="sdpa"
-                )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExtractionError(
-                f"transformers cannot build this architecture: {error}; "
-                "update transformers or choose another base"
-            ) from error
-        model.eval().requires_grad_(False)  # eval: no dropout
-        self._decoder = model.get_decoder()
-        for module in self._decoder.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                module.register_buffer(name, buffer.to(device), persistent=False)
+        self._decoder = empty_decoder(reader, device, dtype)
         self.blocks: list[nn.Module] = list(self._decoder.layers)
         self.norm: nn.Module = self._decoder.norm
         self._calls: list[Call] = []
-        self._decoder.layers = nn.ModuleList(_Recorder(b, self._calls) for b in self.blocks)
+        self._decoder.layers = nn.ModuleList(Recorder(b, self._calls) for b in self.blocks)
         self._decoder.norm = nn.Identity()
         embedding = self._decoder.embed_tokens
         embedding.weight = nn.Parameter(tables.embedding, requires_grad=False)
         embedding.padding_idx = None  # ids are compacted, it would point elsewhere
-        load(self.norm, lambda name: reader.read(f"model.norm.{name}"), device, dtype)
+        load_final_norm(self.norm, reader, device, dtype)
 
     def enter(self, text: RecoveryText, rows: list[int]) -> tuple[torch.Tensor, list[Call]]:
         """The first block's inputs for some rows of a text, [rows, length, hidden], and
@@ -137,16 +90,6 @@ class Skeleton:
         out = self.blocks[layer](hidden, *call.args, **call.kwargs)
         result: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return result
-
-
-def load(module: nn.Module, read: Read, device: torch.device, dtype: torch.dtype) -> None:
-    """Fill a module's parameters by their names in it; none of them learns."""
-    state = {
-        name: torch.from_numpy(read(name)).to(device, dtype)
-        for name, _ in module.named_parameters()
-    }
-    module.load_state_dict(state, strict=False, assign=True)
-    module.requires_grad_(False)
 
 
 def learned_states(states: torch.Tensor, text: RecoveryText, rows: list[int]) -> torch.Tensor:

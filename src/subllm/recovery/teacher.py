@@ -9,9 +9,10 @@ import torch
 
 from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.answers import Answers
+from subllm.recovery.decoder import load
 from subllm.recovery.loss import Distillation, Target, TopK
 from subllm.recovery.rows import RecoveryText
-from subllm.recovery.skeleton import Skeleton, learned_states, load
+from subllm.recovery.skeleton import Skeleton, learned_states
 from subllm.weights.reader import WeightReader
 
 # Rows that go through the dense blocks together, so that each is read once for them; and

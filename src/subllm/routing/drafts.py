@@ -49,8 +49,8 @@ def drafts_for(target: SubModel, language: str | None, models: Sequence[SubModel
     if target.language != DENSE:
         return []
     reasons: dict[str, DraftReason] = {DENSE: "dense", GENERAL: "general"}
-    if language is not None:
-        reasons = {language: "language", **reasons} if language not in reasons else reasons
+    if language is not None and language not in reasons:
+        reasons = {language: "language", **reasons}
     order = list(reasons)
     fitting = [
         model
@@ -72,8 +72,8 @@ def drafts_for(target: SubModel, language: str | None, models: Sequence[SubModel
 
 def gain(target: SubModel, draft: SubModel) -> float:
     """How many times as fast as alone `target` is estimated to answer."""
-    like = 1.0 if draft.language == DENSE else draft.likeness or _UNMEASURED
-    chance = _SMALLER_BASE * like
+    like = 1.0 if draft.language == DENSE else draft.likeness
+    chance = _SMALLER_BASE * (_UNMEASURED if like is None else like)
     step = draft.bytes_read / target.bytes_read
     return max(
         (1 - chance ** (n + 1)) / (1 - chance) / (1 + n * step) for n in range(1, _LONGEST + 1)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from subllm.errors import ExtractionError, PatternError
+from subllm.pruning.hessian import inverse_factor
 from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.pruning.registry import get_method
-from subllm.pruning.sparsegpt import SLAB, inverse_factor
+from subllm.pruning.sparsegpt import SLAB
 from subllm.sparsity.pattern import Pattern
 
 

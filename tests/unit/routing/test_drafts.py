@@ -12,7 +12,7 @@ CODE = "def f(x):\n    return x is not None\n"
 
 
 def sub(
-    size: str, language: str, tag: str = "", family: str = "qwen", likeness: float = 0.95
+    size: str, language: str, tag: str = "", family: str = "qwen", likeness: float | None = 0.95
 ) -> SubModel:
     """As if weights were bytes; a sub-model keeps half of them."""
     parameters = {"0.5b": 500, "1.5b": 1500, "7b": 7000}[size]
@@ -56,7 +56,7 @@ def test_the_language_then_what_is_for_all() -> None:
 def test_a_sub_model_that_lost_too_much_comes_after_the_dense_one() -> None:
     """Plain Wanda's 8:16 of the 0.5B has 0.83 of the dense base's first choices; one that says
     nothing is taken for that."""
-    plain, unsaid = (sub("0.5b", "python", likeness=x) for x in (0.78, 0.0))
+    plain, unsaid = (sub("0.5b", "python", likeness=x) for x in (0.78, None))
     for models in ([DENSE, plain, sub("0.5b", "dense")], [DENSE, sub("0.5b", "dense"), plain]):
         assert [reason for _, reason in names(DENSE, "python", models)] == ["dense", "language"]
     assert gain(DENSE, unsaid) == gain(DENSE, sub("0.5b", "python", likeness=0.83))

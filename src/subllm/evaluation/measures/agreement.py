@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subllm.errors import UsageError
 from subllm.evaluation.bench import Bench, TextSide
 from subllm.evaluation.generate import Ask, generate
+from subllm.evaluation.measures.dense import dense_of
 from subllm.evaluation.measures.measure import Load
 from subllm.evaluation.measures.text import HeldOutText, Ids, TextMeasure
 from subllm.evaluation.records import Compared
@@ -48,14 +48,14 @@ class Agreement(TextMeasure[Compared]):
 
     def tools(self, bench: Bench, model: str) -> dict[str, str]:
         """Raises UsageError where there is no dense model, or one of another base."""
-        dense = _dense(bench.store, model)
+        dense = dense_of(bench.store, model)
         return {"dense": bench.store.resolve(dense), "new tokens": str(self._new_tokens)}
 
     def lines(
         self, bench: Bench, model: str, sequences: Mapping[int, Ids], run: str
     ) -> Iterator[Compared]:
         longest = max(map(len, sequences.values())) + self._new_tokens
-        engine = bench.engines(_dense(bench.store, model), _TOGETHER, longest)
+        engine = bench.engines(dense_of(bench.store, model), _TOGETHER, longest)
         texts = _continue(engine, sequences, self._new_tokens, bench.progress)
         engine = bench.engines(model, _TOGETHER, longest)
         with bar(bench.progress, "compare", "comparing tokens", len(sequences), "items"):
@@ -73,23 +73,12 @@ class Agreement(TextMeasure[Compared]):
     def figures(self, bench: Bench, model: str, lines: Sequence[Compared]) -> dict[str, Any]:
         count = sum(line.tokens for line in lines)
         return {
-            "dense": _dense(bench.store, model),
+            "dense": dense_of(bench.store, model),
             self.task: sum(line.agreed for line in lines) / count,
             "common_tokens": sum(line.common for line in lines) / len(lines),
             "tokens": count,
             "tokens_per_prompt": self._new_tokens,
         }
-
-
-def _dense(store: Store, model: str) -> str:
-    """The dense model of the same base. Raises UsageError when it is not there."""
-    base = store.model(model).base
-    name = model_name(base.name, "dense")
-    if name not in store.names():
-        raise UsageError(f"there is no dense base to agree with; run 'subllm add {base.name}'")
-    if store.model(name).base.manifest != base.manifest:
-        raise UsageError(f"{name} was made from another base than {model}; add that one again")
-    return name
 
 
 def _continue(

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from subllm.errors import UsageError
 from subllm.evaluation.bench import Bench, TextSide
+from subllm.evaluation.measures.dense import dense_of
 from subllm.evaluation.measures.pass_at_k import Programs
 from subllm.evaluation.records import Result
 from subllm.store.names import model_name
@@ -27,7 +29,7 @@ class Retention(Programs):
         where the dense base solves nothing.
         """
         result = super().run(bench, model)
-        dense = find_dense(bench.store, model)
+        dense = _other_dense(bench.store, model)
         if dense is None:
             return result
         bench.progress.note(f"the same for {dense}, to compare with")
@@ -56,11 +58,10 @@ def _solved(result: Result) -> Solved:
     return result.figures["pass"][0]["value"], result.passed
 
 
-def find_dense(store: Store, model: str) -> str | None:
-    """The dense model of the same base that comparisons are with; None where it is missing or
-    is the model itself."""
-    base = store.model(model).base
-    name = model_name(base.name, "dense")
-    if name not in store.names() or store.resolve(name) == store.resolve(model):
+def _other_dense(store: Store, model: str) -> str | None:
+    """The dense model to compare with; None where there is none, or it is the model itself."""
+    try:
+        name = dense_of(store, model)
+    except UsageError:
         return None
-    return name if store.model(name).base.manifest == base.manifest else None
+    return name if store.resolve(name) != store.resolve(model) else None

@@ -7,9 +7,9 @@ import torch
 from subllm.extraction.blocks.native_blocks import NativeBlocks
 from subllm.extraction.blocks.protocol import Blocks
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
+from subllm.recovery.compute import DTYPES
 from subllm.weights.reader import WeightReader
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 INT8 = "int8"
 
 

@@ -1,9 +1,7 @@
 """A transformers model on empty weights, of which one block at a time is real.
 
-The model's own forward runs once per batch shape with recorders in place of its
-blocks. That yields the first block's inputs and, for every block, exactly the
-arguments the model passes to it (masks, rotary tables, whatever a release adds), so
-no block signature is written down here.
+The model's own forward runs once per batch shape (`recovery.decoder`): what it calls its
+blocks with is the same for all batches of a shape.
 """
 
 from __future__ import annotations
@@ -11,21 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.head_loss import HeadLoss
 from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
 from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
+from subllm.recovery.decoder import Call, Recorder, empty_decoder, load, load_final_norm
 from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
 from subllm.weights.reader import WeightReader
@@ -34,34 +30,6 @@ BatchShape = tuple[int, int]  # sequences, tokens
 
 # Rows of the head multiplied at a time: 16,384 x 4,096 in float32 is 256 MB at most.
 _HEAD_ROWS = 16384
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Arguments of one block beside the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class _Recorder(nn.Module):
-    """Stands in for a block: notes its arguments and passes the hidden states on."""
-
-    def __init__(self, block: nn.Module, calls: list[_Call], inputs: list[torch.Tensor]) -> None:
-        super().__init__()
-        # Not a submodule: attributes of the block stay readable, its weights untouched.
-        self.__dict__["_block"] = block
-        self.__dict__["_calls"] = calls
-        self.__dict__["_inputs"] = inputs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_block"], name)
-
-    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if not self.__dict__["_calls"]:
-            self.__dict__["_inputs"].append(hidden)
-        self.__dict__["_calls"].append(_Call(args, kwargs))
-        return hidden
 
 
 class TorchBlocks:
@@ -74,36 +42,13 @@ class TorchBlocks:
     collects = frozenset(ACCUMULATORS)
 
     def __init__(self, reader: WeightReader, device: torch.device, dtype: torch.dtype) -> None:
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
-
         self.reader = reader
         self.spec = reader.spec
         self.device = device
         self.dtype = dtype
-        try:
-            config = AutoConfig.for_model(**reader.config)
-            with init_empty_weights(include_buffers=False):
-                model = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, attn_implementation="sdpa"
-                )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExtractionError(
-                f"transformers cannot build this architecture: {error}; "
-                "update transformers or choose another base"
-            ) from error
-        model.eval().requires_grad_(False)
-        self._decoder = model.get_decoder()
-        for module in self._decoder.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                module.register_buffer(name, buffer.to(device), persistent=False)
+        self._decoder = empty_decoder(reader, device, dtype)
         self._blocks = list(self._decoder.layers)
-        if len(self._blocks) != self.spec.num_layers:
-            raise ExtractionError(
-                f"transformers builds {len(self._blocks)} blocks, the weights hold "
-                f"{self.spec.num_layers}; the model's config is inconsistent"
-            )
-        self._calls: dict[BatchShape, list[_Call]] = {}
+        self._calls: dict[BatchShape, list[Call]] = {}
 
     def embed(
         self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
@@ -125,7 +70,7 @@ class TorchBlocks:
     @contextmanager
     def _recording(
         self, table: torch.Tensor
-    ) -> Iterator[Callable[[torch.Tensor], tuple[torch.Tensor, list[_Call]]]]:
+    ) -> Iterator[Callable[[torch.Tensor], tuple[torch.Tensor, list[Call]]]]:
         """The decoder with `table` as its embedding and recorders for blocks."""
         decoder, embedding = self._decoder, self._decoder.embed_tokens
         final_norm = decoder.norm
@@ -134,13 +79,12 @@ class TorchBlocks:
         embedding.padding_idx = None  # ids are compacted, it would point elsewhere
         decoder.norm = nn.Identity()
 
-        def run(ids: torch.Tensor) -> tuple[torch.Tensor, list[_Call]]:
-            calls: list[_Call] = []
-            inputs: list[torch.Tensor] = []
-            decoder.layers = nn.ModuleList(_Recorder(b, calls, inputs) for b in self._blocks)
+        def run(ids: torch.Tensor) -> tuple[torch.Tensor, list[Call]]:
+            calls: list[Call] = []
+            decoder.layers = nn.ModuleList(Recorder(b, calls) for b in self._blocks)
             with torch.no_grad():  # not inference mode: a recovery may differentiate
-                decoder(input_ids=ids, use_cache=False)
-            return inputs[0], calls
+                out = decoder(input_ids=ids, use_cache=False)
+            return out.last_hidden_state, calls
 
         try:
             yield run
@@ -153,12 +97,7 @@ class TorchBlocks:
         """See `Blocks.load`."""
         block = self._blocks[layer]
         prefix = self.spec.block_prefix(layer)
-        state = {
-            name: torch.from_numpy(self.reader.read(prefix + name)).to(self.device, self.dtype)
-            for name, _ in block.named_parameters()
-        }
-        block.load_state_dict(state, strict=False, assign=True)
-        block.requires_grad_(False)
+        load(block, lambda name: self.reader.read(prefix + name), self.device, self.dtype)
 
     def unload(self, layer: int) -> None:
         """See `Blocks.unload`."""
@@ -267,11 +206,5 @@ class TorchBlocks:
 
     def _final_norm(self) -> nn.Module:
         norm: nn.Module = self._decoder.norm
-        stem = self.spec.final_norm_name.removesuffix("weight")
-        state = {
-            name: torch.from_numpy(self.reader.read(stem + name)).to(self.device, self.dtype)
-            for name, _ in norm.named_parameters()
-        }
-        norm.load_state_dict(state, strict=False, assign=True)
-        norm.requires_grad_(False)
+        load_final_norm(norm, self.reader, self.device, self.dtype)
         return norm

@@ -8,7 +8,6 @@ from typing import Any
 from subllm.calibration.load import load_calibration
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
-from subllm.extraction.blocks.open import DTYPES
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.compute import faster
 from subllm.extraction.device import choose_device
@@ -19,6 +18,7 @@ from subllm.extraction.sensitivity.sweep import EVERY, Ground, Sweep
 from subllm.progress import Progress
 from subllm.pruning.method import WHOLE_MODEL, Need
 from subllm.pruning.registry import get_method
+from subllm.recovery.compute import DTYPES
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import canonical_json, sha256_of
 from subllm.store.store import Store
