@@ -5,7 +5,7 @@
 
 Dense models of the base, in turns without and with drafts in one process each, medians of the
 ratios round by round. Texts must be the same. No workload may be slower than 0.97 of plain
-decoding. For bases that have one, the Python sub-model of a smaller base drafts.
+decoding. For bases that have one, the smaller base drafts, dense in int4.
 """
 
 from __future__ import annotations
