@@ -3,6 +3,7 @@
   scripts/make-packs            ask the base model, then check its answers and write packs
   scripts/make-packs generate   only ask; what is answered already is not asked again
   scripts/make-packs assemble   only check the answers there are and write packs
+  scripts/make-packs code       write the code packs that recovery learns from (released.py)
 
 The base answers on subllm's own engine, dense and in int8. That takes most of an hour on
 two cores; stop it whenever you like and run it again.
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 import assemble
+import released
 from answers import Sampling, read_answers
 from base import find_base, read_run, record_run
 from checkers import CHECKERS
@@ -39,6 +41,12 @@ def main(argv: list[str]) -> None:
             ask(options)
         if options.command in ("all", "assemble"):
             write_packs(options)
+        if options.command == "code":
+            released.write_code_packs(
+                ROOT / ".build/packs/code",
+                options.out / "code",
+                assemble.read_benchmarks(options.benchmarks),
+            )
     except (SubllmError, LookupError) as error:
         raise SystemExit(f"make-packs: {error}") from error
 
@@ -50,7 +58,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=["all", "generate", "assemble"], default="all")
+    add("command", nargs="?", choices=["all", "generate", "assemble", "code"], default="all")
     add("--base", default="qwen2.5-coder:0.5b", help="a base in the store; pull it first")
     add("--answers", type=Path, default=ROOT / ".build/packs/answers", help="raw answers")
     add("--out", type=Path, default=ROOT / "src/subllm/calibration/data", help="the packs")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filters import Benchmark
 
-from subllm.calibration.packs import DATA, CodeSample, read_pack
+from subllm.calibration.packs import DATA, ProseSample, read_pack
 from subllm.errors import CalibrationError, TableError
 from subllm.tables.files import SUFFIXES, read_rows
 
@@ -52,7 +52,7 @@ class Overlap:
 def main(argv: list[str]) -> int:
     options = parse(argv)
     try:
-        packs = sorted(options.packs.glob(PACKS))
+        packs = sorted(options.packs.rglob(PACKS), key=lambda path: (len(path.parts), path))
         problems = [p for path in problem_files(options.data) for p in read_problems(path)]
         if not packs or not problems:
             missing = f"no packs in {options.packs}" if not packs else "no problems given"
@@ -118,7 +118,7 @@ def find(packs: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Overlap
     for path in packs:
         pack = read_pack(path)
         for sample in pack.samples:
-            answer = sample.code if isinstance(sample, CodeSample) else sample.text
+            answer = sample.text if isinstance(sample, ProseSample) else sample.code
             texts = (sample.instruction, answer)
             if not any(everything.shared(text) for text in texts):
                 continue
@@ -141,7 +141,7 @@ def show(packs: list[Path], problems: list[Problem], found: list[Overlap]) -> No
         )
     files = ", ".join(sorted({problem.file for problem in problems}))
     samples = sum(len(read_pack(path).samples) for path in packs)
-    names = ", ".join(path.name.removesuffix(PACKS[1:]) for path in packs)
+    names = ", ".join(read_pack(path).header.pack for path in packs)
     print(f"{len(problems)} problems of {files}\n{samples} samples of {names}")
     print(f"{len({(o.pack, o.sample) for o in found})} samples overlap")
 

@@ -40,8 +40,9 @@ def load_calibration(
 ) -> CalibrationData:
     """`samples` sequences of `seq_len` tokens, the same for the same arguments and data.
 
-    spec      "" (the language's own pack), "pack:LANGUAGE", a directory of code, a
-              .jsonl file, "hub:SET", or a mix "pack:python=0.7,PATH=0.3"
+    spec      "" (the language's own pack), "pack:LANGUAGE", "code:LANGUAGE" (released code,
+              all of it to learn from), a directory of code, a .jsonl file, "hub:SET", or a mix
+              "pack:python=0.7,PATH=0.3"
     language  whose files of a directory are read
     offline   take hub sets from the cache only
 
@@ -219,6 +220,8 @@ class _Origin:
         kind, colon, rest = spec.partition(":")
         if colon and kind == "pack":
             return PackSource(rest, "heldout" if self.split == "heldout" else "train")
+        if colon and kind == "code":
+            return PackSource(rest, "heldout" if self.split == "heldout" else "train", "code")
         if colon and kind == "hub":
             return self._hub_set(rest)
         path = _existing(spec)
@@ -226,7 +229,7 @@ class _Origin:
             return FilesSource(path, self.language, self.split)
         if path is not None and path.suffix == ".jsonl":
             return JsonlSource(path, self.split)
-        hint = "give a directory, a .jsonl file, pack:LANGUAGE or hub:SET"
+        hint = "give a directory, a .jsonl file, pack:LANGUAGE, code:LANGUAGE or hub:SET"
         if spec in pack_names():
             hint = f"did you mean pack:{spec}?"
         elif spec in self.catalog.calibration_sets:

@@ -1,10 +1,13 @@
-"""The packs that come with subllm: written by an open model, one language each.
+"""The packs that come with subllm, one language each.
 
-A pack is `data/LANGUAGE.jsonl.xz`: JSON lines under xz. The first is the header
+A pack is `data/LANGUAGE.jsonl.xz`, written by an open model, or `data/code/LANGUAGE.jsonl.xz`,
+code of released packages for recovery to learn from: JSON lines under xz. The first is the header
     {"pack": "python", "version": 1, "provenance": {...}}
 and each other one a sample
     {"id": ..., "split": "train" | "heldout", "instruction": ..., "answer": "code",
      "tag": "python", "code": ...}      or with "answer": "prose" and "text"
+    {"id": ..., "split": "train", "answer": "file", "tag": "python", "code": ...}
+The header of a code pack says under which licence each package is, and has its notice.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from subllm.errors import CalibrationError, UnknownNameError
 from subllm.tables.seeded import key
 
 DATA = Path(__file__).with_name("data")
+CODE = DATA / "code"
 _SUFFIX = ".jsonl.xz"
 
 
@@ -38,39 +42,63 @@ class PackHeader(_Line):
 class _Sample(_Line):
     id: str = Field(min_length=1)
     split: Literal["train", "heldout"]
+
+
+class _Answer(_Sample):
     instruction: str = Field(min_length=1)
 
 
-class CodeSample(_Sample):
+class FileSample(_Sample):
+    """A stretch of a released file, no answer to anything."""
+
+    answer: Literal["file"]
+    tag: str = Field(min_length=1)
+    code: str = Field(min_length=1)
+
+    @property
+    def instruction(self) -> str:
+        return ""
+
+
+class CodeSample(_Answer):
     answer: Literal["code"]
     tag: str = Field(min_length=1)
     code: str = Field(min_length=1)
 
 
-class ProseSample(_Sample):
+class ProseSample(_Answer):
     answer: Literal["prose"]
     text: str = Field(min_length=1)
 
 
-Sample = Annotated[CodeSample | ProseSample, Field(discriminator="answer")]
-_SAMPLE: TypeAdapter[CodeSample | ProseSample] = TypeAdapter(Sample)
+Sample = CodeSample | ProseSample | FileSample
+_SAMPLE: TypeAdapter[Sample] = TypeAdapter(Annotated[Sample, Field(discriminator="answer")])
 
 
 @dataclass(frozen=True)
 class Pack:
     header: PackHeader
-    samples: tuple[CodeSample | ProseSample, ...]
+    samples: tuple[Sample, ...]
 
 
 def pack_names() -> tuple[str, ...]:
     """The languages that have a pack."""
-    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in DATA.glob("*" + _SUFFIX)))
+    return _names(DATA)
+
+
+def code_names() -> tuple[str, ...]:
+    """The languages that have a pack of released code."""
+    return _names(CODE)
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in directory.glob("*" + _SUFFIX)))
 
 
 def read_pack(path: Path) -> Pack:
     """Raises CalibrationError naming the line that is malformed, or an id used twice."""
     number = 0
-    samples: dict[str, CodeSample | ProseSample] = {}
+    samples: dict[str, Sample] = {}
     try:
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             number = 1
@@ -94,20 +122,21 @@ def read_pack(path: Path) -> Pack:
 class PackSource:
     """One split of a shipped pack."""
 
-    def __init__(self, language: str, split: Split) -> None:
+    def __init__(self, language: str, split: Split, kind: Literal["pack", "code"] = "pack") -> None:
         """Raises CalibrationError with the nearest names for a pack that is not there."""
-        known = pack_names()
+        known = pack_names() if kind == "pack" else code_names()
+        label = "pack" if kind == "pack" else "code pack"
         if language not in known:
             hint = f"packs are {', '.join(known) or 'missing'}; or give --calibration PATH"
-            raise CalibrationError(str(UnknownNameError("pack", language, known, hint)))
-        self.name = f"pack:{language}"
-        self._path = DATA / (language + _SUFFIX)
+            raise CalibrationError(str(UnknownNameError(label, language, known, hint)))
+        self.name = f"{kind}:{language}"
+        self._path = (DATA if kind == "pack" else CODE) / (language + _SUFFIX)
         self._split = split
 
     def documents(self, seed: int) -> Iterator[Document]:
         samples = [s for s in read_pack(self._path).samples if s.split == self._split]
         for sample in sorted(samples, key=lambda sample: key(seed, sample.id)):
-            if isinstance(sample, CodeSample):
-                yield Document(sample.id, sample.code, sample.instruction, sample.tag)
-            else:
+            if isinstance(sample, ProseSample):
                 yield Document(sample.id, sample.text, sample.instruction)
+            else:
+                yield Document(sample.id, sample.code, sample.instruction, sample.tag)

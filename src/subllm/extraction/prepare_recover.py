@@ -47,7 +47,7 @@ Tokens = npt.NDArray[np.int32]
 @dataclass(frozen=True)
 class RecoverOptions:
     """As those of an extraction. calibration: where the text comes from, "" for where the
-    sub-model's came from."""
+    sub-model's came from, or `default_source` where that was the language's pack."""
 
     calibration: str = ""
     seed: int = 0
@@ -104,7 +104,10 @@ def prepare_recover(
     device = choose_device(options.device)
     recipe = options.recipe or recipe_for(reader.spec)
     calibration = manifest.calibration
-    source = options.calibration or spec_of(calibration.source if calibration else "")
+    chosen = spec_of(calibration.source if calibration else "")
+    source = options.calibration or chosen
+    if source == f"pack:{manifest.language}":
+        source = ""  # recovery has more to learn from than that
     data = load_recovery_data(
         source, recipe, language=manifest.language, tokenizer=tokenizer, prompt=manifest.prompt,
         seed=options.seed, catalog=catalog, offline=options.offline, progress=progress,
@@ -116,9 +119,10 @@ def prepare_recover(
     fitted = None
     if calibration is not None and needs_of(value_type(manifest.values)):
         fitted = load_calibration(
-            source, language=manifest.language, tokenizer=tokenizer, prompt=manifest.prompt,
-            samples=calibration.samples or DEFAULT_SAMPLES, seq_len=calibration.seq_len,
-            seed=calibration.seed, catalog=catalog, offline=options.offline, progress=progress,
+            options.calibration or chosen, language=manifest.language, tokenizer=tokenizer,
+            prompt=manifest.prompt, samples=calibration.samples or DEFAULT_SAMPLES,
+            seq_len=calibration.seq_len, seed=calibration.seed, catalog=catalog,
+            offline=options.offline, progress=progress,
         ).tokens  # fmt: skip
     heldout = {
         domain: load_heldout(

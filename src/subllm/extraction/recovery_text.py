@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from subllm.arch.spec import ArchSpec
 from subllm.calibration.load import load_heldout_texts, load_texts
+from subllm.calibration.packs import code_names, pack_names
 from subllm.calibration.render import Renderer
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
@@ -14,11 +15,15 @@ from subllm.errors import CalibrationError
 from subllm.progress import Progress
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import RecoveryText, pack_rows
+from subllm.routing.languages import GENERAL
 from subllm.text.tokenizer import Tokenizer
 
-LEARNED_TOKENS = 500_000
+LEARNED_TOKENS = 1_000_000
 """What is learned from before anything comes again. Documents of a source that has fewer come in
 all their forms, with other holes to fill."""
+CODE_SHARE = 0.5
+"""Of released code in what is learned, the rest is the language's pack, in the forms that are
+served (docs/LOG.md, 2026-11-27)."""
 JUDGED_TOKENS = 4096
 
 
@@ -31,6 +36,18 @@ class RecoveryData:
     heldout: RecoveryText
     source: str
     unique_tokens: int
+
+
+def default_source(language: str) -> str:
+    """What a recovery learns from where nobody says: the language's pack and released code of it
+    (of all languages for "general"), as far as there are; "" for none."""
+    coded = code_names()
+    known = [language] if language in coded else list(coded) if language == GENERAL else []
+    if not known or language not in pack_names():
+        return ""
+    share = CODE_SHARE / len(known)
+    mixed = ",".join(f"code:{name}={share:g}" for name in known)
+    return f"pack:{language}={1 - CODE_SHARE:g},{mixed}"
 
 
 def recipe_for(spec: ArchSpec) -> Recipe:
@@ -53,10 +70,11 @@ def load_recovery_data(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> RecoveryData:
-    """source as `--calibration`. Raises CalibrationError and its kin where it is missing or has
-    less than one step learns from, or less than a row to judge by."""
+    """source as `--calibration`, "" for `default_source`. Raises CalibrationError and its kin
+    where it is missing or has less than one step learns from, or less than a row to judge by."""
+    learned_from = source or default_source(language)
     texts = load_texts(
-        source, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
+        learned_from, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
         least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,
     )  # fmt: skip
     heldout = load_heldout_texts(

@@ -16,7 +16,9 @@ def pack_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two packs, python and general, of twelve train and four held-out samples each."""
     directory = tmp_path / "packs"
     directory.mkdir()
+    (directory / "code").mkdir()
     monkeypatch.setattr(packs, "DATA", directory)
+    monkeypatch.setattr(packs, "CODE", directory / "code")
     splits = ["train"] * 12 + ["heldout"] * 4
     write_pack(directory / "python.jsonl.xz", [sample(i, split) for i, split in enumerate(splits)])
     prose = [

@@ -162,7 +162,10 @@ def test_what_is_no_source_gets_a_hint() -> None:
     for spec, hint in [
         ("python", r"'python' is no calibration source that exists; did you mean pack:python\?"),
         ("py_alpaca", r"did you mean hub:py_alpaca\?"),
-        ("/no/such/place", "give a directory, a .jsonl file, pack:LANGUAGE or hub:SET"),
+        (
+            "/no/such/place",
+            "give a directory, a .jsonl file, pack:.*, code:.* or hub:SET",
+        ),
         ("pack:pyton", r"unknown pack 'pyton'; did you mean python\?"),
         ("/no/such.jsonl", "give a directory"),
         ("~nobody-here/code", "give a directory"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subllm.calibration.packs import PackSource, pack_names, read_pack
+from subllm.calibration.packs import PackSource, code_names, pack_names, read_pack
 from subllm.calibration.source import Document
 from subllm.errors import CalibrationError
 
@@ -78,4 +78,25 @@ def test_damaged_files_are_no_traceback(tmp_path: Path, data: bytes, message: st
     path = tmp_path / "x.jsonl.xz"
     path.write_bytes(data)
     with pytest.raises(CalibrationError, match=message):
+        read_pack(path)
+
+
+def test_stretches_of_files_are_documents_without_an_instruction(pack_directory: Path) -> None:
+    code = "def f(x):\n    return x\n"
+    one = {"id": "pkg/a.py", "split": "train", "answer": "file", "tag": "python", "code": code}
+    write_pack(pack_directory / "code/python.jsonl.xz", [one])
+    assert code_names() == ("python",) and pack_names() == ("general", "python")
+    source = PackSource("python", "train", "code")
+    assert source.name == "code:python"
+    assert list(source.documents(0)) == [Document("pkg/a.py", code, tag="python")]
+    assert list(PackSource("python", "heldout", "code").documents(0)) == []
+    with pytest.raises(CalibrationError, match="unknown code pack 'general'"):
+        PackSource("general", "train", "code")
+
+
+def test_a_stretch_of_a_file_answers_nothing(tmp_path: Path) -> None:
+    one = {"id": "a", "split": "train", "answer": "file", "tag": "python", "code": "x = 1\n"}
+    path = tmp_path / "python.jsonl.xz"
+    write_pack(path, [one | {"instruction": "Write x."}])
+    with pytest.raises(CalibrationError, match=r":2: file\.instruction"):
         read_pack(path)

@@ -7,7 +7,15 @@ from collections import Counter
 import pytest
 
 from subllm.calibration.load import load_calibration, load_heldout
-from subllm.calibration.packs import DATA, CodeSample, pack_names, read_pack
+from subllm.calibration.packs import (
+    CODE,
+    DATA,
+    CodeSample,
+    FileSample,
+    code_names,
+    pack_names,
+    read_pack,
+)
 from subllm.catalog.loader import Catalog
 
 from .tiny import FILL, FIM, MARK, tokenizer
@@ -81,3 +89,24 @@ def test_a_pack_loads_in_every_form(language: str) -> None:
     # The tiny tokenizer has three or four tokens where a real one has one.
     heldout = load_heldout(language, tokenizer=tokenizer(), prompt=FIM)
     assert heldout.shape == (8, 512)
+
+
+def test_every_single_language_has_released_code() -> None:
+    assert code_names() == tuple(name for name in LANGUAGES if name != "general")
+
+
+@pytest.mark.parametrize("language", code_names())
+def test_released_code_may_be_passed_on(language: str) -> None:
+    path = CODE / f"{language}.jsonl.xz"
+    assert path.stat().st_size < 1_000_000
+    pack = read_pack(path)
+    assert pack.header.pack == f"code:{language}"
+    packages = {entry["package"]: entry for entry in pack.header.provenance["packages"]}
+    free = {"MIT", "ISC", "BSD-3-Clause", "Apache-2.0", "BSL-1.0"}
+    assert {entry["licence"] for entry in packages.values()} <= free
+    assert all(entry["notice"].strip() for entry in packages.values())
+    pieces = Counter(sample.id.partition("/")[0] for sample in pack.samples)
+    assert pieces == {name: entry["pieces"] for name, entry in packages.items()}
+    assert all(isinstance(sample, FileSample) for sample in pack.samples)
+    assert {sample.tag for sample in pack.samples} == {language}
+    assert sum(len(sample.code) for sample in pack.samples) > 1_800_000

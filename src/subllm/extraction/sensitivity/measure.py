@@ -32,6 +32,7 @@ SEQUENCES, MEASURED, LENGTH = 16, 4, 256
 """Sequences of calibration for the method's statistics, those of them that the divergence is
 measured on, and the tokens of each."""
 
+_SLOW = WHOLE_MODEL | {Need.FULL_HESSIAN}
 _VERSION = 1  # of how it is measured
 _OVERHEAD = 2.0  # how many times as long as its matrix products a sweep takes
 
@@ -41,9 +42,9 @@ def sensitivity(
 ) -> Sensitivity:
     """Of `base` under the options' language, method and calibration source.
 
-    A method that looks at the whole model is stood in for by Wanda. A measurement lies in the
-    store's cache for as long as a name needs the base; one that was stopped goes on. Raises what
-    `prepare` raises of the same options.
+    A method that looks at the whole model, or inverts a Hessian for every matrix, would take hours
+    and is stood in for by Wanda. A measurement lies in the store's cache for as long as a name
+    needs the base; one that was stopped goes on. Raises what `prepare` raises of the same options.
     """
     digest, manifest, reader, tokenizer = open_base(store, base)
     method = get_method(options.method, options.method_params)
@@ -52,7 +53,7 @@ def sensitivity(
             f"--budget and --keep choose among N:16, which {method.name} does not learn; "
             "use --pattern"
         )
-    if method.needs & WHOLE_MODEL:  # which would take longer than all of the rest
+    if method.needs & _SLOW:  # which would take longer than all of the rest
         method = get_method("wanda")
     device = choose_device(options.device)
     length = min(LENGTH, reader.spec.context_length)
