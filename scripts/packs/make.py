@@ -4,6 +4,7 @@
   scripts/make-packs generate   only ask; what is answered already is not asked again
   scripts/make-packs assemble   only check the answers there are and write packs
   scripts/make-packs code       write the code packs that recovery learns from (released.py)
+  scripts/make-packs functions  let the base write functions to learn from (functions.py)
 
 The base answers on subllm's own engine, dense and in int8. That takes most of an hour on
 two cores; stop it whenever you like and run it again.
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 import assemble
+import functions
 import released
 from answers import Sampling, read_answers
 from base import find_base, read_run, record_run
@@ -35,6 +37,9 @@ TOKENIZER_FILE = "tokenizer.bundle"
 
 
 def main(argv: list[str]) -> None:
+    if argv[:1] == ["functions"]:
+        functions.main(argv[1:])
+        return
     options = parse(argv)
     try:
         if options.command in ("all", "generate"):

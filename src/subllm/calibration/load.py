@@ -12,7 +12,7 @@ import numpy.typing as npt
 from subllm.calibration.files import FilesSource
 from subllm.calibration.jsonl import JsonlSource
 from subllm.calibration.mix import budgets, parse_mix
-from subllm.calibration.packs import PackSource, pack_names
+from subllm.calibration.packs import KINDS, PackSource, pack_names
 from subllm.calibration.render import Renderer
 from subllm.calibration.sampler import digest, pack, row_content, take
 from subllm.calibration.source import CalibrationData, Split, Texts, TextSource
@@ -218,10 +218,9 @@ class _Origin:
     def _open(self, spec: str) -> TextSource:
         """Raises CalibrationError for what is none of the kinds, or does not exist."""
         kind, colon, rest = spec.partition(":")
-        if colon and kind == "pack":
-            return PackSource(rest, "heldout" if self.split == "heldout" else "train")
-        if colon and kind == "code":
-            return PackSource(rest, "heldout" if self.split == "heldout" else "train", "code")
+        if colon and kind in KINDS:
+            split: Split = "heldout" if self.split == "heldout" else "train"
+            return PackSource(rest, split, KINDS[kind])
         if colon and kind == "hub":
             return self._hub_set(rest)
         path = _existing(spec)

@@ -1,7 +1,8 @@
 """The packs that come with subllm, one language each.
 
-A pack is `data/LANGUAGE.jsonl.xz`, written by an open model, or `data/code/LANGUAGE.jsonl.xz`,
-code of released packages for recovery to learn from: JSON lines under xz. The first is the header
+A pack is `data/LANGUAGE.jsonl.xz`, answers of an open model, or for recovery to learn from
+`data/code/LANGUAGE.jsonl.xz`, code of released packages, or `data/written/LANGUAGE.jsonl.xz`,
+functions that an open model wrote: JSON lines under xz. The first is the header
     {"pack": "python", "version": 1, "provenance": {...}}
 and each other one a sample
     {"id": ..., "split": "train" | "heldout", "instruction": ..., "answer": "code",
@@ -26,6 +27,7 @@ from subllm.tables.seeded import key
 
 DATA = Path(__file__).with_name("data")
 CODE = DATA / "code"
+WRITTEN = DATA / "written"
 _SUFFIX = ".jsonl.xz"
 
 
@@ -49,7 +51,7 @@ class _Answer(_Sample):
 
 
 class FileSample(_Sample):
-    """A stretch of a released file, no answer to anything."""
+    """Code that answers nothing."""
 
     answer: Literal["file"]
     tag: str = Field(min_length=1)
@@ -91,6 +93,11 @@ def code_names() -> tuple[str, ...]:
     return _names(CODE)
 
 
+def written_names() -> tuple[str, ...]:
+    """The languages that have a pack of written functions."""
+    return _names(WRITTEN)
+
+
 def _names(directory: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in directory.glob("*" + _SUFFIX)))
 
@@ -119,18 +126,23 @@ def read_pack(path: Path) -> Pack:
     return Pack(header, tuple(samples.values()))
 
 
+Kind = Literal["pack", "code", "written"]
+KINDS: dict[str, Kind] = {"pack": "pack", "code": "code", "written": "written"}
+_LABELS: dict[Kind, str] = {"pack": "pack", "code": "code pack", "written": "pack of functions"}
+
+
 class PackSource:
     """One split of a shipped pack."""
 
-    def __init__(self, language: str, split: Split, kind: Literal["pack", "code"] = "pack") -> None:
+    def __init__(self, language: str, split: Split, kind: Kind = "pack") -> None:
         """Raises CalibrationError with the nearest names for a pack that is not there."""
-        known = pack_names() if kind == "pack" else code_names()
-        label = "pack" if kind == "pack" else "code pack"
+        directory = {"pack": DATA, "code": CODE, "written": WRITTEN}[kind]
+        known = _names(directory)
         if language not in known:
             hint = f"packs are {', '.join(known) or 'missing'}; or give --calibration PATH"
-            raise CalibrationError(str(UnknownNameError(label, language, known, hint)))
+            raise CalibrationError(str(UnknownNameError(_LABELS[kind], language, known, hint)))
         self.name = f"{kind}:{language}"
-        self._path = (DATA if kind == "pack" else CODE) / (language + _SUFFIX)
+        self._path = directory / (language + _SUFFIX)
         self._split = split
 
     def documents(self, seed: int) -> Iterator[Document]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from subllm.arch.spec import ArchSpec
 from subllm.calibration.load import load_heldout_texts, load_texts
-from subllm.calibration.packs import code_names, pack_names
+from subllm.calibration.packs import code_names, pack_names, written_names
 from subllm.calibration.render import Renderer
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
@@ -21,9 +21,6 @@ from subllm.text.tokenizer import Tokenizer
 LEARNED_TOKENS = 1_000_000
 """What is learned from before anything comes again. Documents of a source that has fewer come in
 all their forms, with other holes to fill."""
-CODE_SHARE = 0.5
-"""Of released code in what is learned, the rest is the language's pack, in the forms that are
-served (docs/LOG.md, 2026-11-27)."""
 JUDGED_TOKENS = 4096
 
 
@@ -39,15 +36,22 @@ class RecoveryData:
 
 
 def default_source(language: str) -> str:
-    """What a recovery learns from where nobody says: the language's pack and released code of it
-    (of all languages for "general"), as far as there are; "" for none."""
-    coded = code_names()
-    known = [language] if language in coded else list(coded) if language == GENERAL else []
-    if not known or language not in pack_names():
+    """What a recovery learns from where nobody says: in equal shares the language's pack, in all
+    forms that are served, released code of it and functions that a base wrote, as far as there
+    are (for "general" those of all languages); "" for none."""
+    if language not in pack_names():
         return ""
-    share = CODE_SHARE / len(known)
-    mixed = ",".join(f"code:{name}={share:g}" for name in known)
-    return f"pack:{language}={1 - CODE_SHARE:g},{mixed}"
+    kinds = {"code": code_names(), "written": written_names()}
+    groups = [[f"pack:{language}"]]
+    for kind, known in kinds.items():
+        names = list(known) if language == GENERAL else [n for n in known if n == language]
+        if names:
+            groups.append([f"{kind}:{name}" for name in names])
+    if len(groups) == 1:
+        return ""
+    return ",".join(
+        f"{source}={1 / len(groups) / len(group):.6g}" for group in groups for source in group
+    )
 
 
 def recipe_for(spec: ArchSpec) -> Recipe:

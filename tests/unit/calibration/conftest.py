@@ -17,8 +17,10 @@ def pack_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "packs"
     directory.mkdir()
     (directory / "code").mkdir()
+    (directory / "written").mkdir()
     monkeypatch.setattr(packs, "DATA", directory)
     monkeypatch.setattr(packs, "CODE", directory / "code")
+    monkeypatch.setattr(packs, "WRITTEN", directory / "written")
     splits = ["train"] * 12 + ["heldout"] * 4
     write_pack(directory / "python.jsonl.xz", [sample(i, split) for i, split in enumerate(splits)])
     prose = [
