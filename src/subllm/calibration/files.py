@@ -53,6 +53,8 @@ MAX_BYTES = 256 * 1024
 MIN_BYTES = 64
 _MAX_LINE = 1000  # characters: longer ones are minified or data
 _HEADER_LINES = 12
+# With fewer files an eighth of them may be none.
+_BY_FILE = 32
 _GENERATED = re.compile(
     r"(?i)@generated|auto-?generated|generated (?:by|from)\b|do not (?:edit|modify)"
 )
@@ -63,7 +65,8 @@ _GENERATED_NAME = re.compile(
 
 class FilesSource:
     """Code under a directory, as git would track it. A file that is binary, generated,
-    minified, larger than MAX_BYTES or a symbolic link is passed over."""
+    minified, larger than MAX_BYTES or a symbolic link is passed over. Whole files are held out,
+    of few files parts."""
 
     def __init__(self, root: Path, language: str, split: Split) -> None:
         """`language` none of EXTENSIONS (a domain, "general") takes all code there is."""
@@ -75,14 +78,16 @@ class FilesSource:
 
     def documents(self, seed: int) -> Iterator[Document]:
         paths = {path.relative_to(self._root).as_posix(): path for path in self._files()}
+        whole = len(paths) >= _BY_FILE
         found = False
         for name in sorted(paths, key=lambda name: key(seed, name)):
             text = read_code(paths[name])
             if text is None:
                 continue
             found = True
-            for document in pieces(Document(name, text, tag=tag_of(name))):
-                if belongs(document, self._split):
+            file = Document(name, text, tag=tag_of(name))
+            for document in pieces(file):
+                if belongs(file if whole else document, self._split):
                     yield document
         if not found:
             kinds = " ".join(f".{e}" for e in sorted(self._extensions))

@@ -15,7 +15,7 @@ from subllm.calibration.mix import budgets, parse_mix
 from subllm.calibration.packs import KINDS, PackSource, pack_names
 from subllm.calibration.render import Renderer
 from subllm.calibration.sampler import digest, pack, row_content, take
-from subllm.calibration.source import CalibrationData, Split, Texts, TextSource
+from subllm.calibration.source import CalibrationData, Document, Split, Texts, TextSource
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
@@ -23,6 +23,8 @@ from subllm.progress import NullProgress, Progress
 from subllm.text.tokenizer import Tokenizer
 
 _HELDOUT_SEED = 0
+_SHORT = "recovery needs {least}; add text to it"
+_LEFT = "left out of learning to judge by; {least} are needed, add text to it"
 
 
 def load_calibration(
@@ -80,19 +82,15 @@ def load_heldout(
     catalog: Catalog | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    own: bool = False,
 ) -> npt.NDArray[np.int32]:
     """Text of `language` that no calibration sees: int32 [<= sequences, seq_len].
 
-    It is the held-out part of the language's pack; where it has none, what
-    `load_calibration` left of `spec`. Never repeated, so there may be fewer sequences.
-    Raises CalibrationError when there is not even one, else as `load_calibration`.
+    It is the held-out part of the language's pack; where it has none, or `own` says so, what
+    `load_calibration` and `load_texts` left of `spec`. Never repeated, so there may be fewer
+    sequences. Raises CalibrationError when there is not even one, else as `load_calibration`.
     """
-    if language in pack_names():
-        spec = ""
-    origin = _Origin(
-        language, catalog or Catalog({}, {}), "heldout", offline, progress or NullProgress()
-    )
-    sources = origin.open_mix(spec or f"pack:{language}")
+    sources = _heldout_sources(spec, language, catalog, offline, progress, own)
     width = row_content(tokenizer, seq_len)
     renderer = Renderer(tokenizer, prompt)
     parts = [
@@ -121,22 +119,27 @@ def load_texts(
     catalog: Catalog,
     offline: bool = False,
     progress: Progress | None = None,
+    own: bool = False,
+    beside: str = "",
+    share: float = 1.0,
 ) -> Texts:
     """Documents of `spec` to learn from, the same for the same arguments and data: `tokens`
     tokens of the split that `load_calibration` reads. A source that has fewer is used again,
     each document in its next form, but at least `least` tokens it must have.
 
+    own     leave an eighth of `spec` to be judged by, also where the language has a pack
+    beside  another spec, which has all but `share` of the tokens
+
     Raises as `load_calibration`.
     """
-    split: Split = "all" if language in pack_names() else "train"
+    split: Split = "train" if own or language not in pack_names() else "all"
     origin = _Origin(language, catalog, split, offline, progress or NullProgress())
-    return _texts(
-        origin.open_mix(spec or f"pack:{language}"),
-        Renderer(tokenizer, prompt),
-        tokens,
-        least,
-        seed,
-    )
+    sources = origin.open_mix(spec or f"pack:{language}")
+    if beside:
+        others = origin.open_mix(beside)
+        sources = [(source, share * part) for source, part in sources]
+        sources += [(source, (1 - share) * part) for source, part in others]
+    return _texts(sources, Renderer(tokenizer, prompt), tokens, least, seed)
 
 
 def load_heldout_texts(
@@ -150,16 +153,45 @@ def load_heldout_texts(
     catalog: Catalog | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    own: bool = False,
 ) -> Texts:
     """Documents to judge by what was learned: the text of `load_heldout`, never repeated, so
     there may be fewer tokens, but at least `least`. Raises as `load_heldout`."""
-    if language in pack_names():
+    sources = _heldout_sources(spec, language, catalog, offline, progress, own)
+    return _texts(
+        sources, Renderer(tokenizer, prompt), tokens, least, _HELDOUT_SEED,
+        repeat=False, short=_LEFT if own else _SHORT,
+    )  # fmt: skip
+
+
+def own_heldout(
+    spec: str,
+    *,
+    language: str,
+    catalog: Catalog | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> list[Document]:
+    """The documents that `load_heldout` reads with `own`, before they take any form, in its
+    order. Raises as that."""
+    sources = _heldout_sources(spec, language, catalog, offline, progress, own=True)
+    return [document for source, _ in sources for document in source.documents(_HELDOUT_SEED)]
+
+
+def _heldout_sources(
+    spec: str,
+    language: str,
+    catalog: Catalog | None,
+    offline: bool,
+    progress: Progress | None,
+    own: bool,
+) -> list[tuple[TextSource, float]]:
+    if language in pack_names() and not own:
         spec = ""
     origin = _Origin(
         language, catalog or Catalog({}, {}), "heldout", offline, progress or NullProgress()
     )
-    sources = origin.open_mix(spec or f"pack:{language}")
-    return _texts(sources, Renderer(tokenizer, prompt), tokens, least, _HELDOUT_SEED, repeat=False)
+    return origin.open_mix(spec or f"pack:{language}")
 
 
 def _texts(
@@ -170,8 +202,8 @@ def _texts(
     seed: int,
     *,
     repeat: bool = True,
+    short: str = _SHORT,
 ) -> Texts:
-    short = "recovery needs {least}; add text to it"
     parts = [
         take(
             sources[part][0], renderer, budget, seed,

@@ -31,6 +31,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("extract", "Models", "Extract the sub-model of a language from a base."),
     CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
     CommandInfo("recover", "Models", "Let a sub-model learn on from its dense base."),
+    CommandInfo("tune", "Models", "Make a sub-model of your own code from one in the store."),
     CommandInfo("list", "Models", "List what the store holds, with sizes."),
     CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
     CommandInfo("compare", "Models", "Compare which weights sub-models keep."),

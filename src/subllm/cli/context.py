@@ -68,6 +68,14 @@ def complete_model(incomplete: str) -> list[str]:
     return ["auto", *_names(incomplete, kinds=("model",))]
 
 
+def complete_sub_model(incomplete: str) -> list[str]:
+    """Shell completion of models that were pruned."""
+    from subllm.store.names import DENSE, split_model_name
+
+    names = _names(incomplete, kinds=("model",))
+    return [name for name in names if split_model_name(name).language != DENSE]
+
+
 def complete_speculation(incomplete: str) -> list[str]:
     """Shell completion of what may draft."""
     modes = [mode for mode in ("auto", "ngram", "off") if mode.startswith(incomplete)]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subllm.store.manifest import ModelManifest, Perplexity
+
+ENDED = {
+    "budget": "the time or the tokens are used up",
+    "asked": "stopped",
+    "diverged": "the loss was no number: back at the last good state",
+}
+"""Why a recovery ended, in words."""
 
 
 def agreement(value: Perplexity) -> str:
@@ -51,4 +59,16 @@ def recovery_rows(manifest: ModelManifest) -> list[tuple[str, str]]:
                     f"values and {manifest.head} head",
                 )
             )
+    return rows
+
+
+def tuning_rows(manifest: ModelManifest) -> list[tuple[str, str]]:
+    """What a model learned of own text, as facts."""
+    rows = []
+    for record in manifest.tunings:
+        said = f"from {record.origin}, on {record.tokens:,} tokens of {record.source}"
+        if record.before.nll is not None and record.after.nll is not None:
+            before, after = math.exp(record.before.nll), math.exp(record.after.nll)
+            said += f": perplexity {before:.3f} -> {after:.3f} (held-out text, before packing)"
+        rows.append(("tuned", said))
     return rows

@@ -8,13 +8,13 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import Context, complete_name, open_context
-from subllm.cli.losses import agreement, recovery_rows
+from subllm.cli.losses import ENDED, agreement, recovery_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from subllm.extraction.learn_on import LearnedReport
     from subllm.extraction.prepare_recover import PreparedRecovery
-    from subllm.extraction.recover import RecoverReport
     from subllm.store.manifest import ModelManifest
 
 EXAMPLES = """
@@ -93,7 +93,7 @@ def _recover(
     from subllm.recovery.budget import parse_budget
 
     budget, settings = parse_budget(text), context.settings
-    _refuse_second(settings.home, name)
+    recover_job.refuse_second(settings.home, name)
     with RichProgress() as progress:
         from subllm.extraction.prepare_recover import RecoverOptions, prepare_recover
         from subllm.extraction.recover import recover
@@ -124,13 +124,9 @@ def _announce(prepared: PreparedRecovery) -> None:
     )
 
 
-def _show(report: RecoverReport) -> None:
+def _show(report: LearnedReport) -> None:
     manifest = report.manifest
-    why = {
-        "budget": "the time or the tokens are used up",
-        "asked": "stopped",
-        "diverged": "the loss was no number: back at the last good state",
-    }[report.run.stopped]
+    why = ENDED[report.run.stopped]
     rows = [("name", report.name), ("ended", f"{why}, {report.run.curve[-1].tokens:,} tokens")]
     if not report.better:
         rows.append(("served", "as before: no checkpoint was better on held-out text"))
@@ -145,7 +141,7 @@ def _show(report: RecoverReport) -> None:
     console.facts(rows)
 
 
-def _document(report: RecoverReport) -> dict[str, Any]:
+def _document(report: LearnedReport) -> dict[str, Any]:
     return {
         "name": report.name,
         "digest": report.digest,
@@ -165,17 +161,6 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
     }
 
 
-def _refuse_second(home: Path, name: str) -> None:
-    from subllm.cli import recover_job
-    from subllm.errors import LockedError
-
-    job = recover_job.find(home, name)
-    if job is not None:
-        raise LockedError(
-            f"{name} is being recovered already (pid {job.pid}); see --status, or --stop it"
-        )
-
-
 def _launch(
     home: Path, name: str, budget: str, calibration: str, device: str, json_output: bool
 ) -> None:
@@ -183,7 +168,7 @@ def _launch(
     from subllm.recovery.budget import parse_budget
 
     parse_budget(budget)
-    _refuse_second(home, name)
+    recover_job.refuse_second(home, name)
     arguments = ["--for", budget]
     for option, value in (("--calibration", calibration), ("--device", device)):
         if value:

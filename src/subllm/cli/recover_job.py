@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from subllm.cli import background
-from subllm.errors import ServerError, StoreError
+from subllm.errors import LockedError, ServerError, StoreError
 from subllm.files import write_whole
 
 START_SECONDS = 180.0  # the text is tokenized first
@@ -45,6 +45,15 @@ def find(home: Path, name: str) -> Job | None:
     except (OSError, ValueError, TypeError):
         return None
     return job if background.alive(job.pid, job.created) else None
+
+
+def refuse_second(home: Path, name: str) -> None:
+    """Raises LockedError while another process recovers or tunes what `name` is or becomes."""
+    job = find(home, name)
+    if job is not None:
+        raise LockedError(
+            f"{name} is being recovered already (pid {job.pid}); see --status, or --stop it"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 from subllm.cli.density import densities, draw, is_mixed, patterns
-from subllm.cli.losses import agreement, recovery_rows
+from subllm.cli.losses import agreement, recovery_rows, tuning_rows
 from subllm.served_context import served_context
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _model_facts(manifest: ModelManifest, limit: int | None) -> Facts:
         )
         if value.agreement is not None:
             facts.append((f"agreement, {domain}", agreement(value)))
-    facts += recovery_rows(manifest)
+    facts += [*recovery_rows(manifest), *tuning_rows(manifest)]
     facts.append(("context", _context(manifest.prompt.context_length, limit)))
     facts.append(("fill-in", "yes" if manifest.prompt.fim else "no"))
     return facts
@@ -141,7 +141,7 @@ def _size_facts(sizes: Sizes) -> Facts:
         ("outside", console.size(sizes.outside) if sizes.outside else ""),
         (
             "state",
-            f"{console.size(sizes.recovery)}, to go on with by 'subllm recover'"
+            f"{console.size(sizes.recovery)}, for 'subllm recover' or 'subllm tune' to go on with"
             if sizes.recovery
             else "",
         ),

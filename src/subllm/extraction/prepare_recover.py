@@ -18,10 +18,7 @@ from subllm.extraction.device import choose_device
 from subllm.extraction.plan import value_type
 from subllm.extraction.prepare import HELDOUT_LENGTH
 from subllm.extraction.quantiser import needs_of
-from subllm.extraction.recovering import (
-    RecoveryJob,
-    check_job,
-)
+from subllm.extraction.recovering import RecoveryJob, check_job
 from subllm.extraction.recovery_text import load_recovery_data, recipe_for
 from subllm.progress import Progress
 from subllm.recovery.budget import Budget
@@ -60,10 +57,20 @@ class RecoverOptions:
 
 @dataclass(frozen=True)
 class PreparedRecovery:
-    """Everything `recover` needs. fitted: calibration tokens for values that are fitted to
-    them; identity: what a state must have been of to be gone on with."""
+    """Everything that `recover` and `tune` need.
+
+    name             what is to refer to what is better
+    served           the manifest that it refers to now, None for none
+    origin           the name of the model that learns on
+    digest, manifest its, which lend masks and first weights
+    fitted           calibration tokens for values that are fitted to them
+    identity         what a state must have been of to be gone on with
+    earlier          tokens that the model has learned from, in the same way
+    """
 
     name: str
+    served: str | None
+    origin: str
     digest: str
     manifest: ModelManifest
     reader: WeightReader
@@ -75,6 +82,7 @@ class PreparedRecovery:
     batch: int
     identity: str
     resumes: bool
+    earlier: int = 0
 
 
 def prepare_recover(
@@ -90,64 +98,146 @@ def prepare_recover(
     Raises UsageError and its kin: a model without masks, a base that is not here any more, text
     without enough tokens, too little memory; UnknownNameError.
     """
-    digest = store.resolve(name)
-    manifest = store.model(name)
-    if budget.off:
-        raise UsageError("--for off leaves nothing to do; say for how long, such as 2h or 2Mtok")
-    if all(entry.pattern == "dense" for entry in manifest.tensors):
-        raise UsageError(
-            f"{name} is dense, there is nothing to recover; 'subllm extract' makes a sub-model"
-        )
-    if manifest.layout != LAYOUT_VERSION:
-        raise UsageError(f"{name} is packed in an older layout; extract it again")
-    reader, tokenizer = _open_base(store, name, manifest)
-    device = choose_device(options.device)
+    origin = Origin.open(store, name, budget, options, catalog, progress)
+    manifest, reader = origin.manifest, origin.reader
     recipe = options.recipe or recipe_for(reader.spec)
-    calibration = manifest.calibration
-    chosen = spec_of(calibration.source if calibration else "")
-    source = options.calibration or chosen
+    source = options.calibration or origin.calibration
     if source == f"pack:{manifest.language}":
         source = ""  # recovery has more to learn from than that
     data = load_recovery_data(
-        source, recipe, language=manifest.language, tokenizer=tokenizer, prompt=manifest.prompt,
-        seed=options.seed, catalog=catalog, offline=options.offline, progress=progress,
+        source, recipe, language=manifest.language, tokenizer=origin.tokenizer,
+        prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
+        progress=progress,
     )  # fmt: skip
     job = RecoveryJob(budget, recipe, data)
-    compute = choose_compute(options.compute, reader.spec, device)
-    kept = sum(e.kept for e in manifest.tensors if e.blob == "own" and e.pattern != "dense")
-    check_job(reader, job, kept, device, compute)
-    fitted = None
-    if calibration is not None and needs_of(value_type(manifest.values)):
-        fitted = load_calibration(
-            options.calibration or chosen, language=manifest.language, tokenizer=tokenizer,
-            prompt=manifest.prompt, samples=calibration.samples or DEFAULT_SAMPLES,
-            seq_len=calibration.seq_len, seed=calibration.seed, catalog=catalog,
-            offline=options.offline, progress=progress,
-        ).tokens  # fmt: skip
-    heldout = {
-        domain: load_heldout(
-            domain, tokenizer=tokenizer, prompt=manifest.prompt, sequences=HELDOUT_SEQUENCES,
-            seq_len=HELDOUT_LENGTH, spec=source if domain == manifest.language else "",
-            catalog=catalog, offline=options.offline, progress=progress,
-        )
-        for domain in dict.fromkeys((manifest.language, *manifest.perplexity))
-    }  # fmt: skip
-    identity = _identity(store, manifest, job)
+    compute = origin.check(job)
+    fitted = origin.fitted(options.calibration)
+    heldout = origin.heldout(source)
+    identity = origin.identity(job)
     owner = owner_of(state_path(store.workspace, name))
     return PreparedRecovery(
         name=name,
-        digest=digest,
+        served=origin.digest,
+        origin=name,
+        digest=origin.digest,
         manifest=manifest,
         reader=reader,
         job=job,
         fitted=fitted,
         heldout=heldout,
-        device=device,
+        device=origin.device,
         compute=compute,
         batch=options.batch,
         identity=identity,
-        resumes=owner is not None and owner.identity == identity and digest in owner.manifests,
+        resumes=(
+            owner is not None and owner.identity == identity and origin.digest in owner.manifests
+        ),
+        earlier=manifest.recovery.tokens if manifest.recovery else 0,
     )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A stored sub-model that is to learn on, with its base opened. calibration: what reads again
+    where its calibration came from, "" where it had none."""
+
+    store: Store
+    name: str
+    digest: str
+    manifest: ModelManifest
+    reader: WeightReader
+    tokenizer: Tokenizer
+    device: torch.device
+    calibration: str
+    options: RecoverOptions
+    catalog: Catalog
+    progress: Progress
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        name: str,
+        budget: Budget,
+        options: RecoverOptions,
+        catalog: Catalog,
+        progress: Progress,
+    ) -> Origin:
+        """Raises UsageError for a model that cannot learn on, or nothing to do."""
+        digest = store.resolve(name)
+        manifest = store.model(name)
+        if budget.off:
+            raise UsageError(
+                "--for off leaves nothing to do; say for how long, such as 2h or 2Mtok"
+            )
+        if all(entry.pattern == "dense" for entry in manifest.tensors):
+            raise UsageError(
+                f"{name} is dense, there is nothing to recover; 'subllm extract' makes a sub-model"
+            )
+        if manifest.layout != LAYOUT_VERSION:
+            raise UsageError(f"{name} is packed in an older layout; extract it again")
+        reader, tokenizer = _open_base(store, name, manifest)
+        record = manifest.calibration
+        return cls(
+            store, name, digest, manifest, reader, tokenizer, choose_device(options.device),
+            spec_of(record.source if record else ""), options, catalog, progress,
+        )  # fmt: skip
+
+    def check(self, job: RecoveryJob) -> str:
+        """What it is computed in. Raises as `check_job`."""
+        compute = choose_compute(self.options.compute, self.reader.spec, self.device)
+        entries = self.manifest.tensors
+        kept = sum(e.kept for e in entries if e.blob == "own" and e.pattern != "dense")
+        check_job(self.reader, job, kept, self.device, compute)
+        return compute
+
+    def fitted(self, source: str = "") -> Tokens | None:
+        """Calibration tokens of `source`, by default its own, where its values want any."""
+        calibration, manifest = self.manifest.calibration, self.manifest
+        if calibration is None or not needs_of(value_type(manifest.values)):
+            return None
+        return load_calibration(
+            source or self.calibration, language=manifest.language, tokenizer=self.tokenizer,
+            prompt=manifest.prompt, samples=calibration.samples or DEFAULT_SAMPLES,
+            seq_len=calibration.seq_len, seed=calibration.seed, catalog=self.catalog,
+            offline=self.options.offline, progress=self.progress,
+        ).tokens  # fmt: skip
+
+    def heldout(self, source: str) -> dict[str, Tokens]:
+        """By domain: of its language, from `source` where that has no pack, and of all that it
+        was measured on."""
+        language = self.manifest.language
+        return {
+            domain: load_heldout(
+                domain, tokenizer=self.tokenizer, prompt=self.manifest.prompt,
+                sequences=HELDOUT_SEQUENCES, seq_len=HELDOUT_LENGTH,
+                spec=source if domain == language else "", catalog=self.catalog,
+                offline=self.options.offline, progress=self.progress,
+            )
+            for domain in dict.fromkeys((language, *self.manifest.perplexity))
+        }  # fmt: skip
+
+    def identity(self, job: RecoveryJob, **more: str) -> str:
+        """Base, masks, recipe and texts; not what it is computed in, as masters are the same."""
+        masks = hashlib.sha256()
+        with PackedReader(self.store.blobs.path(self.manifest.blobs.own)) as packed:
+            for name in packed.names():
+                tensor = packed.tensor(name)
+                masks.update(f"{name} {tensor.shape} {tensor.pattern}\n".encode())
+                if tensor.mask is not None:
+                    masks.update(np.ascontiguousarray(tensor.mask).view(np.uint8).data)
+        return sha256_of(
+            canonical_json(
+                {
+                    "base": self.manifest.base.manifest,
+                    "masks": masks.hexdigest(),
+                    "recipe": job.recipe.identity(),
+                    "text": job.data.learned.digest,
+                    "heldout": job.data.heldout.digest,
+                    **more,
+                }
+            )
+        )
 
 
 def _open_base(store: Store, name: str, manifest: ModelManifest) -> tuple[WeightReader, Tokenizer]:
@@ -170,25 +260,3 @@ def _open_base(store: Store, name: str, manifest: ModelManifest) -> tuple[Weight
             f"{name} learns from {base.name}, whose weights are not in the store any more; {how}"
         ) from error
     return reader, Tokenizer.from_files(reader.tokenizer_files())
-
-
-def _identity(store: Store, manifest: ModelManifest, job: RecoveryJob) -> str:
-    """Base, masks, recipe and texts; not what it is computed in, as masters are the same."""
-    masks = hashlib.sha256()
-    with PackedReader(store.blobs.path(manifest.blobs.own)) as packed:
-        for name in packed.names():
-            tensor = packed.tensor(name)
-            masks.update(f"{name} {tensor.shape} {tensor.pattern}\n".encode())
-            if tensor.mask is not None:
-                masks.update(np.ascontiguousarray(tensor.mask).view(np.uint8).data)
-    return sha256_of(
-        canonical_json(
-            {
-                "base": manifest.base.manifest,
-                "masks": masks.hexdigest(),
-                "recipe": job.recipe.identity(),
-                "text": job.data.learned.digest,
-                "heldout": job.data.heldout.digest,
-            }
-        )
-    )

@@ -178,7 +178,12 @@ class Learned:
 
 def likeness(point: CurveRecord) -> Likeness:
     """Rounded to 6 digits, as manifests hold figures."""
-    return Likeness(agreement=float(f"{point.agreement:.6g}"), kl=float(f"{point.heldout_kl:.6g}"))
+    nll = point.heldout_nll
+    return Likeness(
+        agreement=float(f"{point.agreement:.6g}"),
+        kl=float(f"{point.heldout_kl:.6g}"),
+        nll=None if nll is None else float(f"{nll:.6g}"),
+    )
 
 
 def record_of(job: RecoveryJob, start: CurveRecord, best: CurveRecord) -> RecoveryRecord:

@@ -73,17 +73,26 @@ def load_recovery_data(
     catalog: Catalog,
     offline: bool = False,
     progress: Progress | None = None,
+    own: bool = False,
+    beside: str = "",
+    share: float = 1.0,
 ) -> RecoveryData:
-    """source as `--calibration`, "" for `default_source`. Raises CalibrationError and its kin
-    where it is missing or has less than one step learns from, or less than a row to judge by."""
+    """source as `--calibration`, "" for `default_source`. With `own` it is judged by what is left
+    out of that source, also where the language has a pack; beside, share: another source, which
+    has all but `share` of what is learned from.
+
+    Raises CalibrationError and its kin where it is missing or has less than one step learns from,
+    or less than a row to judge by."""
     learned_from = source or default_source(language)
     texts = load_texts(
         learned_from, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
         least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,
+        own=own, beside=beside, share=share,
     )  # fmt: skip
     heldout = load_heldout_texts(
         language, tokenizer=tokenizer, prompt=prompt, tokens=JUDGED_TOKENS,
         least=recipe.length, spec=source, catalog=catalog, offline=offline, progress=progress,
+        own=own,
     )  # fmt: skip
     end = Renderer(tokenizer, prompt).end
     bos = tokenizer.bos_id if tokenizer.adds_bos else None

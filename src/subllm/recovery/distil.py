@@ -75,7 +75,10 @@ class Recovery:
         self.checkpointing = self._choose_checkpointing(checkpointing)
         tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
         self._distillation = Distillation(
-            tables.head, temperature=recipe.temperature, disagreement=recipe.disagreement
+            tables.head,
+            temperature=recipe.temperature,
+            disagreement=recipe.disagreement,
+            next_token=recipe.next_token,
         )
         self._adamw = AdamW(recipe)
         skeleton = Skeleton(reader, tables, self._device, self._dtype)
@@ -106,7 +109,7 @@ class Recovery:
         """Learn until the budget is used up or `stopped` says so, after a step; state is
         saved at every point of the curve and at the end.
 
-        on_better  hears of every point whose `heldout_kl` is the lowest so far, the start
+        on_better  hears of every point whose `judged` is the lowest so far, the start
                    excepted; what it takes of time counts
 
         Raises DiskFullError, the last state saved intact.
@@ -132,7 +135,7 @@ class Recovery:
             self._go_back()
             ended = "diverged"
         curve = tuple(self._standing.curve)
-        best = min(curve, key=lambda point: point.heldout_kl)
+        best = min(curve, key=lambda point: point.judged)
         return Outcome(curve, best, curve[-1].tokens, self._standing.seconds, ended)
 
     def _loop(self, run: Run, progress: Progress) -> Stopped:
@@ -181,7 +184,7 @@ class Recovery:
         rows = self._order.at(standing.step * recipe.sequences, recipe.sequences)
         target = self._teacher.target(rows)
         states = self._student.states(self._task.text, rows)
-        loss = self._distillation(states.detach(), target)
+        loss = self._distillation(states.detach(), target, self._following(self._task.text, rows))
         if not math.isfinite(loss.weighted):
             raise DivergedError("the loss is not finite")
         assert loss.gradient is not None
@@ -197,7 +200,7 @@ class Recovery:
         """Judge, note it on the curve, save, and hand out what is better. Raises
         DivergedError."""
         standing = self._standing
-        kl, agreement = self._heldout()
+        kl, agreement, nll = self._heldout()
         self._student.masters.check()
         now = run.elapsed()
         standing.seconds += now - standing.run_seconds
@@ -205,8 +208,8 @@ class Recovery:
         loss = self._sums[0] / self._sums[1] if self._sums[1] else None
         self._sums = [0.0, 0.0]
         tokens = standing.step * self._task.recipe.tokens
-        point = CurvePoint(tokens, standing.seconds, loss, kl, agreement)
-        better = all(kl < earlier.heldout_kl for earlier in standing.curve)
+        point = CurvePoint(tokens, standing.seconds, loss, kl, agreement, nll)
+        better = all(point.judged < earlier.judged for earlier in standing.curve)
         start = not standing.curve
         standing.curve.append(point)
         if not start:
@@ -216,20 +219,32 @@ class Recovery:
                 run.on_better(point, self._student.masters)
 
     @torch.no_grad()
-    def _heldout(self) -> tuple[float, float]:
-        """KL and agreement on the held-out text. Raises DivergedError."""
+    def _heldout(self) -> tuple[float, float, float | None]:
+        """KL, agreement and, where next tokens are learned, their negative log-likelihood on the
+        held-out text. Raises DivergedError."""
         text = self._task.heldout
-        divergence, agreed, tokens = 0.0, 0, 0
+        divergence, agreed, tokens, nll, labelled = 0.0, 0, 0, 0.0, 0
         for start in range(0, text.rows, _HELDOUT_ROWS):
             rows = list(range(start, min(start + _HELDOUT_ROWS, text.rows)))
             states = self._student.states(text, rows)
-            loss = self._distillation(states, self._judge.target(rows), gradient=False)
+            loss = self._distillation(
+                states, self._judge.target(rows), self._following(text, rows), gradient=False
+            )
             divergence += loss.divergence
             agreed += loss.agreed
             tokens += loss.tokens
-        if not math.isfinite(divergence):
+            nll += loss.nll
+            labelled += loss.labelled
+        if not math.isfinite(divergence + nll):
             raise DivergedError("the loss on held-out text is not finite")
-        return divergence / tokens, agreed / tokens
+        return divergence / tokens, agreed / tokens, nll / labelled if labelled else None
+
+    def _following(self, text: RecoveryText, rows: list[int]) -> torch.Tensor | None:
+        """Next tokens at the learned positions of some rows; None where they have no share."""
+        if not self._task.recipe.next_token:
+            return None
+        found = text.next_tokens[rows][text.learned[rows]]
+        return torch.from_numpy(found).to(self._device)
 
     def _report(self, run: Run, loss: float, agreement: float) -> Report:
         standing = self._standing

@@ -1,4 +1,5 @@
-"""Forward KL divergence from the teacher's next-token distribution to the student's.
+"""Forward KL divergence from the teacher's next-token distribution to the student's, and the
+cross entropy of the true next token beside it.
 
 With z the student's logits, q = softmax(z) and p the teacher's distribution,
 
@@ -8,6 +9,13 @@ and where the teacher tells k outcomes K apart from one "rest" of probability r,
 
     KL = sum_K p_i (log p_i - log q_i) + r (log r - log q_R),  q_R = sum of q outside K
     dKL/dz_i = q_i - p_i  in K,   q_i (1 - r / q_R)  outside.
+
+Where the true next token y is known and has the share a, what is learned is the mixture of p and
+of y alone: up to a constant
+
+    L = (1 - a) KL - a log q_y       dL/dz_i = (1 - a) dKL/dz_i + a (q_i - [i = y])
+
+so of TopK no outcome needs to make room for y; the rest may be y.
 
 Logits of a 150,000-token vocabulary never exist for all tokens: they are made for CHUNK
 tokens, turned into their gradient where they lie, and multiplied back through the head.
@@ -26,6 +34,7 @@ CHUNK = 512
 # Elements of logits that are worked on at a time in float32: they stay in the cache.
 _ELEMENTS = 1 << 19
 _ROWS = 128  # instead, on a GPU
+_SUMS = 6  # of a loss
 _LEAST = 1e-30  # in place of a probability of 0 whose logarithm is asked for
 
 
@@ -73,28 +82,53 @@ Target = TopK | torch.Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums over the tokens: of the divergence in nats, of their weights and weighted
-    divergence, and of how often the first choices are the same. gradient [n, hidden] is that
-    of weighted / weight by the student's states, or None."""
+    """Sums over the tokens: of the divergence from the teacher in nats, of their weights and
+    weighted losses (the divergence, mixed with next tokens where these have a share), of how
+    often the first choices are the same; and over the `labelled` tokens whose next one is known
+    the negative log-likelihood of that. gradient [n, hidden] is that of weighted / weight by the
+    student's states, or None."""
 
     divergence: float
     weighted: float
     weight: float
     agreed: int
+    nll: float
     tokens: int
+    labelled: int
     gradient: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _True:
+    """The true next tokens, all [n, 1]: their ids (any where they are not `known`), their exact
+    logits by temperature, and the share that they have in what is learned."""
+
+    ids: torch.Tensor
+    exact: torch.Tensor
+    known: torch.Tensor
+    share: torch.Tensor
+
+    def of(self, part: slice) -> _True:
+        return _True(self.ids[part], self.exact[part], self.known[part], self.share[part])
 
 
 class Distillation:
     """The loss with one head, and the buffers that it is computed in."""
 
     def __init__(
-        self, head: Head, *, temperature: float = 1.0, disagreement: float = 1.0, chunk: int = CHUNK
+        self,
+        head: Head,
+        *,
+        temperature: float = 1.0,
+        disagreement: float = 1.0,
+        next_token: float = 0.0,
+        chunk: int = CHUNK,
     ) -> None:
         """See `Recipe` for the terms."""
         self.head = head
         self.temperature = temperature
         self.disagreement = disagreement
+        self.next_token = next_token
         self._chunk = chunk
         vocabulary = len(head.weight)
         self._rows = max(1, _ELEMENTS // vocabulary)
@@ -103,30 +137,52 @@ class Distillation:
         self._logits = head.weight.new_empty(chunk, vocabulary)
         self._others: torch.Tensor | None = None  # the teacher's
 
-    def __call__(self, states: torch.Tensor, target: Target, *, gradient: bool = True) -> Loss:
-        """states [n, hidden] of the student, before the head."""
+    def __call__(
+        self,
+        states: torch.Tensor,
+        target: Target,
+        following: torch.Tensor | None = None,
+        *,
+        gradient: bool = True,
+    ) -> Loss:
+        """states [n, hidden] of the student, before the head; following: the true next tokens,
+        int64 [n], -1 where there is none."""
         result = torch.empty_like(states) if gradient else None
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(_SUMS, dtype=torch.float64)
         for start in range(0, len(states), self._chunk):
             part = slice(start, start + self._chunk)
             logits = self.head.logits(states[part], self._logits)
+            true = None if following is None else self._true(states[part], following[part])
             if isinstance(target, TopK):
                 piece = TopK(target.ids[part], target.chances[part], target.rest[part])
-                sums += self._topk(states[part], logits, piece, gradient)
+                sums += self._topk(states[part], logits, piece, true, gradient)
             else:
-                sums += self._whole(logits, target[part], gradient)
+                sums += self._whole(logits, target[part], true, gradient)
             if result is not None:
                 torch.mm(logits, self.head.weight, out=result[part])
-        divergence, weighted, weight, agreed = sums.tolist()
+        divergence, weighted, weight, agreed, nll, labelled = sums.tolist()
         if result is not None:
             result.mul_(self.temperature / weight)
-        return Loss(divergence, weighted, weight, int(agreed), len(states), result)
+        return Loss(
+            divergence, weighted, weight, int(agreed), nll, len(states), int(labelled), result
+        )
+
+    def _true(self, states: torch.Tensor, following: torch.Tensor) -> _True:
+        known = (following >= 0)[:, None]
+        ids = following.clamp_min(0)[:, None]
+        exact = self.head.exact(states, ids).div_(self.temperature)
+        return _True(ids, exact, known, known.to(exact.dtype) * self.next_token)
 
     def _topk(
-        self, states: torch.Tensor, logits: torch.Tensor, target: TopK, gradient: bool
+        self,
+        states: torch.Tensor,
+        logits: torch.Tensor,
+        target: TopK,
+        true: _True | None,
+        gradient: bool,
     ) -> torch.Tensor:
         """The sums of one chunk; its logits become their gradient."""
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(_SUMS, dtype=torch.float64)
         wide = _wide(logits.dtype)
         for start in range(0, len(logits), self._rows):
             part = slice(start, start + self._rows)
@@ -134,6 +190,9 @@ class Distillation:
             r = target.rest[part, None].to(wide)
             known = self.head.exact(states[part], ids).div_(self.temperature)
             z = self.head.cap(logits[part].to(wide, copy=True)).div_(self.temperature)
+            following = None if true is None else true.of(part)
+            if following is not None:
+                z.scatter_(1, following.ids, following.exact)
             z.scatter_(1, ids, -math.inf)
             others = z.amax(1, keepdim=True)
             highest = torch.maximum(others, known.amax(1, keepdim=True))
@@ -148,19 +207,26 @@ class Distillation:
             kl += torch.xlogy(r, r) - r * q_rest.log()
             agreed = known[:, :1] >= torch.maximum(others, known.amax(1, keepdim=True))
             weight = self._weights(agreed, wide)
-            sums += self._sums(kl, weight, agreed)
+            nll = None if following is None else total.log() + highest - following.exact
+            sums += self._sums(kl, weight, agreed, following, nll)
             if gradient:
+                if following is not None:
+                    p, r = p * (1 - following.share), r * (1 - following.share)
                 e.mul_((1 - r / q_rest) / total * weight)
                 e.scatter_(1, ids, (q - p) * weight)
+                if following is not None:
+                    e.scatter_add_(1, following.ids, -following.share * weight)
                 self._store(e, logits[part])
         return sums
 
-    def _whole(self, logits: torch.Tensor, teacher: torch.Tensor, gradient: bool) -> torch.Tensor:
+    def _whole(
+        self, logits: torch.Tensor, teacher: torch.Tensor, true: _True | None, gradient: bool
+    ) -> torch.Tensor:
         """As `_topk`, from the teacher's states."""
         if self._others is None:
             self._others = torch.empty_like(self._logits)
         theirs = self.head.logits(teacher, self._others)
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(_SUMS, dtype=torch.float64)
         wide = _wide(logits.dtype)
         for start in range(0, len(logits), self._rows):
             part = slice(start, start + self._rows)
@@ -170,8 +236,12 @@ class Distillation:
             kl = log_p.sub_(log_q).mul_(p).sum(1, keepdim=True)
             agreed = first == wanted
             weight = self._weights(agreed, wide)
-            sums += self._sums(kl, weight, agreed)
+            following = None if true is None else true.of(part)
+            nll = None if following is None else -log_q.gather(1, following.ids)
+            sums += self._sums(kl, weight, agreed, following, nll)
             if gradient:
+                if following is not None:
+                    p.mul_(1 - following.share).scatter_add_(1, following.ids, following.share)
                 self._store(log_q.exp_().sub_(p).mul_(weight), logits[part])
         return sums
 
@@ -186,14 +256,29 @@ class Distillation:
     def _weights(self, agreed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return torch.where(agreed, 1.0, self.disagreement).to(dtype)
 
-    def _sums(self, kl: torch.Tensor, weight: torch.Tensor, agreed: torch.Tensor) -> torch.Tensor:
-        scaled = (kl * weight).sum(dtype=torch.float64) * self.temperature**2
+    def _sums(
+        self,
+        kl: torch.Tensor,
+        weight: torch.Tensor,
+        agreed: torch.Tensor,
+        following: _True | None,
+        nll: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """In the order of `Loss`; kl and nll [n, 1]."""
+        loss, told, labelled = kl, kl.new_zeros(()), 0
+        if following is not None and nll is not None:
+            loss = (1 - following.share) * kl + following.share * nll
+            told = torch.where(following.known, nll, 0.0).sum(dtype=torch.float64)
+            labelled = int(following.known.sum())
+        scale = self.temperature**2
         return torch.stack(
             [
-                kl.sum(dtype=torch.float64) * self.temperature**2,
-                scaled,
+                kl.sum(dtype=torch.float64) * scale,
+                (loss * weight).sum(dtype=torch.float64) * scale,
                 weight.sum(dtype=torch.float64),
                 agreed.sum(dtype=torch.float64),
+                told.double(),
+                torch.tensor(labelled, dtype=torch.float64, device=kl.device),
             ]
         ).cpu()
 

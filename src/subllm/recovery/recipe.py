@@ -25,6 +25,9 @@ class Recipe:
     temperature   of both distributions; the loss is multiplied by its square
     disagreement  weight of a token at which the first choices of student and teacher
                   differ, where others have 1
+    next_token    share of the true next token in what is learned, the rest is the teacher's
+                  distribution; above 0, what is better is judged by the next tokens of held-out
+                  text, not by the teacher
     top_k         outcomes of the teacher that are told apart, the others are one "rest"; 0 is
                   the whole vocabulary, with the teacher beside the student
     vectors       whether norms and biases learn too
@@ -43,6 +46,7 @@ class Recipe:
     length: int = 512
     temperature: float = 1.0
     disagreement: float = 1.0
+    next_token: float = 0.0
     top_k: int = 32
     vectors: bool = False
     dense: bool = False
@@ -58,6 +62,8 @@ class Recipe:
             raise UsageError("lr, clip, temperature, disagreement and eps of a recipe are above 0")
         if not (0 <= self.warmup <= 1 and 0 <= self.final <= 1):
             raise UsageError("warmup and final of a recipe are shares, 0 to 1")
+        if not 0 <= self.next_token < 1:
+            raise UsageError("next_token of a recipe is a share, from 0 to below 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError("betas of a recipe are from 0 to below 1")
 
@@ -67,8 +73,11 @@ class Recipe:
         return self.sequences * self.length
 
     def identity(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self) | {"betas": list(self.betas)}
+        """JSON-ready. Without next tokens it is what it was before there was such a term."""
+        fields = asdict(self) | {"betas": list(self.betas)}
+        if not self.next_token:
+            del fields["next_token"]
+        return fields
 
     def rate(self, done: float) -> float:
         """The step size when a share `done` (0 to 1) of the budget is used up."""

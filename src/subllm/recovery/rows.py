@@ -60,6 +60,14 @@ class RecoveryText:
         index = np.broadcast_to(np.arange(self.length), self.tokens.shape)
         return index - np.maximum.accumulate(np.where(self.starts, index, 0), axis=1)
 
+    @cached_property
+    def next_tokens(self) -> npt.NDArray[np.int64]:
+        """int64 [rows, length]: the token that follows in the same document, -1 where none
+        does: the next position begins another document, or the row ends."""
+        following = np.full(self.tokens.shape, -1, np.int64)
+        following[:, :-1] = np.where(self.starts[:, 1:], -1, self.tokens[:, 1:])
+        return following
+
 
 def pack_rows(
     documents: Iterable[Sequence[int]],

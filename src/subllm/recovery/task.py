@@ -57,6 +57,8 @@ class CurvePoint:
     loss             mean over what was learned from since the point before; None at the start
     heldout_kl       mean KL divergence in nats from the dense base's distribution, held-out text
     agreement        share of held-out tokens whose first choice is the dense base's
+    heldout_nll      mean negative log-likelihood in nats of held-out text's next tokens, where
+                     these have a share in what is learned
     """
 
     tokens: int
@@ -64,6 +66,12 @@ class CurvePoint:
     loss: float | None
     heldout_kl: float
     agreement: float
+    heldout_nll: float | None = None
+
+    @property
+    def judged(self) -> float:
+        """What is better the lower it is: `heldout_nll` where there is one."""
+        return self.heldout_kl if self.heldout_nll is None else self.heldout_nll
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -76,7 +84,7 @@ Stopped = Literal["budget", "asked", "diverged"]
 @dataclass(frozen=True)
 class Outcome:
     """curve   all points so far, the start first (earlier runs' too)
-    best      the one with the lowest `heldout_kl`; the start's where nothing was better
+    best      the one with the lowest `judged`; the start's where nothing was better
     tokens, seconds  as the last point's
     stopped   "budget" used up, "asked" to stop, or "diverged": the loss was no number, and
               the last good state was gone back to

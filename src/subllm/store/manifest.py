@@ -118,10 +118,12 @@ class Perplexity(_Frozen):
 
 class Likeness(_Frozen):
     """How near a model's next-token distributions are to its dense base's on held-out text:
-    share of equal first choices, and mean KL divergence in nats."""
+    share of equal first choices, and mean KL divergence in nats; nll: mean negative
+    log-likelihood in nats of that text's next tokens, where these were learned."""
 
     agreement: float
     kl: float
+    nll: float | None = None
 
 
 class RecoveryRecord(_Frozen):
@@ -137,6 +139,27 @@ class RecoveryRecord(_Frozen):
 
     recipe: dict[str, Any]
     budget: str = ""
+    tokens: int
+    source: str
+    text: Digest
+    heldout: Digest
+    before: Likeness
+    after: Likeness
+
+
+class TuningRecord(_Frozen):
+    """What a model learned of a user's own text after it was another one, its mask fixed.
+
+    origin, manifest  the name and digest that it had then
+    tokens          learned from up to the values that are served
+    source          of the text, as in `CalibrationRecord`
+    text, heldout   over the tokens learned from and judged by; the latter are the user's alone
+    before, after   it, on `heldout`, before packing
+    """
+
+    origin: str
+    manifest: Digest
+    recipe: dict[str, Any]
     tokens: int
     source: str
     text: Digest
@@ -167,18 +190,20 @@ class ModelManifest(_Frozen):
     blobs: ModelBlobs
     perplexity: dict[str, Perplexity] = {}
     recovery: RecoveryRecord | None = None
+    tunings: tuple[TuningRecord, ...] = ()  # the newest last
     density: float  # kept share of the block weights
 
 
 class CurveRecord(_Frozen):
     """One point of a recovery: tokens learned from and seconds since it began; mean loss since
-    the point before, None at the start; both measures of `Likeness` on held-out text."""
+    the point before, None at the start; the measures of `Likeness` on held-out text."""
 
     tokens: int
     seconds: float
     loss: float | None
     heldout_kl: float
     agreement: float
+    heldout_nll: float | None = None
 
 
 class RecoveryRun(_Frozen):

@@ -1,8 +1,9 @@
 """What the recovery of a model needs to go on later: `recovery/<name>/` in the store.
 
 Beside it lies `owner.json`, which says whose it is: a name, and the manifests that the name
-may refer to meanwhile. While it refers to one of them, garbage collection spares the state.
-When it refers to another model or is gone, the state is garbage.
+may refer to meanwhile. While it refers to one of them, garbage collection spares the state; and
+while a name that is yet to be made is free, and its origin's model unchanged. When it refers to
+another model or is gone, the state is garbage.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ _OWNER = "owner.json"
 @dataclass(frozen=True)
 class Owner:
     """identity is what the state can go on with: another one cannot use it; earlier: tokens
-    that the model had learned from before this state began."""
+    that the model had learned from before this state began; origin, origin_manifest: the model
+    that began to learn, which keeps the state while its name does not exist yet."""
 
     name: str
     identity: str
     manifests: tuple[str, ...]
     earlier: int = 0
+    origin: str = ""
+    origin_manifest: str = ""
 
 
 def state_path(workspace: Workspace, name: str) -> Path:
@@ -44,6 +48,8 @@ def owner_of(path: Path) -> Owner | None:
             str(raw["identity"]),
             tuple(map(str, raw["manifests"])),
             int(raw["earlier"]),
+            str(raw.get("origin", "")),
+            str(raw.get("origin_manifest", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -52,7 +58,11 @@ def owner_of(path: Path) -> Owner | None:
 def is_owned(path: Path, names: Mapping[str, str]) -> bool:
     """Whether a name still refers to a model that the state at `path` belongs to."""
     owner = owner_of(path)
-    return owner is not None and names.get(owner.name) in owner.manifests
+    if owner is None:
+        return False
+    if owner.name in names:
+        return names[owner.name] in owner.manifests
+    return names.get(owner.origin) == owner.origin_manifest
 
 
 def claim(store: Store, owner: Owner) -> Path:

@@ -14,6 +14,7 @@ from subllm.calibration.load import (
     load_heldout,
     load_heldout_texts,
     load_texts,
+    own_heldout,
 )
 from subllm.calibration.sampler import digest
 from subllm.calibration.source import CalibrationData, Texts
@@ -127,6 +128,50 @@ def test_a_language_without_a_pack_keeps_an_eighth_back(tmp_path: Path) -> None:
     assert seen[0] and seen[1] and not seen[0] & seen[1]
     with pytest.raises(CalibrationError, match="unknown pack 'go'"):
         load("", language="go")
+
+
+def texts_of(texts: Texts) -> str:
+    return "".join(TOKENIZER.decode(document) for document in texts.documents)
+
+
+def test_own_text_is_held_out_also_where_the_language_has_a_pack(tmp_path: Path) -> None:
+    root = str(tree(tmp_path / "code"))
+    asked: dict[str, Any] = {
+        "language": "python", "tokenizer": TOKENIZER, "prompt": PLAIN, "catalog": Catalog({}, {}),
+        "least": 64,
+    }  # fmt: skip
+    learned = load_texts(root, tokens=60_000, seed=0, own=True, **asked)
+    held = {k: v for k, v in asked.items() if k != "language"}
+    judged = load_heldout_texts("python", spec=root, tokens=4096, own=True, **held)
+    seen = [
+        {i for i in range(40) if f"module_{i}.pi" in texts_of(texts)}
+        for texts in (learned, judged)
+    ]
+    assert seen[0] and seen[1] and not seen[0] & seen[1] and len(seen[0] | seen[1]) == 40
+    documents = own_heldout(root, language="python")
+    assert {int(d.id[1:-3]) for d in documents} == seen[1]
+    tokens = load_heldout(
+        "python", spec=root, tokenizer=TOKENIZER, prompt=PLAIN, seq_len=64, own=True
+    )
+    assert any(f"module_{i}" in TOKENIZER.decode(tokens.ravel().tolist()) for i in seen[1])
+    # Without being asked for, it is the pack's, and nothing of the code is left out.
+    assert judged.source == f"path:{root}"
+    assert load_heldout_texts("python", spec=root, tokens=99, **held).source == "pack:python"
+    whole = load_texts(root, tokens=60_000, seed=0, **asked)
+    assert all(f"module_{i}.pi" in texts_of(whole) for i in range(40))
+    with pytest.raises(CalibrationError, match=r"has \d+ tokens, left out of learning to judge by"):
+        load_heldout_texts("python", spec=root, tokens=99999, own=True, **(held | {"least": 9999}))
+
+
+def test_beside_own_text_comes_other_text_by_share(tmp_path: Path) -> None:
+    root = str(tree(tmp_path / "code"))
+    texts = load_texts(
+        root, language="python", tokenizer=TOKENIZER, prompt=PLAIN, catalog=Catalog({}, {}),
+        least=64, tokens=2000, seed=0, own=True, beside="pack:python=0.5,pack:general=0.5",
+        share=0.7,
+    )  # fmt: skip
+    assert texts.source == f"mix:path:{root}=0.7,pack:python=0.15,pack:general=0.15"
+    assert sum(map(len, texts.documents)) == 2000
 
 
 def test_json_lines(tmp_path: Path) -> None:

@@ -302,14 +302,14 @@ def test_stopping_keeps_what_was_reached(store, add_base) -> None:
     assert prepared_to_recover(store, "1h").resumes
 
 
-@pytest.mark.parametrize(("module", "function"), [("recover", "pack_given"), ("recover", "claim")])
+@pytest.mark.parametrize("function", ["pack_given", "claim"])
 def test_a_killed_recovery_leaves_a_whole_store_and_goes_on(
-    store, add_base, tmp_path, module: str, function: str
+    store, add_base, tmp_path, function: str
 ) -> None:
     add_base("qwen2")
     plain(store)
     run = "recover(store, prepared_to_recover(store, '192tok'), NullProgress(), lambda: False)"
-    killed(tmp_path / "home", run, module, function, 2)
+    killed(tmp_path / "home", run, "learn_on", function, 2)
     assert all(result.ok for result in verify(store))
     gc(store)
     assert state_path(store.workspace, NAME).exists()

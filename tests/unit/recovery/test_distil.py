@@ -70,6 +70,40 @@ def test_the_student_comes_nearer_to_the_dense_model(task, tmp_path) -> None:
     assert kls == sorted(kls, reverse=True)
 
 
+@pytest.mark.parametrize("top_k", [0, 16])
+def test_with_next_tokens_the_best_is_what_tells_held_out_text_best(task, tmp_path, top_k) -> None:
+    given = task(rows=40, top_k=top_k, next_token=0.8)
+    # Text that the dense model knows nothing of: the same few tokens in a row.
+    texts = []
+    for whole in (given.text, given.heldout):
+        tokens = np.where(whole.tokens == 0, 0, 7 + whole.positions % 3).astype(np.int32)
+        texts.append(RecoveryText(tokens, whole.starts, whole.learned))
+    given = replace(given, text=texts[0], heldout=texts[1])
+    better = []
+    recovery = Recovery(given, tmp_path, compute="float32")
+    outcome = recovery.run(steps(60), on_better=lambda point, _: better.append(point))
+    start = outcome.curve[0]
+    assert outcome.best == min(outcome.curve, key=lambda point: point.heldout_nll) == better[-1]
+    assert outcome.best.heldout_nll < 0.5 * start.heldout_nll
+    assert outcome.best.heldout_kl > start.heldout_kl, "what the teacher says is left for that"
+
+    # The first figure again, by plain torch.
+    student, heldout = oracle("qwen2"), given.heldout
+    parameters = dict(student.named_parameters())
+    nll, count = 0.0, 0
+    with torch.no_grad():
+        for name, mask in given.masks.items():
+            parameters[name].mul_(torch.from_numpy(mask))
+        for row in range(heldout.rows):
+            begins = [*np.flatnonzero(heldout.starts[row]), LENGTH]
+            for begin, stop in itertools.pairwise(begins):
+                ids = torch.from_numpy(heldout.tokens[row, begin:stop].astype(np.int64))
+                log_q = torch.log_softmax(student(ids[None]).logits[0], -1)[:-1]
+                nll -= log_q.gather(1, ids[1:, None]).sum().item()
+                count += len(ids) - 1
+    assert start.heldout_nll == pytest.approx(nll / count, rel=1e-4)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gemma3", "starcoder2"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_step_is_that_of_the_whole_model_on_each_document_alone(

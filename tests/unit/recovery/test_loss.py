@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -116,3 +118,89 @@ def test_an_outcome_that_the_student_rules_out_gives_a_finite_loss() -> None:
     ours = Distillation(Head(weight))(student, target)
     assert 90 < ours.divergence < 110
     assert bool(ours.gradient.isfinite().all())
+
+
+# True next tokens: among the teacher's likeliest, not among them, unknown.
+FOLLOWING = torch.tensor([0, 36, -1, 5, 17, 20, -1, 9, 30, 3, 12])
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+@pytest.mark.parametrize(
+    ("softcap", "temperature", "disagreement"), [(None, 1.0, 1.0), (3.0, 1.5, 4.0)]
+)
+@pytest.mark.parametrize("k", [0, 1, 5, V])
+def test_next_tokens_make_it_the_cross_entropy_of_the_mixed_distribution(
+    states, softcap, temperature, disagreement, chunk, k
+) -> None:
+    """Plain soft cross entropy; of k outcomes, the teacher's rest is spread as the student's is,
+    which neither adds to the divergence nor to the gradient."""
+    share = 0.3
+    student, teacher, weight = states
+    loss = Distillation(
+        Head(weight, softcap), temperature=temperature, disagreement=disagreement,
+        next_token=share, chunk=chunk,
+    )  # fmt: skip
+    target = loss.top(teacher, k) if k else teacher
+    ours = loss(student, target, FOLLOWING)
+
+    log_p = log_probabilities(teacher, weight, softcap, temperature)
+    given = student.clone().requires_grad_()
+    log_q = log_probabilities(given, weight, softcap, temperature)
+    p = log_p.exp()
+    if k:
+        best = p.topk(k, 1)
+        rest = log_q.detach().exp().scatter(1, best.indices, 0.0)
+        left = 1 - best.values.sum(1, keepdim=True)
+        spread = rest / rest.sum(1, keepdim=True) * left if k < V else rest
+        p = spread.scatter(1, best.indices, best.values)
+    known = FOLLOWING >= 0
+    own = torch.nn.functional.one_hot(FOLLOWING.clamp_min(0), V).double()
+    mixed = torch.where(known[:, None], (1 - share) * p + share * own, p)
+    agreed = log_q.argmax(1) == log_p.argmax(1)
+    weights = torch.where(agreed, 1.0, disagreement).double()
+    entropy = -(mixed * log_q).sum(1) * temperature**2
+    ((entropy * weights).sum() / weights.sum()).backward()
+    torch.testing.assert_close(ours.gradient, given.grad, rtol=1e-6, atol=1e-9)
+
+    # The value is the entropy less what does not depend on the student.
+    nll = -log_q[known].gather(1, FOLLOWING[known, None]).sum().item()
+    constant = torch.xlogy(p, p).sum(1) * torch.where(known, 1 - share, 1.0) * temperature**2
+    wanted = ((entropy + constant) * weights).sum() / weights.sum()
+    assert ours.weighted / ours.weight == pytest.approx(wanted.item(), rel=1e-6)
+    assert ours.nll == pytest.approx(nll, rel=1e-6)
+    assert ours.labelled == int(known.sum()) == 9
+    # What is told of the teacher is told as without next tokens.
+    plain = Distillation(Head(weight, softcap), temperature=temperature)(student, target)
+    assert ours.divergence == pytest.approx(plain.divergence, rel=1e-9)
+    assert ours.agreed == plain.agreed
+
+
+def test_next_tokens_by_hand() -> None:
+    """A student that knows nothing of four outcomes, q = 1/4; the teacher has one of them at
+    0.6, the next token is another, share a half."""
+    target = TopK(torch.tensor([[2]]), torch.tensor([[0.6]]).double(), torch.tensor([0.4]).double())
+    loss = Distillation(Head(torch.eye(4, dtype=torch.float64)), next_token=0.5)
+    student = torch.zeros(1, 4, dtype=torch.float64)
+    ours = loss(student, target, torch.tensor([1]))
+    # Of the first 0.3 and of the rest (0.4) a third each, 0.2 / 3; and 0.5 more of the next.
+    mixed = [0.2 / 3, 0.2 / 3 + 0.5, 0.3, 0.2 / 3]
+    torch.testing.assert_close(ours.gradient[0], 0.25 - torch.tensor(mixed).double())
+    kl = 0.6 * math.log(0.6 / 0.25) + 0.4 * math.log(0.4 / 0.75)
+    assert ours.divergence == pytest.approx(kl)
+    assert ours.nll == pytest.approx(math.log(4))
+    assert ours.weighted == pytest.approx(0.5 * kl + 0.5 * math.log(4))
+    unknown = loss(student, target, torch.tensor([-1]))
+    assert (unknown.nll, unknown.labelled) == (0.0, 0)
+    assert unknown.weighted == pytest.approx(kl)
+
+
+def test_a_bfloat16_head_s_next_tokens_are_exact() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(500, 64, generator=generator).bfloat16()
+    states = (3 * torch.randn(200, 64, generator=generator)).bfloat16()
+    following = torch.randint(0, 500, (200,), generator=generator)
+    exact = torch.log_softmax(states.double() @ weight.double().T, -1)
+    loss = Distillation(Head(weight), next_token=0.5)
+    ours = loss(states, loss.top(states, 8), following)
+    wanted = -exact.gather(1, following[:, None]).sum().item()
+    assert ours.nll == pytest.approx(wanted, rel=1e-4)

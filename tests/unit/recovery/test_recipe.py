@@ -27,13 +27,16 @@ def test_without_warmup_it_starts_at_its_highest() -> None:
 def test_every_field_is_part_of_its_identity() -> None:
     identity = Recipe().identity()
     assert json.loads(json.dumps(identity)) == identity
-    assert set(identity) == {field.name for field in fields(Recipe)}
+    # A recipe without next tokens is what it was before they could have a share.
+    assert set(identity) == {field.name for field in fields(Recipe)} - {"next_token"}
+    assert replace(Recipe(), next_token=0.5).identity() == identity | {"next_token": 0.5}
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0}, {"warmup": 1.5},
-     {"betas": (0.9, 1.0)}, {"top_k": -1}],
+     {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
+     {"next_token": -0.1}, {"next_token": math.nan}],
 )  # fmt: skip
 def test_refuses_values_that_cannot_be_learned_with(wrong) -> None:
     with pytest.raises(UsageError):

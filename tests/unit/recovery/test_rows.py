@@ -15,6 +15,7 @@ def test_rows_are_full_and_know_where_documents_begin() -> None:
     assert text.starts.tolist() == [[True, False, False, True]]
     assert text.learned.tolist() == [[True, True, False, True]]
     assert text.positions.tolist() == [[0, 1, 2, 0]]
+    assert text.next_tokens.tolist() == [[11, END, -1, -1]]
 
 
 def test_a_long_document_goes_on_in_the_next_row_as_its_own() -> None:
@@ -25,6 +26,9 @@ def test_a_long_document_goes_on_in_the_next_row_as_its_own() -> None:
     assert text.tokens[1].tolist() == [*document[30:], 7, 7]
     assert np.flatnonzero(text.starts[0]).tolist() == [0, 2]
     assert np.flatnonzero(text.starts[1]).tolist() == [0, 30]
+    # The row ends in the middle of a document; without an end token, documents still end.
+    assert text.next_tokens[0].tolist() == [END, -1, *document[1:30], -1]
+    assert text.next_tokens[1].tolist() == [*document[31:], -1, 7, -1]
 
 
 def test_a_short_rest_is_no_context_worth_a_row() -> None:

@@ -110,6 +110,27 @@ def test_the_state_of_a_recovery_lives_as_long_as_its_model(store: Store) -> Non
     assert not path.exists()
 
 
+def test_the_state_of_a_model_to_be_lives_as_long_as_its_origin(store: Store) -> None:
+    origin = add_model(store, PYTHON, b"own")
+    new = f"{PYTHON}-tuned"
+    with store.lock("recover"):
+        path = claim(store, Owner(new, "own text", (), 0, PYTHON, origin))
+    assert owner_of(path) == Owner(new, "own text", (), 0, PYTHON, origin)
+    assert gc(store).recoveries == ()
+    made = add_model(store, f"{PYTHON}-other", b"learned")
+    with store.lock("recover"):
+        claim(store, Owner(new, "own text", (made,), 0, PYTHON, origin))
+    assert gc(store).recoveries == ()
+    store.set_ref(new, made)
+    assert gc(store).recoveries == ()
+    store.set_ref(new, origin)  # another model takes the name
+    assert gc(store).recoveries == (f"recovery/{path.name}",)
+    with store.lock("recover"):
+        claim(store, Owner(f"{PYTHON}-later", "own text", (), 0, PYTHON, origin))
+    add_model(store, PYTHON, b"extracted again")
+    assert len(gc(store).recoveries) == 1
+
+
 def test_a_state_without_an_owner_is_garbage(store: Store) -> None:
     add_model(store, PYTHON, b"own")
     path = state_path(store.workspace, PYTHON)
