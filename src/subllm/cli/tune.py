@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 subllm tune qwen2.5-coder:0.5b-python --data ~/src/app --for 1h
 subllm tune qwen2.5-coder:0.5b-python --data ~/src/app --for 500ktok
-subllm tune qwen2.5-coder:0.5b-cpp --data ~/src/engine=0.8,notes.jsonl=0.2 --for 2h
+subllm tune qwen2.5-coder:0.5b-cpp --data ~/src/a=0.8,b.jsonl=0.2 --for 2h
 subllm tune qwen2.5-coder:0.5b-python --data ~/src/app --for 1h \\
     --name qwen2.5-coder:0.5b-python-app
 """
@@ -73,9 +73,9 @@ def command(
     filled in exactly as they are, before and after; and what it cost the language.
 
     Ctrl-C stops with what was reached, packed and stored; the same command goes on with what is
-    left of its --for, also after a kill, and after that for as long again. 'subllm rm NEW' frees
-    what it needs for that. The text does not leave this machine; NEW remembers where it lay, and
-    may well remember lines of it.
+    left of its --for, also after a kill, and once that is used up for as long again. What it
+    needs for that stays in the store as long as NEW. NEW says where your code lay, and may well
+    remember lines of it: mind whom you give it to.
     """
     from subllm.cli import recover_job
     from subllm.cli.progress_bars import RichProgress

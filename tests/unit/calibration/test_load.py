@@ -144,8 +144,7 @@ def test_own_text_is_held_out_also_where_the_language_has_a_pack(tmp_path: Path)
     held = {k: v for k, v in asked.items() if k != "language"}
     judged = load_heldout_texts("python", spec=root, tokens=4096, own=True, **held)
     seen = [
-        {i for i in range(40) if f"module_{i}.pi" in texts_of(texts)}
-        for texts in (learned, judged)
+        {i for i in range(40) if f"module_{i}.pi" in texts_of(texts)} for texts in (learned, judged)
     ]
     assert seen[0] and seen[1] and not seen[0] & seen[1] and len(seen[0] | seen[1]) == 40
     documents = own_heldout(root, language="python")
