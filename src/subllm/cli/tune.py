@@ -97,7 +97,7 @@ def command(
             offline=settings.offline, progress=progress,
         )  # fmt: skip
         recover_job.refuse_second(settings.home, prepared.name)
-        _announce(prepared, own, budget)
+        _announce(prepared, budget)
         asked = recover_job.Stop(progress.note)
         with recover_job.recorded(settings.home, prepared.name, budget), asked.listening():
             report = tune(store, prepared, progress, asked, settings.threads)
@@ -108,14 +108,14 @@ def command(
         _show(report, prepared, own, figures)
 
 
-def _announce(prepared: PreparedRecovery, own: OwnText, budget: str) -> None:
+def _announce(prepared: PreparedRecovery, budget: str) -> None:
     data = prepared.job.data
     start = "goes on where it was" if prepared.resumes else f"starts from {prepared.origin}"
     console.note(
         f"{prepared.name}: {start}, learns for {budget} from {data.source} "
         f"({data.unique_tokens:,} tokens, in several forms), {prepared.device} in "
-        f"{prepared.compute}; {data.heldout.tokens.size:,} held-out tokens and "
-        f"{len(own.holes)} lines judge it; Ctrl-C stops with what was reached"
+        f"{prepared.compute}; {data.heldout.tokens.size:,} tokens are held out to judge it by; "
+        "Ctrl-C stops with what was reached"
     )
 
 

@@ -95,7 +95,7 @@ def test_what_learned_own_text_is_a_new_model_beside_the_one_it_was(store, add_b
     assert (record.text, record.heldout) == (DATA.learned.digest, DATA.heldout.digest)
     assert record.source == DATA.source and record.recipe["next_token"] == NEXT_TOKEN
     assert record.before.nll is not None and record.after.nll is not None
-    assert record.after.nll < 0.9 * record.before.nll
+    assert record.after.nll < record.before.nll
     best = min(report.run.curve, key=lambda point: point.heldout_nll)
     assert record.tokens == best.tokens
     assert record.after.nll == pytest.approx(best.heldout_nll, rel=1e-5)
@@ -125,7 +125,7 @@ def test_what_learned_own_text_is_a_new_model_beside_the_one_it_was(store, add_b
     assert all(result.ok for result in verify(store))
 
 
-def test_what_no_checkpoint_bettered_is_not_made(store, add_base, monkeypatch) -> None:
+def test_what_no_checkpoint_bettered_is_not_made(store, add_base) -> None:
     add_base("qwen2")
     plain(store)
     prepared = prepared_to_tune(store, "64tok")
@@ -177,7 +177,7 @@ def test_a_name_that_is_taken_is_left_alone(store, add_base) -> None:
     tuned(store, "64tok", new=f"{NAME}-mine")
     with pytest.raises(UsageError, match="of another model or other data"):
         prepared_to_tune(store, name=NEW, new=f"{NAME}-mine")
-    recover(store, prepared_to_recover(store, "64tok"), NullProgress(), never)
+    recover(store, prepared_to_recover(store), NullProgress(), never)
     with pytest.raises(UsageError, match="of another model or other data"):
         prepared_to_tune(store, new=f"{NAME}-mine")
 
