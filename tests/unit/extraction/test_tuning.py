@@ -129,8 +129,8 @@ def test_what_no_checkpoint_bettered_is_not_made(store, add_base) -> None:
     add_base("qwen2")
     plain(store)
     prepared = prepared_to_tune(store, "64tok")
-    worse = replace(prepared.job, recipe=replace(prepared.job.recipe, lr=10.0))
-    report = tune(store, replace(prepared, job=worse), NullProgress(), never)
+    still = replace(prepared.job, recipe=replace(prepared.job.recipe, lr=1e-30))
+    report = tune(store, replace(prepared, job=still), NullProgress(), never)
     assert (report.better, report.digest) == (False, None)
     assert NEW not in store.names()
 
