@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from subllm.report.canvas import new_figure, png
 from subllm.report.masks.overlay import ALONE
 from subllm.report.tables import Cell, Column, Table, number
-from subllm.store.manifest import CurveRecord
 
 _COLOURS = tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (ALONE[5], ALONE[4], *ALONE[2:4]))
+
+
+class Point(Protocol):
+    """Of a recovery's curve, as the store keeps it (`CurveRecord`)."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def loss(self) -> float | None: ...
+
+    @property
+    def heldout_kl(self) -> float: ...
+
+    @property
+    def agreement(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,7 @@ class Curve:
     """One recovery. dense: the share of the same problems that the dense base solves."""
 
     title: str
-    points: Sequence[CurveRecord]
+    points: Sequence[Point]
     solved: Sequence[Solved] = ()
     dense: float | None = None
 
