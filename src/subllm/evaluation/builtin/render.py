@@ -11,7 +11,7 @@ from typing import Any
 
 from subllm.evaluation.problems import FUNCTION, Problem
 
-_EXAMPLES = 2
+_EXAMPLES = 3
 _WIDTH = 84
 
 
@@ -29,10 +29,17 @@ class Idea:
 
 @dataclass(frozen=True)
 class _Style:
-    """How a language writes types, values and calls."""
+    """How a language writes types and values.
+
+    value  as code that stands anywhere
+    given  as an argument of an example; got: as what an example gives
+    camel  whether functions are named so
+    """
 
     types: Mapping[str, str]
     value: Callable[[Any, str], str]
+    given: Callable[[Any, str], str]
+    got: Callable[[Any, str], str]
     camel: bool
 
 
@@ -41,8 +48,14 @@ def problem(idea: Idea, language: str) -> Problem:
     style = _STYLES[language]
     name = _camel(idea.name) if style.camel else idea.name
     signature = ", ".join(_parameter(one, kind, language) for one, kind in idea.params.items())
-    calls = [(_call(idea, name, test, style), _result(idea, test, style)) for test in idea.tests]
-    shown = calls[:_EXAMPLES]
+    calls = [
+        (_call(idea, name, test, style.value), style.value(test[-1], idea.returns))
+        for test in idea.tests
+    ]
+    shown = [
+        (_call(idea, name, test, style.given), style.got(test[-1], idea.returns))
+        for test in idea.tests[:_EXAMPLES]
+    ]
     if language == "python":
         parts = _python(idea, name, signature, calls, shown)
     elif language == "java":
@@ -69,8 +82,7 @@ Parts = tuple[str, str, str]
 
 
 def _python(idea: Idea, name: str, signature: str, calls: Calls, shown: Calls) -> Parts:
-    lines = [*_wrapped(idea.doc), "", *(part for c in shown for part in (f">>> {c[0]}", c[1]))]
-    doc = textwrap.indent("\n".join(lines), "    ").strip()
+    doc = textwrap.indent("\n".join(_described(idea, shown)), "    ").strip()
     returns = _STYLES["python"].types[idea.returns]
     prompt = f'def {name}({signature}) -> {returns}:\n    """{doc}\n    """\n'
     tests = "".join(f"assert {call} == {result}\n" for call, result in calls)
@@ -130,13 +142,14 @@ _CPP_HEADERS = (
 
 
 def _comment(idea: Idea, shown: Calls, indent: str) -> str:
-    lines = [*_wrapped(idea.doc), "", *(f"{call} -> {result}" for call, result in shown)]
-    inside = "".join(f"{indent} * {line}".rstrip() + "\n" for line in lines)
+    inside = "".join(f"{indent} * {line}".rstrip() + "\n" for line in _described(idea, shown))
     return f"{indent}/**\n{inside}{indent} */\n"
 
 
-def _wrapped(doc: str) -> list[str]:
-    return textwrap.wrap(doc, _WIDTH)
+def _described(idea: Idea, shown: Calls) -> list[str]:
+    """What is asked and some examples, in the form that benchmarks and doctests have."""
+    examples = (part for call, result in shown for part in (f">>> {call}", result))
+    return [*textwrap.wrap(idea.doc, _WIDTH), "", *examples]
 
 
 def _parameter(name: str, kind: str, language: str) -> str:
@@ -145,19 +158,13 @@ def _parameter(name: str, kind: str, language: str) -> str:
         return f"{name}: {written}"
     if language == "javascript":
         return name
-    if language == "cpp" and kind in ("str", "ints", "strs"):
-        return f"const {written}& {name}"
     return f"{written} {name}"
 
 
-def _call(idea: Idea, name: str, test: Sequence[Any], style: _Style) -> str:
+def _call(idea: Idea, name: str, test: Sequence[Any], written: Callable[[Any, str], str]) -> str:
     kinds = idea.params.values()
-    given = (style.value(value, kind) for value, kind in zip(test, kinds, strict=False))
+    given = (written(value, kind) for value, kind in zip(test, kinds, strict=False))
     return f"{name}({', '.join(given)})"
-
-
-def _result(idea: Idea, test: Sequence[Any], style: _Style) -> str:
-    return style.value(test[-1], idea.returns)
 
 
 def _camel(name: str) -> str:
@@ -180,6 +187,11 @@ def _cpp_value(value: Any, kind: str) -> str:
     return f"string({json.dumps(value)})" if kind == "str" else json.dumps(value)
 
 
+def _cpp_shown(value: Any, kind: str) -> str:
+    written = json.dumps(value)
+    return f"{{{written[1:-1]}}}" if kind in ("ints", "strs") else written
+
+
 def _java_value(value: Any, kind: str) -> str:
     if kind == "ints":
         return f"new int[] {{{', '.join(map(str, value))}}}"
@@ -192,11 +204,15 @@ _STYLES = {
     "python": _Style(
         {"int": "int", "bool": "bool", "str": "str", "ints": "list[int]", "strs": "list[str]"},
         _python_value,
+        _python_value,
+        _python_value,
         camel=False,
     ),
     "java": _Style(
         {"int": "int", "bool": "boolean", "str": "String", "ints": "int[]", "strs": "String[]"},
         _java_value,
+        _java_value,
+        _json,
         camel=True,
     ),
     "cpp": _Style(
@@ -208,8 +224,12 @@ _STYLES = {
             "strs": "vector<string>",
         },
         _cpp_value,
+        _cpp_shown,
+        _cpp_shown,
         camel=False,
     ),
-    "javascript": _Style(dict.fromkeys(("int", "bool", "str", "ints", "strs"), ""), _json, True),
+    "javascript": _Style(
+        dict.fromkeys(("int", "bool", "str", "ints", "strs"), ""), _json, _json, _json, camel=True
+    ),
 }
 LANGUAGES = tuple(_STYLES)
