@@ -19,7 +19,8 @@ from subllm.cli.density import (
     said,
     summary,
 )
-from subllm.cli.losses import agreement, loss_word, recovery_rows
+from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
+from subllm.cli.problems import NoProblems
 from subllm.extraction.defaults import (
     DEFAULT_RECOVERY,
     DEFAULT_SAMPLES,
@@ -28,6 +29,7 @@ from subllm.extraction.defaults import (
 )
 
 if TYPE_CHECKING:
+    from subllm.evaluation.kept import Kept
     from subllm.store.manifest import ModelManifest
 
 EXAMPLES = """
@@ -127,6 +129,7 @@ def command(
             f"as this machine runs in about {FAST_SECONDS} s.",
         ),
     ] = False,
+    no_problems: NoProblems = False,
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     name: Annotated[str, typer.Option(help="A name of your own instead of base-language.")] = "",
     json_output: Annotated[
@@ -140,9 +143,14 @@ def command(
     language (--calibration says which). They are packed for sparse kernels. Stopped halfway,
     also by Ctrl-C, the same command goes on where it was; done before, it answers from the
     store.
+
+    After recovery 40 small problems (of 'subllm eval --task builtin') tell how many the sub-model
+    solves beside the dense base, where 'subllm add' has made that one, the language's compiler or
+    interpreter is there, and it takes no more than about a quarter of an hour.
     """
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
+    from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
     from subllm.recovery.budget import parse_budget
@@ -161,7 +169,8 @@ def command(
     parse_budget(wanted)  # before anything is fetched
     context = open_context()
     domains = _domains(evaluate)
-    reports, documents = [], []
+    documents = []
+    stopped = False
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.extract import extract
@@ -200,24 +209,34 @@ def command(
             prepared = prepare(context.store, base, options, context.catalog, progress)
             _announce(prepared)
             try:
-                reports.append(
-                    extract(context.store, prepared, progress, threads=context.settings.threads)
+                report = extract(
+                    context.store, prepared, progress, threads=context.settings.threads
                 )
             except KeyboardInterrupt:
                 progress.note(f"{prepared.name}: stopped; the same command goes on where it was")
                 raise
-            manifest = reports[-1].manifest
-            documents.append(_document(reports[-1]) | goal_document(goal, chosen, manifest))
+            manifest, kept = report.manifest, None
+            if manifest.recovery is not None and not no_problems:
+                try:
+                    kept = ask_problems(context, report.name, progress)
+                except KeyboardInterrupt:  # what took an hour is told all the same
+                    progress.note(interrupted(report.name))
+                    stopped = True
+            documents.append(_document(report, kept) | goal_document(goal, chosen, manifest))
             if not json_output:
-                _show(reports[-1])
+                _show(report, kept)
             if (
                 goal is not None
                 and chosen is not None
                 and (short := missed(goal, chosen, manifest))
             ):
                 console.warn(short)
+            if stopped:
+                break
     if json_output:
         console.emit_json(documents[0] if language != "all" else documents)
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def _languages(language: str) -> tuple[str, ...]:
@@ -298,7 +317,7 @@ def _method(record: Any) -> str:
     return f"{record.name} {values}".rstrip()
 
 
-def _show(report: Any) -> None:
+def _show(report: Any, kept: Kept | None) -> None:
     manifest = report.manifest
     rows = [
         ("name", report.name),
@@ -311,16 +330,8 @@ def _show(report: Any) -> None:
         ("density", f"{manifest.density:.1%} of the block weights, {manifest.values}"),
         ("kept", summary(manifest)),
     ]
-    for domain, value in manifest.perplexity.items():
-        rows.append(
-            (
-                f"{domain} perplexity",
-                f"{value.before:.3f} dense -> {value.after:.3f}  "
-                f"({loss_word(value.before, value.after)})",
-            )
-        )
-        if value.agreement is not None:
-            rows.append((f"{domain} agreement", agreement(value)))
+    rows += problem_rows(manifest, kept)
+    rows += perplexity_rows(manifest, kept)
     rows += recovery_rows(manifest)
     rows.append(("time", "from the store" if report.cached else console.duration(report.seconds)))
     if not report.cached:
@@ -329,7 +340,7 @@ def _show(report: Any) -> None:
     console.note(f'try it: subllm complete --model {report.name} "..."')
 
 
-def _document(report: Any) -> dict[str, Any]:
+def _document(report: Any, kept: Kept | None) -> dict[str, Any]:
     manifest = report.manifest
     return {
         "name": report.name,
@@ -348,6 +359,7 @@ def _document(report: Any) -> dict[str, Any]:
         "own_bytes": report.own_bytes,
         "shared_bytes": report.shared_bytes,
         "perplexity": {d: p.model_dump() for d, p in manifest.perplexity.items()},
+        "problems": kept.document() if kept else None,
         "calibration": manifest.calibration.model_dump() if manifest.calibration else None,
         "compute": report.compute,
         "recovery": manifest.recovery.model_dump() if manifest.recovery else None,

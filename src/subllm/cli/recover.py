@@ -8,11 +8,13 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import Context, complete_name, open_context
-from subllm.cli.losses import ENDED, agreement, recovery_rows
+from subllm.cli.losses import ENDED, perplexity_rows, problem_rows, recovery_rows
+from subllm.cli.problems import NoProblems
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from subllm.evaluation.kept import Kept
     from subllm.extraction.learn_on import LearnedReport
     from subllm.extraction.prepare_recover import PreparedRecovery
     from subllm.store.manifest import ModelManifest
@@ -58,6 +60,7 @@ def command(
         ),
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    no_problems: NoProblems = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document.")
     ] = False,
@@ -67,7 +70,8 @@ def command(
     Every checkpoint that is better on held-out text becomes the served sub-model; 'subllm gc'
     frees the one before. Ctrl-C stops with what was reached, packed and stored; the same
     command goes on with what is left of its --for, also after a kill. What it needs for that
-    stays in the store as long as the sub-model ('subllm show' says how much).
+    stays in the store as long as the sub-model ('subllm show' says how much). At the end 40 small
+    problems tell what was kept, as for 'extract'; not after Ctrl-C, nor in the background.
     """
     from subllm.errors import UsageError
 
@@ -82,17 +86,25 @@ def command(
     elif in_background:
         _launch(context.settings.home, name, budget, calibration, device, json_output)
     else:
-        _recover(context, name, budget, calibration, device, json_output)
+        _recover(context, name, budget, calibration, device, not no_problems, json_output)
 
 
 def _recover(
-    context: Context, name: str, text: str, calibration: str, device: str, json_output: bool
+    context: Context,
+    name: str,
+    text: str,
+    calibration: str,
+    device: str,
+    problems: bool,
+    json_output: bool,
 ) -> None:
     from subllm.cli import recover_job
+    from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
     from subllm.recovery.budget import parse_budget
 
     budget, settings = parse_budget(text), context.settings
+    kept, stopped = None, False
     recover_job.refuse_second(settings.home, name)
     with RichProgress() as progress:
         from subllm.extraction.prepare_recover import RecoverOptions, prepare_recover
@@ -108,10 +120,18 @@ def _recover(
         asked = recover_job.Stop(progress.note)
         with recover_job.recorded(settings.home, name, text), asked.listening():
             report = recover(context.store, prepared, progress, asked, settings.threads)
+        if problems and not asked():
+            try:
+                kept = ask_problems(context, name, progress)
+            except KeyboardInterrupt:  # what took an hour is told all the same
+                progress.note(interrupted(name))
+                stopped = True
     if json_output:
-        console.emit_json(_document(report))
+        console.emit_json(_document(report, kept))
     else:
-        _show(report)
+        _show(report, kept)
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def _announce(prepared: PreparedRecovery) -> None:
@@ -124,16 +144,14 @@ def _announce(prepared: PreparedRecovery) -> None:
     )
 
 
-def _show(report: LearnedReport) -> None:
+def _show(report: LearnedReport, kept: Kept | None) -> None:
     manifest = report.manifest
     why = ENDED[report.run.stopped]
     rows = [("name", report.name), ("ended", f"{why}, {report.run.curve[-1].tokens:,} tokens")]
     if not report.better:
         rows.append(("served", "as before: no checkpoint was better on held-out text"))
-    for domain, value in manifest.perplexity.items():
-        rows.append((f"{domain} perplexity", f"{value.before:.3f} dense -> {value.after:.3f}"))
-        if value.agreement is not None:
-            rows.append((f"{domain} agreement", agreement(value)))
+    rows += problem_rows(manifest, kept)
+    rows += perplexity_rows(manifest, kept)
     rows += recovery_rows(manifest)
     rows.append(("time", f"{console.duration(report.run.seconds)} in all runs of this state"))
     rows.append(("peak memory", console.size(report.peak_memory_bytes)))
@@ -141,7 +159,7 @@ def _show(report: LearnedReport) -> None:
     console.facts(rows)
 
 
-def _document(report: LearnedReport) -> dict[str, Any]:
+def _document(report: LearnedReport, kept: Kept | None) -> dict[str, Any]:
     return {
         "name": report.name,
         "digest": report.digest,
@@ -149,6 +167,7 @@ def _document(report: LearnedReport) -> dict[str, Any]:
         "stopped": report.run.stopped,
         "run": report.run.model_dump(mode="json"),
         **_served(report.manifest),
+        "problems": kept.document() if kept else None,
         "state_bytes": report.state_bytes,
         "peak_memory_bytes": report.peak_memory_bytes,
     }
@@ -169,7 +188,7 @@ def _launch(
 
     parse_budget(budget)
     recover_job.refuse_second(home, name)
-    arguments = ["--for", budget]
+    arguments = ["--for", budget, "--no-problems"]
     for option, value in (("--calibration", calibration), ("--device", device)):
         if value:
             arguments += [option, value]

@@ -49,11 +49,13 @@ class Bench:
         threads: int | None = None,
         offline: bool = False,
         unsafe: bool = False,
+        quiet: bool = False,
     ) -> None:
         """records          directory of the files with every completion, question and verdict
         device, threads  that models are made with, where some must be
         offline          take data of the hub from its cache only
         unsafe           run programs although this machine cannot contain them
+        quiet            do not tell how programs are contained
         """
         self.store = store
         self.engines = engines
@@ -63,6 +65,7 @@ class Bench:
         self.threads = threads
         self.offline = offline
         self._unsafe = unsafe
+        self._quiet = quiet
         self._sandbox: Sandbox | None = None
         self._toolchains: dict[str, Toolchain] = {}
         self._texts: dict[str, TextSide] = {}
@@ -80,10 +83,8 @@ class Bench:
         """Raises SandboxError, ToolchainMissingError."""
         if self._sandbox is None:
             self._sandbox = Sandbox(unsafe=self._unsafe)
-            for line in self._sandbox.enforced or ("nothing is enforced",):
-                self.progress.note(f"sandbox: {line}")
-            for line in self._sandbox.missing:
-                self.progress.note(f"not enforced here: {line}")
+            if not self._quiet:
+                self._tell(self._sandbox)
         if language not in self._toolchains:
             self._toolchains[language] = toolchain(language, self._sandbox)
         return self._toolchains[language]
@@ -116,6 +117,12 @@ class Bench:
             created=now(),
         )
 
+    def _tell(self, sandbox: Sandbox) -> None:
+        for line in sandbox.enforced or ("nothing is enforced",):
+            self.progress.note(f"sandbox: {line}")
+        for line in sandbox.missing:
+            self.progress.note(f"not enforced here: {line}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -134,6 +141,7 @@ def open_bench(
     *,
     records: Path | None = None,
     unsafe: bool = False,
+    quiet: bool = False,
 ) -> Bench:
     """A bench as the settings say. records: by default in the store."""
     engines = Engines(
@@ -153,4 +161,5 @@ def open_bench(
         threads=settings.threads,
         offline=settings.offline,
         unsafe=unsafe,
+        quiet=quiet,
     )

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from subllm.cli import extract as extract_command
+from subllm.cli import losses
+from subllm.evaluation.kept import Kept
+from subllm.store.manifest import Perplexity
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -257,4 +259,46 @@ def test_add_with_another_head(tiny: Store, subllm: Command) -> None:
     [(2.0, 2.05, "slight"), (2.0, 2.14, "noticeable"), (2.0, 2.3, "heavy"), (2.0, 4.0, "severe")],
 )
 def test_loss_in_a_word(before: float, after: float, word: str) -> None:
-    assert extract_command.loss_word(before, after).startswith(word)
+    assert losses.loss_word(before, after).startswith(word)
+
+
+def kept(solved: int, dense: int | None) -> Kept:
+    return Kept("python", 40, solved, None if dense is None else f"{BASE}-dense", dense, "records")
+
+
+@pytest.mark.parametrize(
+    ("solved", "dense", "word"),
+    [
+        (20, 20, "slight loss"),
+        (24, 20, "slight loss"),
+        (18, 22, "noticeable loss"),
+        (10, 20, "heavy loss"),
+        (9, 20, "severe loss: expect broken code"),
+        (0, 8, "severe loss: expect broken code"),
+        (1, 7, ""),  # too few to tell
+        (3, 0, ""),
+        (18, None, ""),
+    ],
+)
+def test_loss_in_a_word_by_problems_solved(solved: int, dense: int | None, word: str) -> None:
+    assert losses.kept_word(kept(solved, dense)) == word
+
+
+def test_the_word_for_the_language_is_by_problems_where_they_tell(tiny: Store) -> None:
+    bad = {
+        d: Perplexity(before=2.0, after=4.0, tokens=9, agreement=0.5) for d in ("python", "java")
+    }
+    manifest = tiny.model(f"{BASE}-python").model_copy(update={"perplexity": bad})
+    rows = dict(losses.perplexity_rows(manifest, kept(18, 22)))
+    assert rows["python perplexity"] == "2.000 dense -> 4.000"
+    assert rows["java perplexity"].endswith("(severe loss: expect broken code)")
+    assert losses.problem_rows(manifest, kept(18, 22)) == [
+        ("python problems", "18 of 40 solved, dense 22 (82 % kept): noticeable loss")
+    ]
+    for told in (None, kept(18, None), kept(1, 7)):
+        rows = dict(losses.perplexity_rows(manifest, told))
+        assert rows["python perplexity"].endswith("(severe loss: expect broken code)")
+    ((_, alone),) = losses.problem_rows(manifest, kept(18, None))
+    assert alone.startswith("18 of 40 solved; ") and f"'subllm add {BASE}'" in alone
+    ((_, few),) = losses.problem_rows(manifest, kept(3, 0))
+    assert few == "3 of 40 solved, dense 0"

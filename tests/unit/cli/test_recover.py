@@ -24,9 +24,10 @@ NAME = f"{BASE}-python"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little text, and no lower priority for the tests that follow."""
+    """Little text, few problems, and no lower priority for the tests that follow."""
     monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
     monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
+    monkeypatch.setattr("subllm.evaluation.kept._ASKED", 2)
     monkeypatch.setattr(os, "nice", lambda _: 0)
 
 

@@ -63,6 +63,22 @@ def test_tests_tell_solutions_apart() -> None:
         assert len({str(test[-1]) for test in idea.tests}) > 1, idea.name
 
 
+@pytest.mark.parametrize(
+    ("language", "shown"),
+    [
+        ("python", ">>> join_path(['home', 'ann'])\n    '/home/ann'\n"),
+        ("java", '>>> joinPath(new String[] {"home", "ann"})\n     * "/home/ann"\n'),
+        ("cpp", '>>> join_path({"home", "ann"})\n * "/home/ann"\n'),
+        ("javascript", '>>> joinPath(["home", "ann"])\n * "/home/ann"\n'),
+    ],
+)
+def test_prompts_show_examples_as_doctests_do(language: str, shown: str) -> None:
+    (asked,) = (p for p in builtin_benchmark(language).problems if p.id.endswith("/join_path"))
+    assert shown in asked.prompt
+    assert asked.prompt.count(">>>") == 3
+    assert all(p.prompt.count(">>>") == 3 for p in builtin_benchmark(language).problems)
+
+
 def test_ideas_are_one_in_all_languages() -> None:
     names = {
         tuple(p.id.split("/")[2] for p in builtin_benchmark(one).problems) for one in LANGUAGES
@@ -79,6 +95,12 @@ def test_data_of_ones_own_is_refused() -> None:
 
 def test_what_is_left_of_the_dense_base() -> None:
     left = what_is_left("b-dense", (0.2, {"p": 1, "q": 2}), (0.5, {"q": 1, "r": 1, "s": 0}))
-    assert left == {"dense": "b-dense", "dense_pass": 0.5, "ratio": 0.4, "kept": 0.5}
+    assert left == {
+        "dense": "b-dense",
+        "dense_pass": 0.5,
+        "dense_solved": 2,
+        "ratio": 0.4,
+        "kept": 0.5,
+    }
     nothing = what_is_left("b-dense", (0.2, {"p": 1}), (0.0, {}))
     assert (nothing["ratio"], nothing["kept"]) == (None, None)

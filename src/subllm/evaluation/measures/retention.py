@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from subllm.errors import UsageError
 from subllm.evaluation.bench import Bench, TextSide
-from subllm.evaluation.measures.dense import dense_of
+from subllm.evaluation.measures.dense import any_dense_of
 from subllm.evaluation.measures.pass_at_k import Programs
 from subllm.evaluation.records import Result
 from subllm.store.names import model_name
@@ -24,12 +23,12 @@ class Retention(Programs):
 
     def run(self, bench: Bench, model: str) -> Result:
         """As of any problems. Where the store has the dense base of the same model, figures
-        also hold `retention`: that base's pass@k with the smallest k, the model's as a share of
-        it, and the share of the problems it solves that the model solves too; a share is None
-        where the dense base solves nothing.
+        also hold `retention`: that base's pass@k with the smallest k, the number of problems
+        that it solves, the model's pass@k as a share of its, and the share of the problems it
+        solves that the model solves too; a share is None where the dense base solves nothing.
         """
         result = super().run(bench, model)
-        dense = _other_dense(bench.store, model)
+        dense = any_dense_of(bench.store, model)
         if dense is None:
             return result
         bench.progress.note(f"the same for {dense}, to compare with")
@@ -49,6 +48,7 @@ def what_is_left(dense: str, model: Solved, before: Solved) -> dict[str, Any]:
     return {
         "dense": dense,
         "dense_pass": theirs,
+        "dense_solved": len(solved),
         "ratio": mine / theirs if theirs else None,
         "kept": len(both) / len(solved) if solved else None,
     }
@@ -56,12 +56,3 @@ def what_is_left(dense: str, model: Solved, before: Solved) -> dict[str, Any]:
 
 def _solved(result: Result) -> Solved:
     return result.figures["pass"][0]["value"], result.passed
-
-
-def _other_dense(store: Store, model: str) -> str | None:
-    """The dense model to compare with; None where there is none, or it is the model itself."""
-    try:
-        name = dense_of(store, model)
-    except UsageError:
-        return None
-    return name if store.resolve(name) != store.resolve(model) else None
