@@ -26,8 +26,10 @@ def any_dense_of(store: Store, model: str) -> str | None:
     own = store.model(model)
     names = store.names()
     usual = model_name(own.base.name, DENSE)
-    others = () if own.language == DENSE else (name for name in names if name != usual)
-    for name in (usual, *others):
+    wanted = [usual]
+    if own.language != DENSE:
+        wanted += [name for name in names if name != usual]
+    for name in wanted:
         digest = names.get(name)
         if digest is None or digest == names.get(model):
             continue
