@@ -10,11 +10,13 @@ from subllm.calibration.load import load_calibration, load_heldout
 from subllm.calibration.packs import (
     CODE,
     DATA,
+    WRITTEN,
     CodeSample,
     FileSample,
     code_names,
     pack_names,
     read_pack,
+    written_names,
 )
 from subllm.catalog.loader import Catalog
 
@@ -110,3 +112,13 @@ def test_released_code_may_be_passed_on(language: str) -> None:
     assert all(isinstance(sample, FileSample) for sample in pack.samples)
     assert {sample.tag for sample in pack.samples} == {language}
     assert sum(len(sample.code) for sample in pack.samples) > 1_800_000
+
+
+@pytest.mark.parametrize("language", written_names())
+def test_written_functions_say_what_wrote_them(language: str) -> None:
+    pack = read_pack(WRITTEN / f"{language}.jsonl.xz")
+    assert pack.header.pack == f"written:{language}"
+    told = pack.header.provenance
+    assert told["accepted"] == len(pack.samples) > 1000 and told["licence"]
+    assert told["benchmark overlap"]["compared"] != "not checked"
+    assert {sample.tag for sample in pack.samples} == {language}

@@ -9,7 +9,7 @@ from typing import Any
 import overlap
 import pytest
 
-from subllm.calibration.packs import DATA, code_names, pack_names
+from subllm.calibration.packs import DATA, code_names, pack_names, written_names
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -127,7 +127,9 @@ def test_shipped_packs_hold_no_benchmark_text(capsys: pytest.CaptureFixture[str]
     status = overlap.main([str(SHARED)])
     out = capsys.readouterr().out
     assert status == 0, out
-    names = (*pack_names(), *(f"code:{name}" for name in code_names()))
+    others = [*(f"code:{name}" for name in code_names())]
+    others += [f"written:{name}" for name in written_names()]
+    names = (*pack_names(), *others)
     assert f"samples of {', '.join(names)}" in out
     files = out.splitlines()[-3]
     for name in (
