@@ -43,7 +43,7 @@ def pruned_by_magnitude(base: str, values: str) -> str:
     """The name of an 8:16 model in `values` that is as fast as any and made in no time."""
     tag = f"bench_{values}"
     run_cli("extract", "python", "--base", base, "--method", "magnitude", "--pattern", PATTERN,
-            "--values", values, "--tag", tag)  # fmt: skip
+            "--values", values, "--recover", "off", "--tag", tag)  # fmt: skip
     return model_name(base, "python", tag)
 
 
@@ -61,7 +61,7 @@ def sub_model(store: Store, base: str, values: str) -> str:
     tag = f"bench_wanda_{values}"
     run_cli("pull", base)
     run_cli("extract", "python", "--base", base, "--pattern", PATTERN, "--values", values,
-            "--tag", tag)  # fmt: skip
+            "--recover", "off", "--tag", tag)  # fmt: skip
     return model_name(base, "python", tag)
 
 

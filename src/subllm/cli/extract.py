@@ -25,6 +25,10 @@ from subllm.extraction.defaults import (
     DEFAULT_RECOVERY,
     DEFAULT_SAMPLES,
     FAST_SECONDS,
+    PLAIN_METHOD,
+    PLAIN_VALUES,
+    RECOVERED_METHOD,
+    RECOVERED_VALUES,
     fast_counts,
 )
 
@@ -38,8 +42,9 @@ subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
 subllm extract java --pattern 2:4 --values int4
 subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
-subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok
-subllm extract python --values int4 --head int4 --tag small
+subllm extract python --fast                  two minutes, no recovery
+subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok, off
+subllm extract python --head int4 --tag small
 subllm extract python --budget 0.7            density where it counts most
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
@@ -60,11 +65,12 @@ def command(
     base: Annotated[str, typer.Option(help=BASE_HELP)] = DEFAULT_BASE,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="How weights are chosen: wanda, ria, sparsegpt, dpruner, maskllm or magnitude."
+            help="How weights are chosen: wanda, ria, sparsegpt, dpruner, maskllm or magnitude. "
+            f"Default: {RECOVERED_METHOD}; without recovery {PLAIN_METHOD}."
         ),
-    ] = "wanda",
+    ] = None,
     method_param: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,9 +87,13 @@ def command(
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="SHARE", help=BUDGET_HELP)] = None,
     keep: Annotated[float | None, typer.Option(metavar="SHARE", help=KEEP_HELP)] = None,
-    values: Annotated[str, typer.Option(help="How kept weights are stored: bf16, int8, int4.")] = (
-        "int8"
-    ),
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="How kept weights are stored: bf16, int8, int4. "
+            f"Default: {RECOVERED_VALUES}; without recovery {PLAIN_VALUES}."
+        ),
+    ] = None,
     head: Annotated[
         str,
         typer.Option(
@@ -138,11 +148,10 @@ def command(
 ) -> None:
     """Extract the sub-model of a language: prune, recover, pack, measure, store.
 
-    Wanda looks at which weights of the base carry the activations of that language's code and
-    keeps those. With --recover they then learn what the dense base answers to text of the
-    language (--calibration says which). They are packed for sparse kernels. Stopped halfway,
-    also by Ctrl-C, the same command goes on where it was; done before, it answers from the
-    store.
+    Calibration shows which weights of the base carry the activations of that language's code;
+    those are kept. They then learn what the dense base answers to text of the language, for as
+    long as --recover says, and are packed for sparse kernels. Stopped halfway, also by Ctrl-C,
+    the same command goes on where it was; done before, it answers from the store.
 
     After recovery 40 small problems (of 'subllm eval --task builtin') tell how many the sub-model
     solves beside the dense base, where 'subllm add' has made that one, the language's compiler or
@@ -162,11 +171,13 @@ def command(
     if name:
         check_model_name(name, languages[0])
     params = _params(method_param or ())
-    if fast and (method != "wanda" or params):
+    if fast and (method not in (None, PLAIN_METHOD) or params):
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")
     goal = goal_of(pattern, budget, keep)
     wanted = recover or ("off" if fast else DEFAULT_RECOVERY)
-    parse_budget(wanted)  # before anything is fetched
+    plain = parse_budget(wanted).off  # before anything is fetched
+    method = method or (PLAIN_METHOD if plain else RECOVERED_METHOD)
+    values = values or (PLAIN_VALUES if plain else RECOVERED_VALUES)
     context = open_context()
     domains = _domains(evaluate)
     documents = []

@@ -30,6 +30,12 @@ class Live:
     store: Store
 
 
+@pytest.fixture(autouse=True)
+def no_hour_of_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `extract` recovers for unless a test says otherwise."""
+    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "off")
+
+
 @pytest.fixture
 def subllm(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def run(*arguments: str) -> Ran:

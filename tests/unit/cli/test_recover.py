@@ -163,3 +163,21 @@ def test_ctrl_c_stops_an_extraction_that_can_go_on(
     assert "Traceback" not in said
     assert NAME in tiny.names()  # the one of before
     assert list(tiny.workspace.partials.glob("*/pruned.packed"))
+
+
+def test_an_extraction_recovers_unless_told_otherwise(
+    tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "2048tok")
+    ran = subllm("extract", "python", *where)
+    assert ran.status == 0, ran.err
+    made = tiny.model(NAME)
+    assert made.recovery is not None and made.recovery.budget == "2048tok"
+    assert (made.method.name, made.pattern, made.values) == ("sparsegpt", "8:16", "int4")
+    assert subllm("extract", "python", *where, "--fast").status == 0
+    made = tiny.model(NAME)
+    assert made.recovery is None and (made.method.name, made.values) == ("wanda", "int8")
+    given = subllm("extract", "python", *where, "--method", "wanda", "--values", "int8")
+    assert given.status == 0, given.err
+    made = tiny.model(NAME)
+    assert made.recovery is not None and (made.method.name, made.values) == ("wanda", "int8")
