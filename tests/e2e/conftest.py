@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 BASE = "qwen2.5-coder:0.5b"
 PROGRAM = Path(sys.executable).with_name("subllm")
 SAMPLES = "8"
+PLAIN = ("--recover", "off", "--samples", SAMPLES)
+"""Of an extraction: as --fast, but with the same numbers whatever the machine's speed."""
 """Calibration sequences of every sub-model here: what is tested does not depend on more."""
 
 
@@ -116,8 +118,7 @@ def tour(machine: Machine) -> list[Run]:
     runs = []
     for block in blocks:
         script = block.replace("127.0.0.1:11435", f"127.0.0.1:{machine.port}")
-        # As --fast, but in the same numbers whatever the machine's speed.
-        plain = rf"\g<1> --recover off --samples {SAMPLES}"
+        plain = rf"\g<1> {' '.join(PLAIN)}"
         script = re.sub(r"(?m)^(subllm extract .*) --fast$", plain, script)
         runs.append(machine.shell(script, SUBLLM_PORT=str(machine.port)))
     return runs
@@ -127,7 +128,7 @@ def tour(machine: Machine) -> list[Run]:
 def languages(machine: Machine, tour: list[Run]) -> Machine:
     """Sub-models of the other three languages too; Python is the tour's."""
     for language in ("java", "cpp", "javascript"):
-        machine.ok("extract", language, "--recover", "off", "--samples", SAMPLES)
+        machine.ok("extract", language, *PLAIN)
     return machine
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
-from .conftest import BASE, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
+from .conftest import BASE, PLAIN, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -44,7 +44,7 @@ def test_tour_of_the_readme(tour: list[Run]) -> None:
 
 def test_cached_plan_answers_at_once(machine: Machine, tour: list[Run]) -> None:
     started = time.monotonic()
-    document = machine.ok("extract", "python", "--recover", "off", "--samples", SAMPLES, "--json").document
+    document = machine.ok("extract", "python", *PLAIN, "--json").document
     assert document["cached"] and document["name"] == f"{BASE}-python"
     assert time.monotonic() - started < 30
     loss = document["perplexity"]["python"]
@@ -145,7 +145,7 @@ def test_drafts_change_no_text(server: Machine) -> None:
 
 
 def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
-    command = ["extract", "general", "--recover", "off", "--samples", SAMPLES, "--tag", "killed"]
+    command = ["extract", "general", *PLAIN, "--tag", "killed"]
     child = subprocess.Popen(
         [PROGRAM, *command], env=machine.environment, stderr=subprocess.PIPE, text=True
     )
@@ -166,7 +166,7 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
     """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
     time."""
-    ours = machine.ok("extract", "python", "--recover", "off", "--samples", SAMPLES, "--json").document
+    ours = machine.ok("extract", "python", *PLAIN, "--json").document
     out = machine.home / "plain.json"
     subprocess.run(
         [
