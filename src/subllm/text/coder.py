@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
@@ -10,6 +11,9 @@ import tokenizers
 
 from subllm.errors import WeightsError
 from subllm.text.tokenizer_files import without_prefix
+
+# The library's own threads are of no use for one text, and it warns whoever forks after them.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Coder(Protocol):
@@ -51,7 +55,7 @@ class LibraryCoder:
         self.tokenizer = read_definition(definition)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = encode(self.tokenizer, text).ids
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
@@ -71,6 +75,12 @@ class LibraryCoder:
     def continuing(self) -> LibraryCoder:
         definition = without_prefix(self.definition)
         return LibraryCoder(definition) if definition else self
+
+
+def encode(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    """Without adding special tokens. As a batch of one, for which the library lets other threads
+    run: a long text takes it a tenth of a second."""
+    return tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
 
 def read_definition(definition: str) -> tokenizers.Tokenizer:

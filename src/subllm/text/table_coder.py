@@ -10,7 +10,7 @@ import numpy as np
 
 from subllm.native import core
 from subllm.text.bpe_tables import BpeTables
-from subllm.text.coder import Coder, read_definition
+from subllm.text.coder import Coder, encode, read_definition
 from subllm.text.tokenizer_files import without_prefix
 
 # What tells apart vocabularies that only seem alike: joined words, digits, spaces, scripts.
@@ -37,7 +37,7 @@ class TableCoder:
         self._special = frozenset(token.content for token in added.values() if token.special)
 
     def encode(self, text: str) -> list[int]:
-        found = self._pipeline.encode(text, add_special_tokens=False)
+        found = encode(self._pipeline, text)
         symbols = np.array(found.ids, np.uint32)
         words = np.array(found.word_ids, np.uint32)
         tables = self.tables
