@@ -8,12 +8,20 @@ from collections.abc import Sequence as Listed
 
 import numpy as np
 
-from subllm.errors import ContextLengthError, EngineBusyError, EngineError
+from subllm.errors import (
+    ContextLengthError,
+    EngineBusyError,
+    EngineError,
+    LogitsError,
+    UsageError,
+)
 from subllm.runtime.backend import KV_BLOCK, Backend, Chunk
 from subllm.runtime.draft import Draft
 from subllm.runtime.kv_cache import KvCache, blocks
 from subllm.runtime.output import CompletionText
+from subllm.runtime.reading import ReadingSpeed
 from subllm.runtime.request import (
+    FinishReason,
     Request,
     SamplingParams,
     SpeculationStats,
@@ -22,6 +30,7 @@ from subllm.runtime.request import (
 )
 from subllm.runtime.sampler import check_params
 from subllm.runtime.scheduler import Scheduler, Work
+from subllm.runtime.scoring import ScoringSequence
 from subllm.runtime.sequence import Sequence
 from subllm.runtime.speculative.pace import Pace
 from subllm.runtime.speculative.proposer import Proposer
@@ -57,7 +66,8 @@ class LocalEngine:
         kv_bytes       the same in bytes, where it is known; see `kv_budget`
         keep_prefixes  finished requests whose KV memory is kept for reuse
         draft          see `set_draft`
-        proposers, pace, clock  of speculation, in place of its own
+        proposers, pace  of speculation, in place of its own
+        clock          seconds, by which steps are measured
         """
         self._name = name
         self._backend = backend
@@ -75,6 +85,7 @@ class LocalEngine:
             self.kv_budget = kv_bytes
         self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
         self._clock = clock
+        self._speed = ReadingSpeed(backend.resident_bytes)
         self._speculator = Speculator(
             backend, self._kv, proposers=proposers, pace=pace, clock=clock
         )
@@ -134,40 +145,52 @@ class LocalEngine:
             self._check_tokens(request.prediction)
         if request.id in self._sequences:
             raise EngineError(f"request id {request.id!r} is in use; choose another")
-        wanted = len(request.prompt) + params.max_tokens
+        scores = request.score is not None
+        if request.score is not None and not 0 <= request.score <= self._backend.vocab_size:
+            raise UsageError(f"{request.score} alternatives are out of range; ask for fewer")
+        wanted = len(request.prompt) + (0 if scores else params.max_tokens)
         if wanted > self._context_length:
+            more = "" if scores else f" and max_tokens is {params.max_tokens}"
             raise ContextLengthError(
-                f"the prompt has {len(request.prompt)} tokens and max_tokens is "
-                f"{params.max_tokens}, but {self._name} has a context of "
-                f"{self._context_length}; shorten one of them"
+                f"the prompt has {len(request.prompt)} tokens{more}, but {self._name} has a "
+                f"context of {self._context_length}; shorten one of them"
             )
         if len(self._scheduler) >= self._capacity:
             raise EngineBusyError(
                 f"{self._name} has {len(self._scheduler)} requests running and waiting; "
                 "try again in a moment"
             )
-        text = CompletionText(self._tokenizer, params.stop)
-        sequence = Sequence(request, text, self._stops_of(params))
-        if params.max_tokens == 0:
+        sequence = self._sequence(request)
+        if not sequence.pending or not (scores or params.max_tokens):
             self._events.append(sequence.end("length"))
             return
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
-    def step(self, allowance: int | None = None) -> list[TokenEvent]:
-        """One forward pass at most; see the protocol."""
+    def step(self, allowance: int | None = None, seconds: float | None = None) -> list[TokenEvent]:
+        """One forward pass at most, and one for each request that is scored; see the
+        protocol."""
         events, self._events = self._events, []
-        work = self._scheduler.plan(allowance)
+        reading = None
+        if seconds is not None:
+            reading = self._speed.tokens(seconds, decoding=self._scheduler.decodes)
+        planned = self._scheduler.plan(allowance, reading, self._speed.score_weight)
+        work = []
+        for item in planned:
+            if isinstance(item.sequence, ScoringSequence):
+                events.append(self._score(item.sequence, item.count))
+            else:
+                work.append(item)
         if not work:
             return events
         running = [item.sequence for item in work if item.decodes]
-        plain = len(running) == len(work) == len(self._scheduler.running)
+        plain = len(running) == len(planned) == len(self._scheduler.running)
         if plain:
             self._speculator.guess(running, allowance)
         chunks = [_chunk(item) for item in work]
         started = self._clock()
         drawn = self._backend.step(chunks)
-        seconds = self._clock() - started
+        took = self._clock() - started
         emitted = 0
         for item, chunk, choices in zip(work, chunks, drawn, strict=True):
             sequence = item.sequence
@@ -183,35 +206,33 @@ class LocalEngine:
             if found[-1].finish_reason is not None:
                 # Keys and values that gave no finite logits are of no use to others.
                 self._finish(sequence, keep=found[-1].error is None)
+        count = sum(len(chunk.tokens) for chunk in chunks)
         if plain:
-            count = sum(len(chunk.tokens) for chunk in chunks)
-            self._speculator.decoded(len(running), count, seconds, emitted)
+            self._speculator.decoded(len(running), count, took, emitted)
+        if len(running) == len(work):
+            self._speed.decoded(took)
+        else:
+            self._speed.read(count - len(running), took, decoding=bool(running))
         return events
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, reason: FinishReason = "abort") -> None:
         sequence = self._sequences.get(request_id)
         if sequence is not None:
             self._finish(sequence)
-            self._events.append(sequence.end("abort"))
+            self._events.append(sequence.end(reason))
 
     def has_work(self) -> bool:
         return bool(self._events or self._sequences)
 
-    def score(
-        self,
-        tokens: tuple[int, ...],
-        top: int = 0,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[TokenLogprob | None]:
+    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
         self._check_tokens(tokens)
-        return [None, *self.score_after(tokens[:1], (tokens[1:],), top, cancelled)[0]]
+        return [None, *self.score_after(tokens[:1], (tokens[1:],), top)[0]]
 
     def score_after(
         self,
         context: tuple[int, ...],
         continuations: Listed[tuple[int, ...]],
         top: int = 0,
-        cancelled: Callable[[], bool] | None = None,
     ) -> list[list[TokenLogprob]]:
         """Runs the context once; running requests may have to start over for room."""
         self._check_tokens(context)
@@ -228,11 +249,10 @@ class LocalEngine:
         kv = self._scheduler.slab(longest)
         try:
             for start in range(0, shared, self._prefill_chunk):
-                _go_on(cancelled)
                 stop = min(start + self._prefill_chunk, shared)
                 self._backend.step([Chunk(kv, start, ids[start:stop])])
             return [  # each is written over the one before
-                self._score_at(kv, shared, (context[-1], *continuation), top, cancelled)
+                self._score_at(kv, shared, (context[-1], *continuation), top)
                 for continuation in continuations
             ]
         finally:
@@ -255,19 +275,37 @@ class LocalEngine:
         """Bytes of the blocks that hold so many tokens."""
         return blocks(tokens) * KV_BLOCK * self._backend.kv_bytes_per_token
 
+    def _sequence(self, request: Request) -> Sequence:
+        if request.score is not None:
+            return ScoringSequence(request, self._tokenizer)
+        text = CompletionText(self._tokenizer, request.params.stop)
+        return Sequence(request, text, self._stops_of(request.params))
+
+    def _score(self, sequence: ScoringSequence, count: int) -> TokenEvent:
+        """Runs the next tokens of a request that is scored."""
+        assert sequence.kv is not None
+        tokens, targets = sequence.pieces(count), sequence.targets(count)
+        started = self._clock()
+        try:
+            entries = self._backend.score(
+                sequence.kv, sequence.computed, tokens, targets, sequence.top
+            )
+        except LogitsError as error:
+            self._finish(sequence, keep=False)
+            return sequence.fail(error)
+        self._speed.scored(count, self._clock() - started)
+        event = sequence.scored(entries)
+        if event.finish_reason is not None:
+            self._finish(sequence)
+        return event
+
     def _score_at(
-        self,
-        kv: int,
-        start: int,
-        tokens: tuple[int, ...],
-        top: int,
-        cancelled: Callable[[], bool] | None,
+        self, kv: int, start: int, tokens: tuple[int, ...], top: int
     ) -> list[TokenLogprob]:
         """Of every token but the first, which stands at `start`."""
         ids = np.array(tokens, dtype=np.int32)
         result: list[TokenLogprob] = []
         for first in range(0, len(ids) - 1, self._prefill_chunk):
-            _go_on(cancelled)
             last = min(first + self._prefill_chunk, len(ids) - 1)
             targets = ids[first + 1 : last + 1]
             result += self._backend.score(kv, start + first, ids[first:last], targets, top)
@@ -288,11 +326,6 @@ class LocalEngine:
         for token in params.stop_token_ids:
             stops[token] = self._tokenizer.decode([token])
         return stops
-
-
-def _go_on(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled is not None and cancelled():
-        raise EngineError("scoring was cancelled; ask again for the scores")
 
 
 def _chunk(item: Work) -> Chunk:

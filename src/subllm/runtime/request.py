@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -42,6 +42,10 @@ class Request:
                  remembered for later ones (the last few, for as long as the engine lives);
                  None: neither
     speculation  see `Speculation`
+    score        instead of a completion, the log-probability of every token of the prompt but
+                 the first, with so many alternatives; `params` mean nothing
+    interactive  somebody waits for it while typing: where requests queue up, the newest of
+                 these goes first, since it has made the others stale
     """
 
     id: str
@@ -50,6 +54,8 @@ class Request:
     prediction: tuple[int, ...] = ()
     session: str | None = None
     speculation: Speculation = "off"
+    score: int | None = None
+    interactive: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class TokenEvent:
               and a possible start of a stop string are held back); never holds the
               stop string
     tokens    ids accepted since the last event, for counting and logprobs
+    logprobs  of these tokens where they were asked for; of the next tokens of the prompt
+              where the request is to be scored (finish_reason "length" with the last)
     finish_reason  None until the last event of the request
     matched_stop   the stop string or token text that ended it
     error          why it ended, with finish_reason "error"
@@ -101,8 +109,8 @@ class SpeculationStats:
 
 
 class Engine(Protocol):
-    """Many requests on one loaded model. One thread calls it; nothing here blocks
-    longer than one forward step.
+    """Many requests on one loaded model. One thread calls it; nothing here but `score` and
+    `score_after` blocks longer than one step.
 
     kv_budget  KV memory, in bytes, of all requests together; room for one context is
            always granted. May be changed between steps: kept prefixes give way at once,
@@ -111,16 +119,17 @@ class Engine(Protocol):
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
     step   one scheduling step: prefill a chunk or decode every running request, `allowance`
-           tokens in all at most (None: as many as the engine is made for); returns what
-           happened, empty when there is no work. A request that fails ends with an event of
-           finish_reason "error"; the others go on. What is raised is a failure of the whole
-           engine
-    abort  frees the request at once; a last event with finish_reason "abort" follows
-           on the next step; unknown ids are ignored
+           tokens in all at most (None: as many as the engine is made for). `seconds`: about
+           how long it may take, by what was measured so far; prompts and scores are cut so
+           that it does, which changes no result (None: pieces as the engine is made for).
+           Returns what happened, empty when there is no work. A request that fails ends with
+           an event of finish_reason "error"; the others go on. What is raised is a failure
+           of the whole engine
+    abort  frees the request at once; a last event with `reason` follows on the next step;
+           unknown ids are ignored
     score  log-probability of each token given those before it (None for the first),
-           with `top` alternatives per position. Takes many steps; `cancelled` is asked
-           between them, and EngineError raised once it says so; LogitsError for logits
-           that are not finite
+           with `top` alternatives per position. Takes many steps, in which requests do not
+           go on: see `Request.score`. Raises LogitsError for logits that are not finite
     score_after  the same of several continuations of one context, which is computed
            once; the context's own tokens are not scored
     speculates  whether drafts are used at all: not on a backend whose results depend on how
@@ -155,25 +164,21 @@ class Engine(Protocol):
 
     def add(self, request: Request) -> None: ...
 
-    def step(self, allowance: int | None = None) -> list[TokenEvent]: ...
+    def step(
+        self, allowance: int | None = None, seconds: float | None = None
+    ) -> list[TokenEvent]: ...
 
-    def abort(self, request_id: str) -> None: ...
+    def abort(self, request_id: str, reason: FinishReason = "abort") -> None: ...
 
     def has_work(self) -> bool: ...
 
-    def score(
-        self,
-        tokens: tuple[int, ...],
-        top: int = 0,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[TokenLogprob | None]: ...
+    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]: ...
 
     def score_after(
         self,
         context: tuple[int, ...],
         continuations: Sequence[tuple[int, ...]],
         top: int = 0,
-        cancelled: Callable[[], bool] | None = None,
     ) -> list[list[TokenLogprob]]: ...
 
     def close(self) -> None: ...

@@ -1,9 +1,12 @@
 """Which tokens run in the next step: continuous batching with prefill in chunks.
 
-Requests are served first come, first served. Every decoding request gets one token a
-step; what is left of the step goes to prompts, in pieces, so that a long prompt never
-stalls the others. When KV memory runs out, the youngest request gives its memory up
-and waits again, first in the queue; its tokens are kept and computed anew later.
+Every decoding request gets one token a step; what is left of the step goes to prompts and
+to what is scored, in pieces, so that a long one never stalls the others. Of these, interactive
+requests go first, newest first, then the others in order of arrival; every few steps the oldest
+has its turn, and who was overtaken a few times while waiting is overtaken no more. A request
+that begins like one whose prompt still runs waits for it and starts from what it has computed;
+others pass it meanwhile. When KV memory runs out, the youngest request gives its memory up and
+waits again, first in the queue; its tokens are kept and computed anew later.
 """
 
 from __future__ import annotations
@@ -12,7 +15,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from subllm.runtime.kv_cache import MIN_PREFIX, KvCache, common_prefix
+from subllm.runtime.scoring import ScoringSequence
 from subllm.runtime.sequence import Sequence
+
+OLDEST_EVERY = 4
+"""One step in so many reads in order of arrival."""
+
+MOST_OVERTAKEN = 8
+"""So many may begin before one that came earlier and could begin as well."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +51,58 @@ class Scheduler:
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest first
+        self.running: list[Sequence] = []  # in the order in which they began
         self._turn = 0
+        self._arrived = 0
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether a running request has its prompt behind it."""
+        return any(sequence.pending == 1 for sequence in self.running)
+
     def add(self, sequence: Sequence) -> None:
+        self._arrived += 1
+        sequence.number = self._arrived
         self.waiting.append(sequence)
 
-    def plan(self, allowance: int | None = None) -> list[Work]:
+    def plan(
+        self,
+        allowance: int | None = None,
+        reading: int | None = None,
+        score_weight: float = 1.0,
+    ) -> list[Work]:
         """The work of one step, `allowance` tokens at most; empty only when there is none.
 
         Where the allowance is not enough for all, prompts have a quarter of it (one token at
         least), and those decode whose last turn is longest ago.
+
+        reading       tokens of prompts in the step, in place of the scheduler's own measure,
+                      which it does not exceed
+        score_weight  how many of them a token that is scored counts for
         """
-        work = self._plan(allowance, prompts_first=True)
+        self._turn += 1
+        work = self._plan(allowance, reading, score_weight, prompts_first=True)
         if not work and allowance is not None:  # no prompt could use its part
-            work = self._plan(allowance, prompts_first=False)
+            work = self._plan(allowance, reading, score_weight, prompts_first=False)
         return work
 
-    def _plan(self, allowance: int | None, *, prompts_first: bool) -> list[Work]:
+    def _plan(
+        self,
+        allowance: int | None,
+        reading: int | None,
+        score_weight: float,
+        *,
+        prompts_first: bool,
+    ) -> list[Work]:
         decoding = [sequence for sequence in self.running if sequence.pending == 1]
-        room = max(1, self._prefill_chunk // 4) if decoding else self._prefill_chunk
+        room = self._prefill_chunk
+        if reading is not None:
+            room = max(1, min(room, reading))
+        elif decoding:
+            room = max(1, room // 4)
         if allowance is not None:
             prompts = len(decoding) < len(self.running) or (
                 self.waiting and len(self.running) < self._max_batch
@@ -72,27 +111,35 @@ class Scheduler:
             decoding.sort(key=lambda sequence: sequence.turn)
             del decoding[max(0, allowance - least) :]
             room = min(room, allowance - len(decoding))
-        self._turn += 1
+        reads = self._to_read()
         work = []
         for sequence in list(self.running):
-            if sequence.kv is None:  # gave way to an older one a moment ago
+            # Who has no slab gave way to an older one a moment ago.
+            if sequence in decoding and sequence.kv is not None and self._secure(sequence):
+                work.append(Work(sequence, 1))
+        left = float(room)
+
+        def read(sequence: Sequence) -> None:
+            nonlocal left
+            weight = score_weight if isinstance(sequence, ScoringSequence) else 1.0
+            count = min(sequence.pending, max(1, int(left / weight)))
+            left -= count * weight
+            work.append(Work(sequence, count))
+
+        for sequence in reads:
+            if left >= 1 and sequence.kv is not None and self._secure(sequence):
+                read(sequence)
+        for sequence in self._to_begin():
+            if left < 1 or len(self.running) >= self._max_batch:
+                break
+            if self._follows(sequence):
                 continue
-            decode = sequence.pending == 1
-            if decode and sequence not in decoding:
-                continue
-            count = 1 if decode else min(sequence.pending, room)
-            if count and self._secure(sequence):
-                sequence.turn = self._turn
-                work.append(Work(sequence, count))
-                room -= 0 if decode else count
-        while self.waiting and len(self.running) < self._max_batch and room > 0:
-            sequence = self.waiting[0]
             if not self._admit(sequence):
                 break
-            count = min(sequence.pending, room)
-            room -= count
-            sequence.turn = self._turn
-            work.append(Work(sequence, count))
+            read(sequence)
+        work = [item for item in work if item.sequence.kv is not None]
+        for item in work:
+            item.sequence.turn = self._turn
         return work
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
@@ -128,27 +175,62 @@ class Scheduler:
         assert sequence.kv is not None
         self._kv.drop(sequence.kv)
         sequence.kv, sequence.computed = None, 0
+        sequence.overtaken = MOST_OVERTAKEN
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Gives the first waiting sequence a slab; False when it must wait."""
-        tokens = sequence.tokens
-        live = []
+    def _to_read(self) -> list[Sequence]:
+        """Those whose prompts run, who is next first."""
+        reads = sorted((s for s in self.running if s.pending > 1), key=_arrival)
+        return reads if self._turn % OLDEST_EVERY == 0 else _by_urgency(reads)
+
+    def _to_begin(self) -> list[Sequence]:
+        """Those that wait, who is next first."""
+        arrived = sorted(self.waiting, key=_arrival)
+        due = [sequence for sequence in arrived if sequence.overtaken >= MOST_OVERTAKEN]
+        return due + _by_urgency([s for s in arrived if s.overtaken < MOST_OVERTAKEN])
+
+    def _follows(self, sequence: Sequence) -> bool:
+        """Whether one whose prompt still runs will soon hold more of what this one needs than
+        any holds now."""
+        if isinstance(sequence, ScoringSequence):  # which takes nothing over
+            return False
+        tokens = sequence.tokens[:-1]
+        promised = held = 0
         for other in self.running:
-            assert other.kv is not None
-            ready = other.tokens[: other.computed]
-            live.append((other.kv, ready))
-            # A twin still in its prefill will soon hold what this one needs.
-            common = common_prefix(tokens[:-1], other.tokens[: other.prompt_length])
-            if other.computed < common and common >= MIN_PREFIX:
-                return False
-        attached = self._kv.attach(tokens, live)
+            common = common_prefix(tokens, other.tokens[: other.prompt_length])
+            promised = max(promised, common)
+            held = max(held, min(common, other.computed))
+        return promised > held and promised >= MIN_PREFIX
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives a waiting sequence a slab; False when it must wait."""
+        tokens = sequence.tokens
+        if isinstance(sequence, ScoringSequence):
+            slab = self._kv.open(len(tokens))
+            attached = None if slab is None else (slab, 0)
+        else:
+            live = []
+            for other in self.running:
+                assert other.kv is not None
+                live.append((other.kv, other.tokens[: other.computed]))
+            attached = self._kv.attach(tokens, live)
         if attached is None:
             return False
         sequence.kv, sequence.computed = attached
         if not sequence.completion_length:
             sequence.cached = sequence.computed
-        self.waiting.popleft()
+        self.waiting.remove(sequence)
+        for other in self.waiting:
+            other.overtaken += other.number < sequence.number and not self._follows(other)
         self.running.append(sequence)
         return True
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.number
+
+
+def _by_urgency(arrived: list[Sequence]) -> list[Sequence]:
+    urgent = [sequence for sequence in reversed(arrived) if sequence.request.interactive]
+    return urgent + [sequence for sequence in arrived if not sequence.request.interactive]

@@ -30,6 +30,8 @@ class Sequence:
         self.kv: int | None = None
         self.computed = 0
         self.turn = 0  # of the scheduler, when it ran last
+        self.number = 0  # of the scheduler, in the order of arrival
+        self.overtaken = 0  # by so many that came later, while it waited
         self.cached = 0  # prompt tokens taken from an earlier request, at first admission
         self.guesses = 0  # written behind the tokens
         self.accepted = 0  # guesses that were emitted, so far

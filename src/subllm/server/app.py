@@ -19,10 +19,11 @@ from subllm.server.answer import answer
 from subllm.server.config import ServerConfig
 from subllm.server.convert import Caller, Planner
 from subllm.server.guard import Guard
+from subllm.server.loaded import LoadedModel
 from subllm.server.models import ModelSet
 from subllm.server.replies import ChatReply, CompletionReply
 from subllm.server.wire import ChatBody, CompletionBody
-from subllm.server.worker import EngineWorker, LoadedModel
+from subllm.server.worker import EngineWorker
 
 OK = {"status": "ok"}
 
@@ -93,8 +94,10 @@ def create_app(
 
     @app.get("/health")
     def health() -> Response:
-        """503 with a reason once no request can be served any more."""
-        state = {"status": "failed", "reason": worker.failure} if worker.failure else OK
+        """503 with a reason once no request can be served any more, or none gets on."""
+        state = OK
+        if reason := worker.failure or worker.hang:
+            state = {"status": "failed" if worker.failure else "hangs", "reason": reason}
         facts = {
             **state,
             "version": __version__,

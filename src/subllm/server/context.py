@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from subllm.errors import ContextLengthError
 from subllm.runtime.request import Request
+
+if TYPE_CHECKING:
+    from subllm.text.tokenizer import Tokenizer
 
 
 def fit_to_context(tokens: int, context_length: int, *, reply: bool = True) -> int:
@@ -20,6 +25,18 @@ def fit_to_context(tokens: int, context_length: int, *, reply: bool = True) -> i
             f"shorten it by at least {missing}"
         )
     return room
+
+
+def refuse_far_longer(tokenizer: Tokenizer, texts: Sequence[str], context_length: int) -> None:
+    """Raises ContextLengthError for the texts of a prompt that are far too long together, before
+    all of their tokens are made."""
+    from subllm.text.length import far_longer  # numpy: not for routing alone
+
+    if far_longer(tokenizer, texts, context_length) is not None:
+        raise ContextLengthError(
+            f"this model's context is {context_length} tokens and the prompt has many more "
+            f"({sum(map(len, texts))} characters); shorten it"
+        )
 
 
 def bounded(request: Request, context_length: int) -> Request:

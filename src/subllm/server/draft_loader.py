@@ -1,8 +1,7 @@
 """Gives engines the drafts that their requests want. Used by the engine thread alone.
 
-A request begins at once and its draft is loaded after its first token, which so waits for
-nothing; one draft a round, so that other models go on between two loads. What is wrong
-with a draft is its own matter: it is logged and shown, and the request goes on without.
+A request begins at once and its draft is loaded after its first token, beside it. What is
+wrong with a draft is its own matter: it is logged and shown, and the request goes on without.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ log = logging.getLogger("subllm.server")
 
 
 class DraftLoader:
-    """`load` opens a model as a draft and raises as loading an engine does."""
+    """`load` opens a model as a draft, on any thread, and raises as loading an engine does."""
 
     def __init__(self, load: Callable[[ModelRef], Draft], pool: EnginePool) -> None:
-        self._load = load
+        self.load = load
         self._pool = pool
 
     def admit(self, slot: Slot, job: Job) -> Request:
@@ -52,27 +51,36 @@ class DraftLoader:
                 return slot, wanted
         return None
 
-    def attach(self, slot: Slot, ref: ModelRef) -> None:
-        """Raises only what shows that the engine itself has failed."""
+    def make_room(self, slot: Slot, ref: ModelRef) -> bool:
+        """Whether `ref` is to be loaded for `slot` now."""
         if not slot.engine.speculates:
             slot.refused.add(ref)
             self._go_on_without(slot, ref, "the backend cannot check drafts")
-            return
+            return False
         if slot.draft is not None:
             self._pool.drop_draft(slot)
         if not self._pool.make_room_for_draft(ref, slot):
             reason = "there is no room for it in memory"
             log.info("%s does not draft for %s: %s", ref.name, slot.ref.name, reason)
             self._go_on_without(slot, ref, reason)  # until the next request
-            return
+            return False
+        return True
+
+    def attach(self, slot: Slot, ref: ModelRef, take: Callable[[], Draft]) -> None:
+        """Puts what `take` gives, or raises, beside the engine. Raises only what shows that
+        the engine itself has failed."""
         try:
-            draft = self._load(ref)
+            draft = take()
         except SubllmError as error:
             self._refuse(slot, ref, str(error))
             return
         except Exception as error:
             log.exception("loading %s failed", ref.name)
             self._refuse(slot, ref, f"it could not be loaded ({type(error).__name__})")
+            return
+        if slot.closed:
+            with contextlib.suppress(Exception):
+                draft.backend.close()
             return
         try:
             self._pool.put_draft(ref, draft, slot)

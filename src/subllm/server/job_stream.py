@@ -43,9 +43,12 @@ class JobStream:
         group = uuid.uuid4().hex
         for index, item in enumerate(work):
             name = f"{group}-{index}"
-            body = item if isinstance(item, ScoreWork) else item.request(name)
             sink = _Sink(self._loop, self._queue, index)
-            self._open[index] = Job(name, model, body, sink, draft)
+            if isinstance(item, ScoreWork):
+                job = Job(name, model, item, sink, draft)
+            else:
+                job = Job(name, model, item.request(name), sink, draft, item.limits)
+            self._open[index] = job
 
     async def __aenter__(self) -> JobStream:
         self._worker.submit(*self._open.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from subllm.errors import SubllmError
 from subllm.runtime.request import (
@@ -24,19 +24,39 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class TimeLimits:
+    """Seconds after which a completion ends as it stands, with finish_reason "length": `total`
+    from its arrival, `predict` from its first token."""
+
+    total: float | None = None
+    predict: float | None = None
+
+
+NO_LIMITS = TimeLimits()
+
+
+@dataclass(frozen=True)
 class GenerateWork:
-    """Generate what follows the token ids of `prompt`, sampled as `params` say; the rest is
-    for drafting, as in `Request`."""
+    """Generate what follows the token ids of `prompt`, sampled as `params` say, within
+    `limits`; the rest is as in `Request`."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
     prediction: tuple[int, ...] = ()
     session: str | None = None
     speculation: Speculation = "off"
+    interactive: bool = False
+    limits: TimeLimits = NO_LIMITS
 
     def request(self, number: str) -> Request:
         return Request(
-            number, self.prompt, self.params, self.prediction, self.session, self.speculation
+            number,
+            self.prompt,
+            self.params,
+            self.prediction,
+            self.session,
+            self.speculation,
+            interactive=self.interactive,
         )
 
 
@@ -72,7 +92,8 @@ JobEvent = Generated | TokenScores | Failed
 class Job:
     """One piece of work for one model. `sink` is called on the engine thread; the last
     call is TokenScores, Failed or a Generated with a finish reason. `draft` is the model
-    that should draft for it, `begun` tells that it has its first token. `cancelled` may be set
+    that should draft for it, `begun` tells that it has its first token, `until` when it ends at
+    the latest (by the worker's clock), `scores` what is known of a score. `cancelled` may be set
     by any thread: nothing is delivered after the engine thread has seen it."""
 
     id: str
@@ -80,5 +101,8 @@ class Job:
     work: Request | ScoreWork
     sink: Callable[[JobEvent], None]
     draft: ModelRef | None = None
+    limits: TimeLimits = NO_LIMITS
     begun: bool = False
+    until: float | None = None
+    scores: list[TokenLogprob] = field(default_factory=list)
     cancelled: bool = False

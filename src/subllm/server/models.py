@@ -97,8 +97,7 @@ class TextSide:
 
 class ModelSet:
     """The servable models by name. Safe to use from several threads; `load` and
-    `load_draft` are called by the engine thread alone, `tokenizer` under a lock, once per
-    tokenizer blob.
+    `load_draft` are called one at a time, `tokenizer` under a lock, once per tokenizer blob.
 
     size_of estimates the bytes of a model before it is loaded.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ log = logging.getLogger("subllm.server")
 
 @dataclass(eq=False)
 class Slot:
-    """One loaded engine, the generations that run on it and the scores that wait.
+    """One loaded engine and the jobs that run on it.
 
     draft          the model that drafts for it
     draft_failure  why the last one that was wanted does not
@@ -31,7 +30,6 @@ class Slot:
     ref: ModelRef
     engine: Engine
     jobs: dict[str, Job] = field(default_factory=dict)
-    scores: deque[Job] = field(default_factory=deque)
     closed: bool = False
     draft: ModelRef | None = None
     draft_failure: str | None = None
@@ -39,7 +37,7 @@ class Slot:
 
     @property
     def idle(self) -> bool:
-        return not self.jobs and not self.scores
+        return not self.jobs
 
 
 class EnginePool:

@@ -1,10 +1,12 @@
-"""The one thread that owns every engine: it loads, steps, scores and closes them.
+"""The one thread that owns every engine: it steps and closes them; they load beside it.
 
 Handlers submit jobs through a thread-safe queue and get events through each job's
-sink. Waiting jobs are served in order of arrival by model: when a model needs room
-and all loaded engines are busy, the least recently used one takes no new work until
-it has run empty, so that nobody waits for ever. A load that has begun is finished
-even when every client has left.
+sink. The thread goes in turns: a step of every engine that has work, cut so that a turn takes
+about `STREAMING_TURN` seconds while any reply streams, whatever else is to be done. Waiting jobs
+are served in order of arrival by model: when a model needs room and all loaded engines are busy,
+the least recently used one takes no new work until it has run empty, so that nobody waits for
+ever. One model loads at a time, on a thread of its own; a load that has begun is finished even
+when every client has left.
 """
 
 from __future__ import annotations
@@ -13,22 +15,35 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
-from subllm.runtime.request import Engine, Request
+from subllm.runtime.request import Engine, Request, TokenEvent
+from subllm.server.background import Load
 from subllm.server.context import bounded, fit_to_context
 from subllm.server.draft_loader import DraftLoader
 from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, TokenScores
+from subllm.server.loaded import LoadedModel
 from subllm.server.pool import EnginePool, Slot
 
 if TYPE_CHECKING:
     from subllm.runtime.draft import Draft
 
 log = logging.getLogger("subllm.server")
+
+STREAMING_TURN = 0.1
+"""Seconds that a turn of the engine thread may take while a reply streams."""
+
+QUIET_TURN = 0.2
+"""Seconds of a turn while none does: what is cancelled ends, and what comes begins, after it."""
+
+HANGS_AFTER = 30.0
+"""Seconds after which a turn that does not end is a fault."""
+
+_LOOK_AGAIN = 0.05  # seconds, while jobs wait that may run out of time
 
 _STOP = object()
 _WAKE = object()
@@ -37,20 +52,6 @@ _FAILED = (
     "the server's engine thread has failed, its log says why; "
     "stop the server with 'subllm stop' and start it again"
 )
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A snapshot for /health: bytes resident, requests running on it, and what was drafted
-    for it since it was loaded: tokens by source ("ngram", "draft"), and how many of them the
-    model accepted. `draft_failure` tells which model does not draft and why."""
-
-    name: str
-    resident_bytes: int
-    active: int
-    draft: str | None = None
-    draft_failure: str | None = None
-    drafted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class EngineWorker:
@@ -67,10 +68,14 @@ class EngineWorker:
         kv_bytes: int | None = None,
         step_tokens: int | None = None,
         load_draft: Callable[[ModelRef], Draft] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """kv_bytes     KV memory that the loaded engines share; see `EnginePool`
+        """`load`, `estimate` and `load_draft` are called on other threads than `start`.
+
+        kv_bytes     KV memory that the loaded engines share; see `EnginePool`
         step_tokens  allowance of every step of an engine
         load_draft   opens a model that drafts for another; None: no model does
+        clock        seconds, for limits of time
         """
         self._load = load
         self._step_tokens = step_tokens
@@ -80,7 +85,9 @@ class EngineWorker:
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
         self._loaded: tuple[LoadedModel, ...] = ()
-        self._loading: str | None = None
+        self._load_begun: Load | None = None
+        self._clock = clock
+        self._turn_began: float | None = None  # None: it waits for work
         self._unfinished: dict[str, Job] = {}  # submitted, not ended; any thread
         self._stopping = False
         self._failure: str | None = None
@@ -116,6 +123,8 @@ class EngineWorker:
                     "try again in a moment"
                 )
             for job in jobs:
+                if job.limits.total is not None:
+                    job.until = self._clock() + job.limits.total
                 self._unfinished[job.id] = job
                 self._inbox.put(job)
 
@@ -123,7 +132,7 @@ class EngineWorker:
         """Drop the job wherever it is. Never blocks, harmless when it has ended."""
         job.cancelled = True
         self._unfinished.pop(job.id, None)
-        self._inbox.put(_WAKE)
+        self._wake()
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
@@ -140,8 +149,21 @@ class EngineWorker:
         return self._failure
 
     @property
+    def hang(self) -> str | None:
+        """Why nothing moves, while the engine thread does not come back from a turn."""
+        began = self._turn_began
+        seconds = 0.0 if began is None else self._clock() - began
+        if seconds < HANGS_AFTER:
+            return None
+        return (
+            f"the server's engine thread has not come back for {seconds:.0f} seconds; if that "
+            "goes on, stop the server with 'subllm stop' and start it again"
+        )
+
+    @property
     def loading(self) -> str | None:
-        return self._loading
+        load = self._load_begun
+        return None if load is None else load.ref.name
 
     def _fail_all(self, reason: str) -> None:
         for job in list(self._unfinished.values()):
@@ -154,26 +176,32 @@ class EngineWorker:
     def _run(self) -> None:
         try:
             while self._take_messages():
+                self._turn_began = self._clock()
                 self._drop_cancelled()
+                self._end_what_is_out_of_time()
+                self._take_what_is_loaded()
                 self._admit()
-                for slot in self._pool.slots():
-                    self._advance(slot)
-                self._attach_a_draft()
+                self._take_a_turn()
+                self._load_a_draft()
                 self._snapshot()
+                self._turn_began = None
         except BaseException:
             log.exception("the engine thread failed")
             self._failure = _FAILED
         finally:
+            self._turn_began = None
             self._shut_down()
 
     def _take_messages(self) -> bool:
         """Empty the inbox, waiting for a message when there is nothing to do."""
-        block = not self._waiting and not any(
-            slot.scores or slot.jobs or slot.engine.has_work() for slot in self._pool.slots()
-        )
+        load = self._load_begun
+        busy = any(slot.jobs or slot.engine.has_work() for slot in self._pool.slots())
+        ready = bool(self._waiting) if load is None else load.over
+        block = not busy and not ready
+        timeout = _LOOK_AGAIN if self._waiting else None
         while True:
             try:
-                message = self._inbox.get(block)
+                message = self._inbox.get(block, timeout)
             except queue.Empty:
                 return not self._stopping
             block = False
@@ -198,10 +226,29 @@ class EngineWorker:
             else:
                 del self._waiting[ref]
 
+    def _end_what_is_out_of_time(self) -> None:
+        now = self._clock()
+        for slot in self._pool.slots():
+            for job in [j for j in slot.jobs.values() if j.until is not None and j.until <= now]:
+                job.until = None
+                try:
+                    slot.engine.abort(job.id, "length")
+                except Exception:
+                    self._crashed(slot)
+                    break
+        for jobs in self._waiting.values():
+            for job in [job for job in jobs if job.until is not None and job.until <= now]:
+                assert isinstance(job.work, Request)
+                jobs.remove(job)
+                prompt = len(job.work.prompt)
+                event = TokenEvent(job.id, "", finish_reason="length", prompt_tokens=prompt)
+                self._deliver(job, Generated(event))
+        self._waiting = {ref: jobs for ref, jobs in self._waiting.items() if jobs}
+
     def _admit(self) -> None:
-        """Move waiting jobs onto engines, loading at most one engine."""
+        """Move waiting jobs onto engines; begin to load a model that has none."""
         held: set[str] = set()  # models that must run empty to make room
-        may_load = True
+        may_load = self._load_begun is None
         for ref in list(self._waiting):
             if ref.name in held:
                 continue
@@ -210,7 +257,7 @@ class EngineWorker:
                 may_load = False
                 blocker = self._pool.make_room(ref)
                 if blocker is None:
-                    slot = self._open(ref)
+                    self._load_begun = Load(ref, self._load, self._wake)
                 else:
                     held.add(blocker.ref.name)
             if slot is not None:
@@ -220,84 +267,102 @@ class EngineWorker:
                     else:
                         self._begin(slot, job)
 
-    def _open(self, ref: ModelRef) -> Slot | None:
-        """Load an engine; a failure goes to every job that waits for it."""
-        self._loading = ref.name
+    def _take_what_is_loaded(self) -> None:
+        """A failure goes to every job that waits for the model."""
+        load = self._load_begun
+        if load is None or not load.over:
+            return
+        self._load_begun = None
+        if load.slot is not None:
+            try:
+                self._drafts.attach(load.slot, load.ref, lambda: cast("Draft", load.take()))
+            except Exception:
+                self._crashed(load.slot)
+            return
+        failure: SubllmError
         try:
-            return self._pool.put(ref, self._load(ref))
+            self._pool.put(load.ref, cast(Engine, load.take()))
+            return
         except SubllmError as error:
             failure = error
         except Exception:
-            log.exception("loading %s failed", ref.name)
-            failure = EngineError(f"{ref.name} could not be loaded; the server's log says why")
-        finally:
-            self._loading = None
-        for job in self._waiting.pop(ref):
+            log.exception("loading %s failed", load.ref.name)
+            failure = EngineError(f"{load.ref.name} could not be loaded; the server's log says why")
+        for job in self._waiting.pop(load.ref, ()):
             self._deliver(job, Failed(failure))
-        return None
 
     def _begin(self, slot: Slot, job: Job) -> None:
         if job.cancelled:
             return
         try:
-            if isinstance(job.work, Request):
-                request = self._drafts.admit(slot, job)
-                slot.engine.add(bounded(request, slot.engine.context_length))
-                slot.jobs[job.id] = job
-            else:
-                fit_to_context(len(job.work.tokens), slot.engine.context_length, reply=False)
-                slot.scores.append(job)
+            slot.engine.add(self._request(slot, job))
+            slot.jobs[job.id] = job
         except SubllmError as error:
             self._deliver(job, Failed(error))
         except Exception:
             slot.jobs[job.id] = job
             self._crashed(slot)
 
-    def _advance(self, slot: Slot) -> None:
-        """One step of one engine, then at most one score: engines take turns."""
+    def _request(self, slot: Slot, job: Job) -> Request:
+        length = slot.engine.context_length
+        if isinstance(job.work, Request):
+            return bounded(self._drafts.admit(slot, job), length)
+        fit_to_context(len(job.work.tokens), length, reply=False)
+        return Request(job.id, job.work.tokens, score=job.work.top)
+
+    def _take_a_turn(self) -> None:
+        """One step of every engine that has work: they share the time of a turn."""
+        busy = [slot for slot in self._pool.slots() if slot.jobs or slot.engine.has_work()]
+        streams = any(job.begun for slot in busy for job in slot.jobs.values())
+        turn = STREAMING_TURN if streams else QUIET_TURN
+        for slot in busy:
+            self._advance(slot, turn / len(busy))
+
+    def _advance(self, slot: Slot, seconds: float) -> None:
         try:
-            events = slot.engine.step(self._step_tokens) if slot.engine.has_work() else []
+            events = slot.engine.step(self._step_tokens, seconds) if slot.engine.has_work() else []
             for event in events:
                 job = slot.jobs.get(event.request_id)
                 if job is None:
                     continue
-                job.begun = True
                 if event.finish_reason is not None:
                     del slot.jobs[job.id]
-                self._deliver(job, Generated(event))
+                if isinstance(job.work, Request):
+                    self._generated(job, event)
+                else:
+                    self._scored(job, event)
             if slot.jobs and not slot.engine.has_work():
                 raise RuntimeError(f"the engine of {slot.ref.name} forgot {list(slot.jobs)}")
-            if slot.scores:
-                self._score(slot, slot.scores.popleft())
         except Exception:
             self._crashed(slot)
 
-    def _attach_a_draft(self) -> None:
-        found = self._drafts.next()
+    def _generated(self, job: Job, event: TokenEvent) -> None:
+        if not job.begun and job.limits.predict is not None:
+            until = self._clock() + job.limits.predict
+            job.until = until if job.until is None else min(until, job.until)
+        job.begun = True
+        self._deliver(job, Generated(event))
+
+    def _scored(self, job: Job, event: TokenEvent) -> None:
+        job.scores += event.logprobs
+        if event.error is not None:
+            self._deliver(job, Failed(event.error))
+        elif event.finish_reason is not None:
+            self._deliver(job, TokenScores((None, *job.scores)))
+
+    def _load_a_draft(self) -> None:
+        found = self._drafts.next() if self._load_begun is None else None
         if found is None:
             return
         slot, ref = found
-        self._loading = ref.name
         try:
-            self._drafts.attach(slot, ref)
+            if self._drafts.make_room(slot, ref):
+                self._load_begun = Load(ref, self._drafts.load, self._wake, slot)
         except Exception:
             self._crashed(slot)
-        finally:
-            self._loading = None
 
-    def _score(self, slot: Slot, job: Job) -> None:
-        assert not isinstance(job.work, Request)
-        if job.cancelled:
-            return
-        try:
-            scores = slot.engine.score(job.work.tokens, job.work.top, lambda: job.cancelled)
-        except SubllmError as error:
-            self._deliver(job, Failed(error))
-        except Exception:
-            slot.scores.appendleft(job)
-            raise
-        else:
-            self._deliver(job, TokenScores(tuple(scores)))
+    def _wake(self) -> None:
+        self._inbox.put(_WAKE)
 
     def _crashed(self, slot: Slot) -> None:
         """An engine that raised what it should not is not trusted again."""
@@ -307,16 +372,15 @@ class EngineWorker:
             f"the engine of {slot.ref.name} failed and was unloaded; "
             "send the request again (the server's log has the details)"
         )
-        for job in [*slot.jobs.values(), *slot.scores]:
+        for job in slot.jobs.values():
             self._deliver(job, Failed(error))
         slot.jobs.clear()
-        slot.scores.clear()
 
     def _snapshot(self) -> None:
         loaded = []
         for slot in self._pool.slots():
             try:
-                loaded.append(_look(slot))
+                loaded.append(LoadedModel.of(slot))
             except Exception:
                 self._crashed(slot)
         self._loaded = tuple(loaded)
@@ -327,27 +391,17 @@ class EngineWorker:
         self._fail_all(self._failure or _SHUTTING_DOWN)
         for slot in self._pool.slots():
             self._pool.close(slot)
-        self._loaded, self._loading = (), None
+        self._loaded = ()
+        load, self._load_begun = self._load_begun, None
+        if load is not None:
+            with contextlib.suppress(Exception):
+                load.drop()
 
     def _deliver(self, job: Job, event: JobEvent) -> None:
         if not job.cancelled:
             job.sink(event)
         if not isinstance(event, Generated) or event.event.finish_reason is not None:
             self._unfinished.pop(job.id, None)
-
-
-def _look(slot: Slot) -> LoadedModel:
-    return LoadedModel(
-        slot.ref.name,
-        slot.engine.resident_bytes,
-        len(slot.jobs) + len(slot.scores),
-        slot.draft.name if slot.draft else None,
-        slot.draft_failure,
-        {
-            source: (counts.drafted, counts.accepted)
-            for source, counts in slot.engine.speculation.sources.items()
-        },
-    )
 
 
 def _no_draft(ref: ModelRef) -> NoReturn:

@@ -139,3 +139,18 @@ def test_scoring(backend: Callable[[], Backend]) -> None:
     assert engine.score(prompt_of(0, 12), top=2) == want
     assert issubclass(LogitsError, EngineError)
     assert engine.held_kv_tokens == 0
+
+
+def test_a_score_fails_alone(backend: Callable[[], Backend]) -> None:
+    good = Request("good", prompt_of(1, 30), SamplingParams(max_tokens=20, ignore_eos=True))
+    want = run(engine_on(backend()), good)["good"]
+    engine = engine_on(backend(), prefill_chunk=4)
+    bad = Request("bad", (*prompt_of(2, 9), BAD, 7, 8), score=2)
+    other = Request("other", prompt_of(0, 12), score=2)
+    got = run(engine, good, bad, other)
+    assert words(got["good"]) == words(want)
+    assert isinstance(got["bad"][-1].error, LogitsError)
+    assert [e.finish_reason for e in got["bad"]] == [None] * (len(got["bad"]) - 1) + ["error"]
+    entries = [entry.token for event in got["other"] for entry in event.logprobs]
+    assert entries == list(other.prompt[1:])
+    assert engine.held_kv_tokens == 0

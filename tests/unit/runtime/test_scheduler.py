@@ -21,8 +21,9 @@ from oracles.tiny_models import tokenizer
 from subllm.runtime.backend import KV_BLOCK, Chunk
 from subllm.runtime.kv_cache import KvCache
 from subllm.runtime.output import CompletionText
-from subllm.runtime.request import Request, SamplingParams
-from subllm.runtime.scheduler import Scheduler, Work
+from subllm.runtime.request import Request, SamplingParams, TokenLogprob
+from subllm.runtime.scheduler import MOST_OVERTAKEN, Scheduler, Work
+from subllm.runtime.scoring import ScoringSequence
 from subllm.runtime.sequence import Sequence
 
 BLOCKS, BATCH, CHUNK = 8, 4, 64
@@ -41,19 +42,39 @@ class Bench:
         self.order: list[Sequence] = []  # those that are not over, as they came
         self.ended: list[Sequence] = []
 
-    def add(self, text: int, length: int, max_tokens: int) -> Sequence:
+    def add(
+        self,
+        text: int,
+        length: int,
+        max_tokens: int,
+        *,
+        interactive: bool = False,
+        score: bool = False,
+    ) -> Sequence:
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-        request = Request(str(len(self.order)), tuple(TEXTS[text][:length].tolist()), params)
-        sequence = Sequence(request, CompletionText(tokenizer(), ()), {})
+        prompt = tuple(TEXTS[text][:length].tolist())
+        name = str(len(self.order))
+        if score:
+            sequence: Sequence = ScoringSequence(Request(name, prompt, score=0), tokenizer())
+        else:
+            request = Request(name, prompt, params, interactive=interactive)
+            sequence = Sequence(request, CompletionText(tokenizer(), ()), {})
         self.scheduler.add(sequence)
         self.order.append(sequence)
         return sequence
 
-    def step(self, allowance: int | None = None) -> list[Work]:
-        work = self.scheduler.plan(allowance)
+    def step(
+        self, allowance: int | None = None, reading: int | None = None, score_weight: float = 1.0
+    ) -> list[Work]:
+        work = self.scheduler.plan(allowance, reading, score_weight)
         if work:
             self.backend.step([self._chunk(item) for item in work])
         for item in work:
+            if isinstance(item.sequence, ScoringSequence):
+                entries = [TokenLogprob(0, 0.0)] * item.count
+                if item.sequence.scored(entries).finish_reason is not None:
+                    self.end(item.sequence)
+                continue
             last = item.last
             item.sequence.computed += item.count
             if last and item.sequence.accept(1, None).finish_reason is not None:
@@ -87,9 +108,11 @@ class Requests(RuleBasedStateMachine):
         text=st.sampled_from(range(len(TEXTS))),
         length=st.integers(1, 400),
         more=st.integers(1, 40),
+        kind=st.sampled_from(["plain", "interactive", "score"]),
     )
-    def add(self, text: int, length: int, more: int) -> None:
-        self.bench.add(text, min(length, LONGEST), more)
+    def add(self, text: int, length: int, more: int, kind: str) -> None:
+        length = max(2, min(length, LONGEST))  # a score of one token is over at once
+        self.bench.add(text, length, more, interactive=kind == "interactive", score=kind == "score")
 
     @precondition(lambda self: len(self.scheduler))
     @rule(number=st.integers(0, 30))
@@ -98,14 +121,18 @@ class Requests(RuleBasedStateMachine):
         self.bench.end(sequence)
         assert sequence.kv is None
 
-    @rule(allowance=st.integers(1, 80))
-    def step(self, allowance: int) -> None:
+    @rule(
+        allowance=st.integers(1, 80),
+        reading=st.sampled_from([None, 1, 5, 40, 1000]),
+        weight=st.sampled_from([1.0, 1.7, 30.0]),
+    )
+    def step(self, allowance: int, reading: int | None = None, weight: float = 1.0) -> None:
         given = allowance if self.allowed else None
         before = list(self.scheduler.running)
         decoding = [sequence for sequence in before if sequence.pending == 1]
         turns = {id(sequence): sequence.turn for sequence in before}
         pending = {id(sequence): sequence.pending for sequence in self.bench.order}
-        work = self.bench.step(given)
+        work = self.bench.step(given, reading, weight)
         ran = [item.sequence for item in work]
         counts = [item.count for item in work]
         assert len(set(map(id, ran))) == len(ran)
@@ -113,7 +140,8 @@ class Requests(RuleBasedStateMachine):
         assert len(ran) <= BATCH
         assert bool(work) == bool(pending)  # it always goes on
         prompt_tokens = sum(n for s, n in zip(ran, counts, strict=True) if s not in decoding)
-        assert prompt_tokens <= (CHUNK // 4 if decoding else CHUNK)
+        most = CHUNK // 4 if decoding else CHUNK
+        assert prompt_tokens <= (most if reading is None else min(CHUNK, reading))
         if given is not None:
             assert sum(counts) <= given
         left_out = [s for s in decoding if s not in ran and s in self.scheduler.running]
@@ -128,9 +156,11 @@ class Requests(RuleBasedStateMachine):
             self.step(1 + number % 7 * 11)
 
     @invariant()
-    def first_come_first_served(self) -> None:
+    def none_is_lost_and_none_passed_for_ever(self) -> None:
         served = [*self.scheduler.running, *self.scheduler.waiting]
-        assert served == self.bench.order
+        assert len(served) == len(self.bench.order)
+        assert set(map(id, served)) == set(map(id, self.bench.order))
+        assert all(s.overtaken <= 2 * MOST_OVERTAKEN for s in self.scheduler.waiting)
         assert len(self.scheduler.running) <= BATCH
         assert all(sequence.kv is not None for sequence in self.scheduler.running)
         assert all(sequence.kv is None for sequence in self.scheduler.waiting)
@@ -154,6 +184,60 @@ class Requests(RuleBasedStateMachine):
 
 Requests.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestRequests = Requests.TestCase
+
+
+def begun(bench: Bench, sequences: list[Sequence]) -> list[int]:
+    """In which order they begin, as one after the other runs empty."""
+    order: list[int] = []
+    while bench.order:
+        bench.step()
+        order += [
+            number
+            for number, sequence in enumerate(sequences)
+            if number not in order and (sequence in bench.ended or sequence.kv is not None)
+        ]
+    return order
+
+
+def test_the_newest_of_those_that_somebody_waits_for_goes_first() -> None:
+    """But nobody is passed for ever, and what nobody waits for goes in order of arrival."""
+    bench = Bench(budget=64, batch=1)
+    bench.add(0, 20, 3)
+    bench.step()
+    order = begun(bench, [bench.add(3, 30 + i, 3, interactive=i % 4 == 3) for i in range(16)])
+    assert order.index(15) < order.index(11) < order.index(7)
+    plain = [number for number in order if number % 4 != 3]
+    assert plain == sorted(plain)
+
+    bench = Bench(budget=64, batch=1)
+    bench.add(0, 20, 3)
+    bench.step()
+    old = bench.add(3, 30, 3)
+    passed = 0
+    while old.kv is None and old in bench.order:
+        bench.add(3, 30, 1, interactive=True)
+        bench.step()
+        passed += 1
+    assert MOST_OVERTAKEN <= passed <= 2 * MOST_OVERTAKEN
+
+
+def test_who_begins_like_another_waits_for_it_and_holds_nobody_up() -> None:
+    bench = Bench(budget=64, batch=8)
+    first = bench.add(0, 300, 5)
+    bench.step()
+    twin = bench.add(0, 300, 5)
+    other = bench.add(3, 30, 5)
+    score = bench.add(0, 300, 5, score=True)
+    ran: list[Sequence] = []
+    while first.pending > 1:
+        ran += [item.sequence for item in bench.step()]
+        if first.pending > 1:
+            assert twin.kv is None
+    while twin in bench.order:
+        bench.step()
+    assert any(sequence is other for sequence in ran)
+    assert twin.cached == 299
+    assert score.cached == 0  # each of its tokens has to have logits
 
 
 def test_a_small_allowance_lets_everybody_have_a_turn() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from server.tiny import CPP, JAVA, PATIENCE, PYTHON, VOCAB, Engine, Shelf, shelf, until
 from subllm.errors import ContextLengthError, EngineBusyError, EngineError, ServerError
-from subllm.runtime.request import Request, SamplingParams
+from subllm.runtime.engine import LocalEngine
+from subllm.runtime.request import Request, SamplingParams, TokenEvent
 from subllm.server.jobs import (
     Failed,
     Generated,
@@ -22,9 +23,10 @@ from subllm.server.jobs import (
     JobEvent,
     ModelRef,
     ScoreWork,
+    TimeLimits,
     TokenScores,
 )
-from subllm.server.worker import EngineWorker
+from subllm.server.worker import HANGS_AFTER, QUIET_TURN, STREAMING_TURN, EngineWorker
 
 MODELS = (PYTHON, JAVA, CPP)
 
@@ -225,3 +227,222 @@ def test_stopping_answers_everybody_once() -> None:
     assert engine.closed
     assert worker.open == 0
     assert all(one.over.is_set() for one in (running, *others))
+
+
+def held_stream(worker: EngineWorker, things: Shelf, **more: Any) -> Asked:
+    """A completion of Python's model that has begun, with its next step held."""
+    stream = generate(0, PYTHON, 0, 5, 200)
+    stream.job.limits = TimeLimits(**more)
+    worker.submit(stream.job)
+    until(lambda: bool(stream.events))
+    engine = things.engine(PYTHON)
+    engine.hold_at = engine.steps
+    until(lambda: engine.held)
+    return stream
+
+
+def test_a_stream_goes_on_while_another_model_loads() -> None:
+    things = shelf()
+    go_on = threading.Event()
+
+    def load(name: str) -> None:
+        if name == JAVA:
+            assert go_on.wait(PATIENCE)
+
+    things.loading = load
+    worker = worker_on(things)
+    try:
+        other = generate(1, JAVA, 1, 5, 3)
+        worker.submit(other.job)
+        until(lambda: worker.loading == JAVA)
+        stream = generate(0, PYTHON, 0, 5, 50)
+        late = generate(2, CPP, 2, 5, 3)  # one at a time: it waits for Java's to be loaded
+        worker.submit(late.job)
+        worker.submit(stream.job)
+        assert not stream.over.is_set() and worker.loading == JAVA
+        worker.cancel(other.job)  # the load goes on all the same
+        go_on.set()
+        assert late.over.wait(PATIENCE) and stream.over.wait(PATIENCE)
+        assert stream.text == alone(PYTHON, 0, 5, 50)
+        assert things.engines[0].name == JAVA
+        assert JAVA in {model.name for model in worker.loaded}
+        go_on.clear()
+        again = generate(3, JAVA, 1, 5, 3)
+        worker.submit(again.job)
+        assert again.over.wait(PATIENCE)  # not loaded anew
+    finally:
+        go_on.set()
+        worker.stop(PATIENCE)
+    assert all(engine.closed for engine in things.engines)
+
+
+def test_a_loaded_model_streams_through_the_load_of_another() -> None:
+    things = shelf()
+    go_on = threading.Event()
+    things.loading = lambda name: None if name == PYTHON else _wait(go_on)
+    worker = worker_on(things)
+    try:
+        first = generate(0, PYTHON, 0, 5, 3)
+        worker.submit(first.job)
+        assert first.over.wait(PATIENCE)
+        other = generate(1, JAVA, 1, 5, 3)
+        worker.submit(other.job)
+        until(lambda: worker.loading == JAVA)
+        stream = generate(2, PYTHON, 0, 5, 50)
+        worker.submit(stream.job)
+        assert stream.over.wait(PATIENCE)  # from its first token to its last
+        assert worker.loading == JAVA and not other.events
+        assert stream.text == alone(PYTHON, 0, 5, 50)
+        go_on.set()
+        assert other.over.wait(PATIENCE)
+        assert worker.loading is None
+    finally:
+        go_on.set()
+        worker.stop(PATIENCE)
+
+
+def _wait(event: threading.Event) -> None:
+    assert event.wait(PATIENCE)
+
+
+def test_stopping_during_a_load_frees_what_was_loaded() -> None:
+    things = shelf()
+    go_on = threading.Event()
+    things.loading = lambda name: _wait(go_on)
+    worker = worker_on(things)
+    one = generate(0, PYTHON, 0, 5, 3)
+    worker.submit(one.job)
+    until(lambda: worker.loading == PYTHON)
+    worker.interrupt()
+    assert isinstance(one.events[-1], Failed)  # at once
+    go_on.set()
+    worker.stop(PATIENCE)
+    assert [engine.closed for engine in things.engines] == [True]
+
+
+def test_the_time_of_a_turn_is_shared_and_short_while_anything_streams() -> None:
+    things = shelf()
+    worker = worker_on(things)
+    given: list[tuple[str, float | None]] = []
+    try:
+        for model in (PYTHON, JAVA):
+            one = generate(0, model, 0, 5, 1)
+            worker.submit(one.job)
+            assert one.over.wait(PATIENCE)
+            engine = things.engine(model)
+
+            def step(
+                allowance: int | None, seconds: float | None, engine: Engine = engine
+            ) -> list[TokenEvent]:
+                given.append((engine.name, seconds))
+                return LocalEngine.step(engine._engine, allowance, seconds)
+
+            engine._engine.step = step  # type: ignore[method-assign]
+        alone_first = generate(1, PYTHON, 1, 40, 1)
+        worker.submit(alone_first.job)
+        assert alone_first.over.wait(PATIENCE)
+        assert set(given) == {(PYTHON, QUIET_TURN)}
+        given.clear()
+        held_stream(worker, things)
+        score = ask(2, JAVA, ScoreWork(prompt_of(2, 100)))
+        worker.submit(score.job)
+        things.engine(PYTHON).gate.set()
+        assert score.over.wait(PATIENCE)
+        assert {seconds for model, seconds in given if model == JAVA} == {STREAMING_TURN / 2}
+    finally:
+        things.engine(PYTHON).gate.set()
+        worker.stop(PATIENCE)
+
+
+def test_a_score_is_given_up_within_a_turn() -> None:
+    things = shelf()
+    worker = worker_on(things)
+    try:
+        first = generate(0, PYTHON, 0, 5, 1)
+        worker.submit(first.job)
+        assert first.over.wait(PATIENCE)
+        engine = things.engine(PYTHON)
+        score = ask(1, PYTHON, ScoreWork(prompt_of(1, 250)))
+        begun = engine.steps
+        engine.hold_at = begun + 2
+        worker.submit(score.job)
+        until(lambda: engine.held)
+        worker.cancel(score.job)
+        engine.gate.set()
+        until(lambda: not engine.has_work())
+        assert engine.steps <= begun + 4  # of 16
+        assert not score.events
+    finally:
+        worker.stop(PATIENCE)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("limit", ["total", "predict"])
+def test_a_completion_ends_when_its_time_is_up(limit: str) -> None:
+    things, clock = shelf(), Clock()
+    worker = worker_on(things, clock=clock)
+    try:
+        stream = held_stream(worker, things, **{limit: 5.0})
+        clock.now += 4.9
+        engine = things.engine(PYTHON)
+        engine.hold_at = engine.steps + 1
+        engine.held = False
+        engine.gate.set()
+        until(lambda: engine.held)
+        assert not stream.over.is_set()
+        clock.now += 0.2
+        engine.gate.set()
+        assert stream.over.wait(PATIENCE)
+        last = stream.events[-1]
+        assert isinstance(last, Generated)
+        assert last.event.finish_reason == "length"
+        assert 0 < last.event.completion_tokens < 200
+        assert alone(PYTHON, 0, 5, 200).startswith(stream.text)
+    finally:
+        things.engine(PYTHON).gate.set()
+        worker.stop(PATIENCE)
+
+
+def test_time_runs_out_for_those_that_wait_as_well() -> None:
+    things, clock = shelf(), Clock()
+    go_on = threading.Event()
+    things.loading = lambda name: _wait(go_on)
+    worker = worker_on(things, clock=clock)
+    try:
+        one = generate(0, PYTHON, 0, 5, 3)
+        one.job.limits = TimeLimits(total=2.0)
+        worker.submit(one.job)
+        until(lambda: worker.loading == PYTHON)
+        clock.now += 2.5
+        assert one.over.wait(PATIENCE)  # while the model still loads
+        (last,) = one.events
+        assert isinstance(last, Generated)
+        assert (last.event.finish_reason, last.event.prompt_tokens) == ("length", 5)
+    finally:
+        go_on.set()
+        worker.stop(PATIENCE)
+
+
+def test_a_turn_that_does_not_end_is_told() -> None:
+    things, clock = shelf(), Clock()
+    worker = worker_on(things, clock=clock)
+    try:
+        clock.now += 2 * HANGS_AFTER
+        assert worker.hang is None  # there is nothing to do
+        stream = held_stream(worker, things)
+        clock.now += HANGS_AFTER - 1
+        assert worker.hang is None
+        clock.now += 2
+        assert worker.hang is not None and "has not come back for 31 seconds" in worker.hang
+        things.engine(PYTHON).gate.set()
+        assert stream.over.wait(PATIENCE)
+        until(lambda: worker.hang is None)
+    finally:
+        things.engine(PYTHON).gate.set()
+        worker.stop(PATIENCE)

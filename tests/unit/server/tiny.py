@@ -26,7 +26,13 @@ from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.backends.torch import TorchBackend
 from subllm.runtime.draft import Draft
 from subllm.runtime.engine import LocalEngine
-from subllm.runtime.request import Request, SpeculationStats, TokenEvent, TokenLogprob
+from subllm.runtime.request import (
+    FinishReason,
+    Request,
+    SpeculationStats,
+    TokenEvent,
+    TokenLogprob,
+)
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
 from subllm.server.jobs import ModelRef
@@ -143,12 +149,15 @@ def packed(given: tiny_models.MemorySource) -> PackedMemory:
 
 class Engine:
     """The real engine, watched. `delay` slows every step, `gate` holds it, `hold_at` closes
-    the gate when so many steps (or pieces of a score) are done, `fail` breaks the next step,
-    `broken` names another method that raises."""
+    the gate when so many steps are done, `fail` breaks the next step, `broken` names another
+    method that raises. Steps take no time by its clock: how prompts are cut depends on nothing
+    but `prefill_chunk`."""
 
     def __init__(self, name: str, *, native: bool = False, **options: Any) -> None:
         backend = (native_backend if native else torch_backend)(name)
         options = {"context_length": CONTEXT, "prefill_chunk": 16, **options}
+        if not native:  # drafting wants to know what it costs
+            options = {"clock": lambda: 0.0, **options}
         self._engine = LocalEngine(name, backend, tokenizer(), **options)
         self.name = name
         self.delay = 0.0
@@ -161,7 +170,6 @@ class Engine:
         self.requests: list[Request] = []
         self.aborted: list[str] = []
         self.steps = 0
-        self.scored_pieces = 0
         self.closed = False
 
     context_length = property(lambda self: self._engine.context_length)
@@ -203,12 +211,12 @@ class Engine:
             raise RuntimeError("broken")
         self._engine.set_draft(draft)
 
-    def step(self, allowance: int | None = None) -> list[TokenEvent]:
+    def step(self, allowance: int | None = None, seconds: float | None = None) -> list[TokenEvent]:
         self._pause(self.steps)
         self.steps += 1
         if self.fail is not None:
             raise self.fail
-        return self._engine.step(allowance)
+        return self._engine.step(allowance, seconds)
 
     def _pause(self, done: int) -> None:
         if self.hold_at is not None and done >= self.hold_at:
@@ -217,27 +225,17 @@ class Engine:
         self.gate.wait(PATIENCE)
         time.sleep(self.delay)
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, reason: FinishReason = "abort") -> None:
         if self.broken == "abort":
             raise RuntimeError("broken")
         self.aborted.append(request_id)
-        self._engine.abort(request_id)
+        self._engine.abort(request_id, reason)
 
     def has_work(self) -> bool:
         return self._engine.has_work()
 
-    def score(
-        self,
-        tokens: tuple[int, ...],
-        top: int = 0,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[TokenLogprob | None]:
-        def watched() -> bool:
-            self._pause(self.scored_pieces)
-            self.scored_pieces += 1
-            return cancelled is not None and cancelled()
-
-        return self._engine.score(tokens, top, watched)
+    def score(self, tokens: tuple[int, ...], top: int = 0) -> list[TokenLogprob | None]:
+        return self._engine.score(tokens, top)
 
     def close(self) -> None:
         self.closed = True
