@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 
 from subllm import __version__
 from subllm.routing.router import Router
@@ -18,6 +19,7 @@ from subllm.server import errors
 from subllm.server.answer import answer
 from subllm.server.config import ServerConfig
 from subllm.server.convert import Caller, Planner
+from subllm.server.errors import bad_request
 from subllm.server.guard import Guard
 from subllm.server.loaded import LoadedModel
 from subllm.server.models import ModelSet
@@ -26,6 +28,7 @@ from subllm.server.wire import ChatBody, CompletionBody
 from subllm.server.worker import EngineWorker
 
 OK = {"status": "ok"}
+TIMEOUT = "x-subllm-timeout-ms"
 
 
 def create_app(
@@ -119,7 +122,17 @@ def _caller(request: Request) -> Caller:
     headers = request.headers
     peer = request.client.host if request.client else ""
     session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
-    return Caller(session, headers.get("x-subllm-language"))
+    return Caller(session, headers.get("x-subllm-language"), _timeout(headers))
+
+
+def _timeout(headers: Headers) -> float | None:
+    """Seconds until a reply ends as it stands, counted from here."""
+    given = headers.get(TIMEOUT)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and 0 < len(given) < 10 and int(given)):
+        raise bad_request(f"{TIMEOUT} must be milliseconds, a whole number above 0", TIMEOUT)
+    return int(given) / 1000
 
 
 def _loaded(model: LoadedModel) -> dict[str, Any]:

@@ -12,15 +12,17 @@ from subllm.routing.router import Message, Query, Route, Router
 from subllm.runtime.request import SamplingParams
 from subllm.served_context import served_context
 from subllm.server.config import ServerConfig
-from subllm.server.context import fit_to_context
+from subllm.server.context import fit_to_context, refuse_far_longer
 from subllm.server.drafting import UNDRAFTED, Drafter, Drafting
 from subllm.server.errors import bad_request
-from subllm.server.jobs import GenerateWork, ScoreWork
+from subllm.server.jobs import GenerateWork, ScoreWork, TimeLimits
 from subllm.server.models import ModelSet, ServedModel, TextSide
 from subllm.server.wire import ChatBody, ChatMessage, CompletionBody, Sampling, unsupported
 from subllm.text import fim
 
 Ids = tuple[int, ...]
+
+_PREDICTION_CHARS = 16  # of each token that the context has
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Caller:
 
     session: str | None = None
     language: str | None = None  # header x-subllm-language
+    seconds: float | None = None  # header x-subllm-timeout-ms
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ class Planner:
             session=caller.session,
         )
         route, model, text = self._route(query)
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                self._refuse_far_longer(model, text, prompt, body.suffix or "")
         encoded = tuple(_encode(prompt, body, model, text) for prompt in prompts)
         params = self._params(body, text, self._config.completion_max_tokens, body.logprobs)
         echoes = tuple(
@@ -95,7 +101,7 @@ class Planner:
             for prompt in prompts
         )
         plan = self._plan(route, model, text, encoded, echoes, n, params)
-        plan = self._drafted(plan, body, query)
+        plan = self._drafted(plan, body, query, caller)
         if body.echo and body.logprobs is not None:
             top = body.logprobs
             plan = replace(plan, scores=tuple(ScoreWork(ids, top) for ids in encoded))
@@ -119,6 +125,7 @@ class Planner:
             session=caller.session,
         )
         route, model, text = self._route(query)
+        self._refuse_far_longer(model, text, *(message.text for message in messages))
         turns = [{"role": message.role, "content": message.text} for message in messages]
         from subllm.text.chat_prompt import encode_chat  # jinja2 loads with the first chat
 
@@ -128,7 +135,7 @@ class Planner:
             body = body.model_copy(update={"max_tokens": body.max_completion_tokens})
         params = self._params(body, text, self._config.chat_max_tokens, logprobs)
         plan = self._plan(route, model, text, (ids,), ("",), n, params)
-        return self._drafted(plan, body, query)
+        return self._drafted(plan, body, query, caller)
 
     def _plan(
         self,
@@ -140,7 +147,7 @@ class Planner:
         n: int,
         params: SamplingParams,
     ) -> Plan:
-        context = served_context(model.prompt.context_length, self._config.context_length)
+        context = self._context(model)
         generations = []
         for ids in prompts:
             fit_to_context(len(ids), context)  # told before the model is loaded
@@ -151,13 +158,29 @@ class Planner:
             route, model, text, prompts, echoes, n, tuple(generations), logprobs=params.logprobs
         )
 
-    def _drafted(self, plan: Plan, body: Sampling, query: Query) -> Plan:
-        """With what is to be drafted, and by whom."""
+    def _context(self, model: ServedModel) -> int:
+        return served_context(model.prompt.context_length, self._config.context_length)
+
+    def _refuse_far_longer(self, model: ServedModel, text: TextSide, *texts: str) -> None:
+        refuse_far_longer(text.tokenizer, texts, self._context(model))
+
+    def _drafted(self, plan: Plan, body: Sampling, query: Query, caller: Caller) -> Plan:
+        """With what is to be drafted, and by whom, and when it ends at the latest."""
         drafting = self._drafter.choose(body.speculation, query, plan.route, plan.model)
         prediction = body.prediction.text if body.prediction else ""
+        # More than a reply can have of it is of no use.
+        prediction = prediction[: _PREDICTION_CHARS * self._context(plan.model)]
+        predict = body.t_max_predict_ms / 1000 if body.t_max_predict_ms else None
         ids = tuple(plan.text.tokenizer.encode_plain(prediction, goes_on=True))
         work = tuple(
-            replace(item, prediction=ids, session=query.session, speculation=drafting.mode)
+            replace(
+                item,
+                prediction=ids,
+                session=query.session,
+                speculation=drafting.mode,
+                interactive=isinstance(body, CompletionBody),
+                limits=TimeLimits(caller.seconds, predict),
+            )
             for item in plan.generations
         )
         return replace(plan, generations=work, drafting=drafting)

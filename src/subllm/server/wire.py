@@ -4,7 +4,8 @@ Defaults that differ from OpenAI's, on purpose: temperature 0 (a local coding se
 should answer the same twice), max_tokens from the server's settings (OpenAI's 16 cuts
 every real completion), model "auto". Beyond OpenAI: top_k, min_p, repetition_penalty,
 stop_token_ids, ignore_eos, language, path (of the file being edited), speculation ("auto",
-"off", "ngram" or a model's name), and prediction on completions too. Fields that would
+"off", "ngram" or a model's name), t_max_predict_ms (after its first token a reply ends then,
+with finish_reason "length"; 0: no limit), and prediction on completions too. Fields that would
 change the result and are not supported are refused by name; other unknown fields are
 accepted and ignored.
 """
@@ -91,6 +92,7 @@ class Sampling(_Wire):
     stream_options: StreamOptions | None = None
     speculation: Annotated[Text, Field(max_length=1024)] | None = None
     prediction: Prediction | None = None
+    t_max_predict_ms: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     user: str | None = None
 
 

@@ -14,6 +14,7 @@ from server.tiny import BASE, CONTEXT, PYTHON, Live, live, manifest, shelf, toke
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import SettingsError, StoreError
 from subllm.server.config import Limits, ServerConfig
+from subllm.text.tokenizer import Tokenizer
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -253,6 +254,55 @@ def test_context_overflow(shared: Live) -> None:
     fits = shared.post(COMPLETIONS, model=PYTHON, prompt="x" * (CONTEXT - 1), ignore_eos=True)
     assert fits.json()["usage"]["completion_tokens"] == 1
     assert fits.json()["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_is_far_too_long_is_not_encoded(
+    shared: Live, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    encoded: list[int] = []
+
+    def counted(self: Tokenizer, text: str, **more: Any) -> list[int]:
+        encoded.append(len(text))
+        return original(self, text, **more)
+
+    original = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    huge = "x" * 3_000_000
+    for body in (
+        {"prompt": huge},
+        {"prompt": ["x", huge]},
+        {"prompt": "x", "suffix": huge},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": huge}]},
+    ):
+        path = CHAT if "messages" in body else COMPLETIONS
+        reply = shared.post(path, model=PYTHON, stream=stream, **body)
+        message = check(reply, 400, None, "context_length_exceeded")
+        assert str(CONTEXT) in message and "many more" in message
+    assert sum(encoded) < 100_000
+    prediction = {"type": "content", "content": huge}
+    reply = shared.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1, prediction=prediction)
+    assert reply.status_code == 200
+
+
+def test_limits_of_time(shared: Live) -> None:
+    header = {"x-subllm-timeout-ms": "1"}
+    body = {"model": PYTHON, "prompt": "x", "max_tokens": 200, "ignore_eos": True}
+    reply = shared.http.post(COMPLETIONS, json=body, headers=header)
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["finish_reason"] == "length"
+    assert reply.json()["usage"]["completion_tokens"] < 200
+    reply = shared.post(COMPLETIONS, **body, t_max_predict_ms=1)
+    assert 1 <= reply.json()["usage"]["completion_tokens"] < 200
+    for wrong in ("0", "-1", "1.5", "", "soon", "9" * 30):
+        reply = shared.http.post(COMPLETIONS, json=body, headers={"x-subllm-timeout-ms": wrong})
+        check(reply, 400, "x-subllm-timeout-ms", None)
+    check(
+        shared.post(COMPLETIONS, **body, t_max_predict_ms=-1),
+        400,
+        "t_max_predict_ms",
+        "invalid_value",
+    )
 
 
 def test_paths_and_methods(shared: Live) -> None:
