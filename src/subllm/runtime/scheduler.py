@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from subllm.runtime.kv_cache import MIN_PREFIX, KvCache, common_prefix
+from subllm.runtime.reading import LEAST
 from subllm.runtime.scoring import ScoringSequence
 from subllm.runtime.sequence import Sequence
 
@@ -121,8 +122,11 @@ class Scheduler:
 
         def read(sequence: Sequence) -> None:
             nonlocal left
-            weight = score_weight if isinstance(sequence, ScoringSequence) else 1.0
-            count = min(sequence.pending, max(1, int(left / weight)))
+            count, weight = int(left), 1.0
+            if isinstance(sequence, ScoringSequence):
+                weight = score_weight
+                count = max(int(left / weight), min(count, LEAST))  # it is a pass of its own
+            count = min(sequence.pending, count)
             left -= count * weight
             work.append(Work(sequence, count))
 

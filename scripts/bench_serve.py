@@ -1,0 +1,179 @@
+"""What a running stream notices of everything else, and how soon a cancelled request is gone.
+
+    scripts/bench serve [MODEL] [--other MODEL] [--tokens 4000] [--threads 2]
+
+A server of its own streams one completion of MODEL; beside it, one after the other, come a
+prompt of so many tokens, one that is scored, a first request for OTHER (which has to be loaded)
+and a body of 4 MB. For each: gaps between events of the stream, alone and meanwhile. Then a long
+prompt, and a score, are given up after a second, and the time is told until the engine is idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+WORDS = ("value", "self", "index", "result", "count", "data", "name", "error", "total", "item")
+FOR_EVER: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
+PATIENCE = 600.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-dense")
+    parser.add_argument("--other")
+    parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    with server(arguments.threads) as (url, process):
+        measure(url, process, arguments)
+
+
+def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Namespace) -> None:
+    client = httpx.Client(base_url=url, timeout=PATIENCE)
+
+    def post(**body: Any) -> int:
+        return client.post("/v1/completions", json={"model": arguments.model, **body}).status_code
+
+    post(prompt="x", max_tokens=1)
+    arrivals: dict[str, Callable[[], int]] = {
+        f"{arguments.tokens} tokens": lambda: post(prompt=text(arguments.tokens), max_tokens=1),
+        f"{arguments.tokens} scored": lambda: post(
+            prompt=text(arguments.tokens, 3), max_tokens=0, echo=True, logprobs=1
+        ),
+        "a body of 4 MB": lambda: post(prompt="x = 1\n" * 700_000, max_tokens=1),
+    }
+    if arguments.other:
+        arrivals["a load"] = lambda: post(model=arguments.other, prompt="x", max_tokens=1)
+    with Stream(url, arguments.model) as stream:
+        stream.wait(20)
+        report("alone", stream.during(lambda: time.sleep(5) or 0))
+        for name, arrival in arrivals.items():
+            report(name, stream.during(arrival))
+    idle(client)
+    for name, body in (
+        ("a prompt", {"prompt": text(arguments.tokens, 1), "max_tokens": 1}),
+        ("a score", {"prompt": text(arguments.tokens, 2), "echo": True, "logprobs": 1}),
+    ):
+        with contextlib.suppress(httpx.ReadTimeout), httpx.Client(base_url=url, timeout=1.0) as one:
+            one.post("/v1/completions", json={"model": arguments.model, **body})
+        left = time.monotonic()
+        idle(client)
+        print(f"{name} given up: idle after {time.monotonic() - left:.2f} s")
+    print(f"resident {resident(process.pid):.0f} MB")
+
+
+def report(name: str, found: tuple[list[float], int, float]) -> None:
+    gaps, status, seconds = found
+    gaps.sort()
+    p99 = gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))]
+    print(
+        f"{name:16} {status:4} in {seconds:6.1f} s: {len(gaps)} gaps, median "
+        f"{1e3 * statistics.median(gaps):.0f} ms, p99 {1e3 * p99:.0f} ms, "
+        f"longest {1e3 * gaps[-1]:.0f} ms",
+        flush=True,
+    )
+
+
+class Stream:
+    """A completion that is read on a thread of its own, and begun anew when it ends."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._url, self._model = url, model
+        self._times: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def wait(self, events: int) -> None:
+        while len(self._times) < events:
+            time.sleep(0.01)
+
+    def during(self, arrival: Callable[[], int]) -> tuple[list[float], int, float]:
+        """Gaps until what arrives is answered, the one that is open then as well."""
+        first = len(self._times)
+        start = time.monotonic()
+        status = arrival()
+        seconds = time.monotonic() - start
+        self.wait(max(first, len(self._times)) + 2)
+        times = self._times[max(0, first - 1) :]
+        gaps = [later - sooner for sooner, later in pairwise(times)]
+        return gaps, status, seconds
+
+    def _read(self) -> None:
+        body = {"model": self._model, "prompt": "def f(x):\n", **FOR_EVER}
+        while not self._over.is_set():
+            with httpx.stream(
+                "POST", f"{self._url}/v1/completions", json=body, timeout=PATIENCE
+            ) as reply:
+                for line in reply.iter_lines():
+                    if line.startswith("data: {"):
+                        self._times.append(time.monotonic())
+                    if self._over.is_set():
+                        break
+
+
+def idle(client: httpx.Client) -> None:
+    while any(model["active"] for model in client.get("/health").json()["loaded"]):
+        time.sleep(0.01)
+
+
+def text(tokens: int, seed: int = 0) -> str:
+    """About so many."""
+    rng = random.Random(seed)
+    return " ".join(rng.choice(WORDS) for _ in range(tokens - 50))
+
+
+def resident(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def server(threads: int | None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = str(Path(sys.executable).with_name("subllm"))
+    command = [program, "serve", "--port", str(port), "--speculation", "off"]
+    command += ["--threads", str(threads)] if threads else []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"{url}/health")
+                    break
+                time.sleep(0.1)
+            yield url, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
