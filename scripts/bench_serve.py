@@ -65,7 +65,7 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
         arrivals["a load"] = lambda: post(model=arguments.other, prompt="x", max_tokens=1)
     with Stream(url, arguments.model) as stream:
         stream.wait(20)
-        report("alone", stream.during(lambda: time.sleep(5) or 0))
+        report("alone", stream.during(nothing))
         for name, arrival in arrivals.items():
             report(name, stream.during(arrival))
     idle(client)
@@ -79,6 +79,11 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
         idle(client)
         print(f"{name} given up: idle after {time.monotonic() - left:.2f} s")
     print(f"resident {resident(process.pid):.0f} MB")
+
+
+def nothing() -> int:
+    time.sleep(5)
+    return 0
 
 
 def report(name: str, found: tuple[list[float], int, float]) -> None:

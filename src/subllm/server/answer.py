@@ -37,7 +37,8 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
         async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
             async for index, event in scoring:
                 if isinstance(event, TokenScores):
-                    reply.scored(index, event.logprobs)
+                    # Thousands of tokens have their texts looked up: streams go on meanwhile.
+                    await asyncio.to_thread(reply.scored, index, event.logprobs)
     opened = False
     draft = plan.drafting.draft
     async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
