@@ -98,7 +98,8 @@ def test_no_draft_changes_a_text_and_all_are_told_of(own: Live) -> None:
 
 
 def test_accepted_tokens_are_told_by_usage_and_health(own: Live) -> None:
-    before, _ = details(own.post(COMPLETIONS, **{**BODY, "prompt": "y"}, speculation=SMALL))
+    body = {**BODY, "prompt": "y", "speculation": SMALL}  # of another session
+    before, _ = details(own.http.post(COMPLETIONS, json=body, headers={"User-Agent": "before"}))
     until(lambda: loaded(own)["draft"] == SMALL)
     reply = own.post(COMPLETIONS, **BODY, speculation=SMALL)
     accepted, rejected = details(reply)
