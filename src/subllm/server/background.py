@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from subllm.errors import BackendError
 from subllm.server.jobs import ModelRef
@@ -55,9 +55,10 @@ class Load:
     def drop(self) -> None:
         """Frees what was loaded, once it is."""
         self._over.wait()
-        loaded, self._loaded = self._loaded, None
+        loaded: Any = self._loaded
+        self._loaded = None
         if loaded is not None:
-            getattr(loaded, "backend", loaded).close()  # a draft has no other way
+            (loaded if self.slot is None else loaded.backend).close()
 
     def _run(self) -> None:
         try:
