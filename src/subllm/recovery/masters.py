@@ -18,9 +18,10 @@ import numpy.typing as npt
 import torch
 
 from subllm.errors import ExtractionError
+from subllm.recovery import fused
 from subllm.recovery.recipe import Recipe
 
-# Values that are worked on in float32 at a time: on a CPU they stay in the cache.
+# Values that torch works on in float32 at a time: on a CPU they stay in the cache.
 _CHUNK, _CHUNK_GPU = 1 << 16, 1 << 24
 _MOMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,6 +43,12 @@ class AdamW:
         self.steps += 1
         self.lr = lr
 
+    def corrected(self) -> tuple[float, float]:
+        """The step size with the first moment's correction of bias in it, and the root of
+        the second's."""
+        beta1, beta2 = self.recipe.betas
+        return self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
+
 
 class Places:
     """Where the kept values of a flat tensor are; None for all of it.
@@ -55,6 +62,7 @@ class Places:
         self.size = size
         self.count = size
         self._gaps: torch.Tensor | None = None
+        self._starts: torch.Tensor | None = None
         self._far: torch.Tensor | None = None
         if mask is None or bool(mask.all()):
             return
@@ -65,6 +73,7 @@ class Places:
             self._far = index.to(device, torch.int32)
         else:
             self._gaps = gaps.to(device, torch.uint8)
+            self._starts = index[:: fused.chunk()].to(device, torch.int32)
 
     def digest(self) -> str:
         """Tells apart which values are kept."""
@@ -77,6 +86,11 @@ class Places:
         if self._far is not None:
             return self._far.long()
         return None if self._gaps is None else self._gaps.cumsum(0, dtype=torch.int64)
+
+    def stored(self) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Gaps, the place of the first of each `fused.chunk` of them, and the places
+        themselves where gaps do not fit; all None for the whole tensor."""
+        return self._gaps, self._starts, self._far
 
 
 class Learned:
@@ -144,19 +158,34 @@ class Learned:
     def step(self, gradient: torch.Tensor) -> None:
         """Use up the gradient, of the weight's shape. Raises DivergedError where it is no
         number; masters and moments are then as they were."""
+        fusible = self.weight.device.type == "cpu" and self.weight.dtype in fused.TYPES
+        norm = self._step_fused(gradient) if fusible else self._step_torch(gradient)
+        if not math.isfinite(norm):
+            raise DivergedError(f"the gradient of {self.name} is not finite")
+
+    def _step_fused(self, gradient: torch.Tensor) -> float:
+        recipe = self._adamw.recipe
+        beta1, beta2 = recipe.betas
+        rate, root = self._adamw.corrected()
+        return fused.step(
+            gradient.contiguous(), self.places.stored(), self.master, (self.first, self.second),
+            self.weight, clip=recipe.clip, beta1=beta1, beta2=beta2, eps=recipe.eps, rate=rate,
+            root=root,
+        )  # fmt: skip
+
+    def _step_torch(self, gradient: torch.Tensor) -> float:
+        """On any device and in any type."""
         index = self.places.index()
         flat = gradient.reshape(-1)
         if index is not None:
             flat = flat.index_select(0, index)
         norm = float(torch.linalg.vector_norm(flat, dtype=torch.float32))
         if not math.isfinite(norm):
-            raise DivergedError(f"the gradient of {self.name} is not finite")
+            return norm
         recipe = self._adamw.recipe
         scale = min(1.0, recipe.clip / norm) if norm else 1.0
         beta1, beta2 = recipe.betas
-        count = self._adamw.steps
-        size = self._adamw.lr / (1 - beta1**count)
-        root = math.sqrt(1 - beta2**count)
+        rate, root = self._adamw.corrected()
         values = torch.empty_like(self.master, dtype=self.weight.dtype)
         chunk = _CHUNK if flat.device.type == "cpu" else _CHUNK_GPU
         for start in range(0, len(flat), chunk):
@@ -166,9 +195,10 @@ class Learned:
             v = self.second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
             self.first[part], self.second[part] = m, v
             master = self.master[part]
-            master.addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-size)
+            master.addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-rate)
             values[part] = master
         self._write(values, index)
+        return norm
 
     def read(self) -> npt.NDArray[np.float32]:
         """The whole tensor from its masters, float32 [out, in], 0 where pruned."""

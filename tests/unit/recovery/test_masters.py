@@ -50,6 +50,49 @@ def test_steps_equal_torch_s(across, mask, clip) -> None:
     assert np.array_equal(weight.numpy(), ours.read())
 
 
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize(
+    "mask", [None, half(), np.eye(*SHAPE, dtype=bool)], ids=["all", "half", "few"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_the_core_s_step_is_torch_s(across, mask, dtype, moments) -> None:
+    """Up to rounding: what is rounded to bfloat16 may fall to the neighbour, in few places."""
+    core, torchs = (
+        learned(Recipe(moments=moments), mask, across=across, dtype=dtype) for _ in range(2)
+    )
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4):
+        gradient = torch.randn(core.weight.shape, generator=generator).to(dtype)
+        for each in (core, torchs):
+            each._adamw.begin(1e-2)
+        assert core._step_fused(gradient) == pytest.approx(torchs._step_torch(gradient), rel=1e-6)
+        for name, value in core.states().items():
+            other = torchs.states()[name]
+            if value.dtype == torch.float32:
+                torch.testing.assert_close(value, other, rtol=1e-6, atol=1e-7)
+            else:
+                apart = (value.view(torch.int16).int() - other.view(torch.int16).int()).abs()
+                assert apart.max() <= 1
+                assert (apart > 0).float().mean() < 0.01
+            other.copy_(value)
+        core.write()
+        assert torch.equal(core.weight, _written(torchs))
+
+
+def _written(tensor: Learned) -> torch.Tensor:
+    tensor.write()
+    return tensor.weight
+
+
+def test_a_double_precision_weight_learns_too() -> None:
+    ours = learned(Recipe(), half(), dtype=torch.float64)
+    before = ours.read()
+    ours._adamw.begin(1e-2)
+    ours.step(torch.ones(SHAPE, dtype=torch.float64))
+    np.testing.assert_allclose((before - ours.read())[half()], 1e-2, rtol=1e-3)
+
+
 def test_what_is_pruned_has_no_state_and_stays_zero() -> None:
     mask = half()
     ours = learned(Recipe(lr=0.1), mask, dtype=torch.bfloat16)

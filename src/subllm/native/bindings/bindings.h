@@ -76,5 +76,6 @@ void bind_screen(nb::module_& m);
 void bind_decoder(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_block(nb::module_& m);
+void bind_learning(nb::module_& m);
 
 }  // namespace subllm::python

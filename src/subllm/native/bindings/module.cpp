@@ -168,6 +168,7 @@ NB_MODULE(_native, m) {
   subllm::python::bind_screen(m);
   subllm::python::bind_decoder(m);
   subllm::python::bind_text(m);
+  subllm::python::bind_learning(m);
   m.def("usable_cpus", &subllm::usable_cpus, "CPUs that this process may run on.");
   m.def("select_nm", &select_nm, "scores"_a.noconvert(), "n"_a, "m"_a, "out"_a.noconvert(), "threads"_a = 0,
         "out[r, c] = scores[r, c] is among the n highest of its group of m columns.");

@@ -2,10 +2,7 @@
 #pragma once
 
 #include "decoder/ops.h"
-
-#define SUBLLM_JOIN_(a, b) a##_##b
-#define SUBLLM_JOIN(a, b) SUBLLM_JOIN_(a, b)
-#define SUBLLM_FOR_ISA(name) SUBLLM_JOIN(name, SUBLLM_ISA)
+#include "isa/per_isa.h"
 
 namespace subllm {
 

@@ -168,9 +168,6 @@ int64_t at_least(const float* x, int64_t n, float threshold, int32_t* out, int64
 
 }  // namespace
 
-#define SUBLLM_TEXT_OF(name) #name
-#define SUBLLM_TEXT(name) SUBLLM_TEXT_OF(name)
-
 extern const Ops SUBLLM_FOR_ISA(ops);
 const Ops SUBLLM_FOR_ISA(ops) = {
     SUBLLM_TEXT(SUBLLM_ISA), rms_norm, layer_norm, add,    add_squares,
