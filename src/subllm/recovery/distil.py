@@ -19,6 +19,7 @@ from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.answers import Answers
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import DTYPES, choose_compute
+from subllm.recovery.heap import kept_heap
 from subllm.recovery.loss import Distillation
 from subllm.recovery.masters import AdamW, DivergedError
 from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
@@ -127,7 +128,10 @@ class Recovery:
         if not self._standing.curve:
             self._point(run)
         try:
-            with bar(progress, "recovery", "recovering", budget.tokens, "tokens"):
+            with (
+                bar(progress, "recovery", "recovering", budget.tokens, "tokens"),
+                kept_heap(),
+            ):
                 progress.advance("recovery", self._standing.run_tokens)
                 ended = self._loop(run, progress)
         except DivergedError as error:

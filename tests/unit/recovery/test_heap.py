@@ -1,0 +1,50 @@
+"""Freed memory stays with the process, and goes back in the end."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+
+import psutil
+import pytest
+import torch
+
+from subllm.recovery.heap import kept_heap
+
+MEGABYTES = 48  # more than glibc ever keeps by itself
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc"
+)
+
+
+def faults() -> int:
+    """How often this process asked for a page while it used and dropped some memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(MEGABYTES << 18) for _ in range(3)]
+    held.clear()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_memory_is_not_asked_for_anew() -> None:
+    before = faults()
+    with kept_heap():
+        faults()
+        assert faults() < before / 10
+    assert faults() > before / 2
+
+
+def test_memory_goes_back_in_the_end() -> None:
+    process = psutil.Process()
+    with kept_heap():
+        faults()
+        kept = process.memory_info().rss
+    assert process.memory_info().rss < kept - 2 * (MEGABYTES << 20)
+
+
+def test_it_goes_back_after_an_error_too() -> None:
+    with pytest.raises(ValueError, match="x"), kept_heap():
+        faults()
+        assert not faults()
+        raise ValueError("x")
+    assert faults() > 10
