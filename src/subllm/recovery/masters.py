@@ -179,7 +179,8 @@ class Learned:
         flat = gradient.reshape(-1)
         if index is not None:
             flat = flat.index_select(0, index)
-        norm = float(torch.linalg.vector_norm(flat, dtype=torch.float32))
+        wide = torch.promote_types(flat.dtype, torch.float32)
+        norm = float(torch.linalg.vector_norm(flat, dtype=wide))
         if not math.isfinite(norm):
             return norm
         recipe = self._adamw.recipe
