@@ -20,14 +20,16 @@ from subllm.cli.local_router import router_of
 from subllm.cli.server_client import Stream
 from subllm.errors import UsageError
 from subllm.server.config import ServerConfig
-from subllm.server.convert import Caller, Planner
+from subllm.server.convert import Planner
+from subllm.server.dialects.openai_reply import ChatReply, CompletionReply
+from subllm.server.dialects.openai_wire import ChatBody, CompletionBody
 from subllm.server.drafting import check_default
 from subllm.server.errors import ApiError
+from subllm.server.generation import Caller
 from subllm.server.jobs import Failed, Generated, Job, JobEvent
 from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
-from subllm.server.replies import ChatReply, CompletionReply, Reply
-from subllm.server.wire import ChatBody, CompletionBody
+from subllm.server.reply import Reply
 from subllm.server.worker import EngineWorker
 
 if TYPE_CHECKING:
@@ -82,10 +84,10 @@ class LocalClient:
         caller = Caller(session=SESSION)
         try:
             if path == "/v1/chat/completions":
-                chat = self._planner.chat(ChatBody.model_validate(body), caller)
-                return ChatReply(chat, include_usage=True)
-            completion = self._planner.completion(CompletionBody.model_validate(body), caller)
-            return CompletionReply(completion, include_usage=True)
+                chat = ChatBody.model_validate(body).generation()
+                return ChatReply(self._planner.plan(chat, caller), include_usage=True)
+            completion = CompletionBody.model_validate(body).generation()
+            return CompletionReply(self._planner.plan(completion, caller), include_usage=True)
         except ApiError as error:
             raise UsageError(error.message) from error
         except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Runs a plan and answers: one JSON object, or server-sent events.
+"""Runs a plan and answers: one JSON value, or a stream in a dialect's framing.
 
-Either way a client that leaves stops the work, wherever it is. The event stream is
+Either way a client that leaves stops the work, wherever it is. The stream is
 written here and not by sse-starlette: that replaces uvicorn's signal handler on import and
 ends streams at shutdown by cancelling them, where a client should see an error object; and
 what it knows of disconnects is needed for plain replies all the same.
@@ -10,30 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from subllm.server.errors import api_error
+from subllm.server.framing import Framing
 from subllm.server.job_stream import JobStream, until_disconnect
 from subllm.server.jobs import Generated, TokenScores
-from subllm.server.replies import CompletionReply, Reply
+from subllm.server.reply import Chunk, Reply
+from subllm.server.trimming import Trimmer
 from subllm.server.worker import EngineWorker
 
 CLIENT_CLOSED_REQUEST = 499  # never seen by a client: it has left
 
-Chunks = AsyncGenerator[dict[str, Any], None]
+Chunks = AsyncGenerator[Chunk, None]
 
 
 async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
     """Everything of a reply in order. The first chunk comes after the engine's first
     event, so that a failure until then can still be an HTTP status."""
     plan = reply.plan
-    if plan.scores and isinstance(reply, CompletionReply):
+    if plan.scores:
         async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
             async for index, event in scoring:
                 if isinstance(event, TokenScores):
@@ -41,6 +41,7 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
                     await asyncio.to_thread(reply.scored, index, event.logprobs)
     opened = False
     draft = plan.drafting.draft
+    trimmers = [Trimmer(plan.trim) for _ in plan.generations] if plan.trim else []
     async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
         async for index, event in generation:
             if not opened:
@@ -48,7 +49,10 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
                 for chunk in reply.opening():
                     yield chunk
             if isinstance(event, Generated):
-                for chunk in reply.feed(index, event.event):
+                token = trimmers[index](event.event) if trimmers else event.event
+                if token.finish_reason is not None:
+                    generation.drop(index)
+                for chunk in reply.feed(index, token):
                     yield chunk
     if not opened:
         for chunk in reply.opening():
@@ -58,19 +62,27 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
 
 
 async def answer(
-    request: Request, worker: EngineWorker, reply: Reply, *, stream: bool, keep_alive: float
+    request: Request,
+    worker: EngineWorker,
+    reply: Reply,
+    framing: Framing | None,
+    *,
+    keep_alive: float,
+    ended: Callable[[Reply], None],
 ) -> Response:
+    """`framing` None asks for one JSON value. Raises what the work raises before its first
+    chunk, ApiError and SubllmError. `ended` is told once the work has, however it did."""
     headers = {
         "x-subllm-model": reply.plan.route.model,
         "x-subllm-route": reply.plan.route.reason,
     }
     if draft := reply.plan.drafting.draft:
         headers["x-subllm-draft"] = draft.name
-    source = Source(chunks(worker, reply), request.receive)
-    if stream:
+    source = Source(chunks(worker, reply), request.receive, lambda: ended(reply))
+    if framing is not None:
         # Wait a little for the first chunk: until then a failure has its own status.
         await source.peek(keep_alive)
-        return EventStream(source, keep_alive, headers)
+        return ChunkStream(source, framing, keep_alive, headers)
     async with source:
         while await source.next() is not None:
             pass
@@ -82,9 +94,10 @@ async def answer(
 class Source:
     """Chunks until they end or the client leaves. Leaving the context ends the work."""
 
-    def __init__(self, items: Chunks, receive: Receive) -> None:
-        self._queue: asyncio.Queue[dict[str, Any] | BaseException | None] = asyncio.Queue()
-        self._first: list[dict[str, Any] | None] = []  # what `peek` saw
+    def __init__(self, items: Chunks, receive: Receive, ended: Callable[[], None]) -> None:
+        self._ended = ended
+        self._queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        self._first: list[Chunk | None] = []  # what `peek` saw
         self._gone = False
         # One task for all chunks: one for each would cost more than the chunk.
         self._work = asyncio.ensure_future(self._pump(items))
@@ -114,13 +127,13 @@ class Source:
             raise
         self._first.append(item)
 
-    async def next(self, timeout: float | None = None) -> dict[str, Any] | None:
+    async def next(self, timeout: float | None = None) -> Chunk | None:
         """The next chunk; None at the end or when the client has left. Raises
         TimeoutError after `timeout` seconds, and what the work raises."""
         item = self._first.pop() if self._first else await self._get(timeout)
         return None if self._gone else item
 
-    async def _get(self, timeout: float | None) -> dict[str, Any] | None:
+    async def _get(self, timeout: float | None) -> Chunk | None:
         if self._queue.empty():
             async with asyncio.timeout(timeout):
                 item = await self._queue.get()
@@ -138,6 +151,8 @@ class Source:
             self._queue.put_nowait(None)
         except Exception as error:
             self._queue.put_nowait(error)
+        finally:
+            self._ended()
 
     async def _until_gone(self, receive: Receive) -> None:
         await until_disconnect(receive)
@@ -145,20 +160,23 @@ class Source:
         self._queue.put_nowait(None)
 
 
-class EventStream(Response):
-    """Server-sent events: one JSON object per event, LF line ends, `: keep-alive`
-    comments while nothing comes (never `: ping`: some clients take that as the end),
-    `[DONE]` last. A failure on the way is an event with an error object."""
+class ChunkStream(Response):
+    """Chunks as they come, written as `framing` says; `keep_alive` seconds without one are
+    filled by its sign of life."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, source: Source, keep_alive: float, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Source, framing: Framing, keep_alive: float, headers: Mapping[str, str]
+    ) -> None:
+        self.media_type = framing.media_type
         super().__init__(headers={**headers, "cache-control": "no-store"})
         del self.headers["content-length"]
         self._source = source
+        self._framing = framing
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        framing = self._framing
+
         async def write(text: str, more: bool = True) -> None:
             body = text.encode()
             await send({"type": "http.response.body", "body": body, "more_body": more})
@@ -170,17 +188,14 @@ class EventStream(Response):
                     try:
                         chunk = await source.next(self._keep_alive)
                     except TimeoutError:
-                        await write(": keep-alive\n\n")
+                        if framing.waiting:
+                            await write(framing.waiting)
                         continue
                     if chunk is None:
                         break
-                    await write(_event(chunk))
+                    await write(framing.chunk(chunk))
             except Exception as error:
-                await write(_event(api_error(error).body()), more=False)
+                await write(framing.failure(api_error(error)), more=False)
                 return
             if not source.gone:
-                await write("data: [DONE]\n\n", more=False)
-
-
-def _event(chunk: dict[str, Any]) -> str:
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+                await write(framing.end, more=False)

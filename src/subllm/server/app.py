@@ -8,27 +8,24 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import Headers
 
 from subllm import __version__
 from subllm.routing.router import Router
-from subllm.routing.sessions import Sessions, session_key
+from subllm.routing.sessions import Sessions
 from subllm.server import errors
-from subllm.server.answer import answer
 from subllm.server.config import ServerConfig
-from subllm.server.convert import Caller, Planner
-from subllm.server.errors import bad_request
+from subllm.server.convert import Planner
+from subllm.server.dialects.table import dialect_of, routers
 from subllm.server.guard import Guard
 from subllm.server.loaded import LoadedModel
+from subllm.server.metrics import Metrics
 from subllm.server.models import ModelSet
-from subllm.server.replies import ChatReply, CompletionReply
-from subllm.server.wire import ChatBody, CompletionBody
+from subllm.server.service import Service
 from subllm.server.worker import EngineWorker
 
 OK = {"status": "ok"}
-TIMEOUT = "x-subllm-timeout-ms"
 
 
 def create_app(
@@ -66,32 +63,12 @@ def create_app(
         title="subllm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.worker = worker
-    app.add_middleware(Guard, config=config)
-    errors.install(app)
+    app.add_middleware(Guard, config=config, dialect_of=dialect_of)
+    errors.install(app, lambda path: dialect_of(path).error)
 
-    @app.post("/v1/completions")
-    async def completions(body: CompletionBody, request: Request) -> Response:
-        plan = await asyncio.to_thread(planner.completion, body, _caller(request))
-        reply = CompletionReply(plan, include_usage=_include_usage(body))
-        return await answer(
-            request, worker, reply, stream=bool(body.stream), keep_alive=config.keep_alive_seconds
-        )
-
-    @app.post("/v1/chat/completions")
-    async def chat_completions(body: ChatBody, request: Request) -> Response:
-        plan = await asyncio.to_thread(planner.chat, body, _caller(request))
-        reply = ChatReply(plan, include_usage=_include_usage(body))
-        return await answer(
-            request, worker, reply, stream=bool(body.stream), keep_alive=config.keep_alive_seconds
-        )
-
-    @app.get("/v1/models")
-    def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model_object(name) for name in router.ids()]}
-
-    @app.get("/v1/models/{name}")
-    def get_model(name: str) -> dict[str, Any]:
-        return _model_object(router.check(name))
+    service = Service(models, router, planner, worker, config, Metrics())
+    for part in routers(service):
+        app.include_router(part)
 
     started = clock()
 
@@ -114,27 +91,6 @@ def create_app(
     return app
 
 
-def _include_usage(body: CompletionBody | ChatBody) -> bool:
-    return bool(body.stream_options and body.stream_options.include_usage)
-
-
-def _caller(request: Request) -> Caller:
-    headers = request.headers
-    peer = request.client.host if request.client else ""
-    session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
-    return Caller(session, headers.get("x-subllm-language"), _timeout(headers))
-
-
-def _timeout(headers: Headers) -> float | None:
-    """Seconds until a reply ends as it stands, counted from here."""
-    given = headers.get(TIMEOUT)
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit() and 0 < len(given) < 10 and int(given)):
-        raise bad_request(f"{TIMEOUT} must be milliseconds, a whole number above 0", TIMEOUT)
-    return int(given) / 1000
-
-
 def _loaded(model: LoadedModel) -> dict[str, Any]:
     return {
         "model": model.name,
@@ -147,7 +103,3 @@ def _loaded(model: LoadedModel) -> dict[str, Any]:
             for source, (tokens, accepted) in model.drafted.items()
         },
     }
-
-
-def _model_object(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "subllm"}

@@ -1,4 +1,5 @@
-"""Every failure as an OpenAI error object: {"error": {message, type, param, code}}.
+"""Every failure as HTTP status, message, type, parameter and code; each dialect has its own
+body for these.
 
 Importing this module does not import fastapi, so that the command line can plan a request
 as the server does and still start at once.
@@ -7,7 +8,7 @@ as the server does and still start at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from subllm.errors import (
@@ -25,10 +26,8 @@ from subllm.errors import (
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
-    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
-    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("subllm.server")
 
@@ -57,23 +56,11 @@ class ApiError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
-
-    def response(self) -> JSONResponse:
+    def response(self, shape: Callable[[ApiError], dict[str, Any]]) -> JSONResponse:
+        """With the body that `shape` makes."""
         from fastapi.responses import JSONResponse
 
-        return JSONResponse(self.body(), self.status, headers=self.headers)
-
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.response()(scope, receive, send)
+        return JSONResponse(shape(self), self.status, headers=self.headers)
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -112,9 +99,8 @@ def api_error(error: BaseException) -> ApiError:
     )
 
 
-def validation_error(error: RequestValidationError) -> ApiError:
+def validation_error(first: Mapping[str, Any]) -> ApiError:
     """The first problem of a body that does not validate, with its place."""
-    first = error.errors()[0]
     kind = first.get("type", "")
     place = [str(part) for part in first.get("loc", ()) if part != "body"]
     if kind == "json_invalid":
@@ -140,7 +126,7 @@ def _http_error(path: str, error: HTTPException) -> ApiError:
         return ApiError(
             404,
             f"there is no {excerpt(path)}; this server has /v1/models, /v1/completions, "
-            "/v1/chat/completions and /health",
+            "/v1/chat/completions, /health and those that the README names",
             code="unknown_url",
         )
     if error.status_code == 405:
@@ -152,21 +138,24 @@ def _http_error(path: str, error: HTTPException) -> ApiError:
     return ApiError(error.status_code, str(error.detail), kind=kind, headers=headers)
 
 
-def install(app: FastAPI) -> None:
-    """Route every exception of `app` through `api_error`."""
+def install(app: FastAPI, shape_of: Callable[[str], Callable[[ApiError], dict[str, Any]]]) -> None:
+    """Route every exception of `app` through `api_error`; `shape_of` a path makes the body."""
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
 
-    async def on_validation(_: Request, error: Exception) -> JSONResponse:
+    def respond(request: Request, error: ApiError) -> JSONResponse:
+        return error.response(shape_of(request.url.path))
+
+    async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return validation_error(error).response()
+        return respond(request, validation_error(error.errors()[0]))
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _http_error(request.url.path, error).response()
+        return respond(request, _http_error(request.url.path, error))
 
-    async def on_error(_: Request, error: Exception) -> JSONResponse:
-        return api_error(error).response()
+    async def on_error(request: Request, error: Exception) -> JSONResponse:
+        return respond(request, api_error(error))
 
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from subllm.server.config import ServerConfig, is_loopback
+from subllm.server.dialect import Dialect
 from subllm.server.errors import ApiError, api_error
 
 OPEN_PATHS = frozenset({"/health"})
@@ -24,8 +26,11 @@ _DRAIN = 8  # times the limit: how much of a body that is too large is read, the
 class Guard:
     """ASGI middleware: checks, then hands the buffered body on."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, dialect_of: Callable[[str], Dialect]
+    ) -> None:
         self._app = app
+        self._dialect_of = dialect_of
         self._key = config.api_key
         self._limit = config.limits.body_bytes
         self._any_address = not is_loopback(config.host)
@@ -49,10 +54,11 @@ class Guard:
         try:
             headers = Headers(scope=scope)
             self._check_host(headers)
+            dialect = self._dialect_of(scope["path"])
             if scope["path"] not in OPEN_PATHS:
-                self._check_key(headers)
+                self._check_key(headers, dialect)
             if scope["method"] in ("POST", "PUT", "PATCH"):
-                _check_content_type(headers)
+                scope = _json_scope(scope, headers, dialect)
                 receive = await self._buffered(headers, receive)
             await self._app(scope, receive, watched)
         except asyncio.CancelledError:
@@ -60,7 +66,8 @@ class Guard:
         except Exception as error:
             wire = api_error(error)
             if not started:
-                await wire.send(scope, receive, send)
+                shape = self._dialect_of(scope["path"]).error
+                await wire.response(shape)(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -80,10 +87,12 @@ class Guard:
                 code="host_not_allowed",
             )
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers, dialect: Dialect) -> None:
         if self._key is None:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
+        if dialect.x_api_key and "x-api-key" in headers:
+            scheme, given = "bearer", headers["x-api-key"]
         equal = secrets.compare_digest(given.strip().encode(), self._key.encode())
         if scheme.lower() != "bearer" or not equal:
             raise ApiError(
@@ -128,14 +137,19 @@ class Guard:
         )
 
 
-def _check_content_type(headers: Headers) -> None:
+def _json_scope(scope: Scope, headers: Headers, dialect: Dialect) -> Scope:
+    """The scope of a request with a JSON body. Where a dialect takes bodies of any type, one
+    that names another counts as JSON, unless a page has sent it: a page can do that without
+    a preflight, but not without the header Origin."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (
-        kind.startswith("application/") and kind.endswith("+json")
-    ):
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return scope
+    if not dialect.any_type or "origin" in headers or "sec-fetch-site" in headers:
         raise ApiError(
             415, "send the body as 'Content-Type: application/json'", code="content_type"
         )
+    others = [pair for pair in scope["headers"] if pair[0].lower() != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
 def _is_address(name: str) -> bool:

@@ -61,14 +61,23 @@ class JobStream:
     async def next(self) -> tuple[int, Generated | TokenScores] | None:
         """The next event with its index; None when all jobs have ended. Raises the
         error of the first job that fails."""
-        if not self._open:
-            return None
-        index, event = await self._queue.get()
+        while True:
+            if not self._open:
+                return None
+            index, event = await self._queue.get()
+            if index in self._open:
+                break
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, TokenScores) or event.event.finish_reason is not None:
             del self._open[index]
         return index, event
+
+    def drop(self, index: int) -> None:
+        """Cancel one job; nothing more comes of it."""
+        job = self._open.pop(index, None)
+        if job is not None:
+            self._worker.cancel(job)
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Generated | TokenScores]]:
         while (item := await self.next()) is not None:

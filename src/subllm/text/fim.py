@@ -31,17 +31,24 @@ def render(
 
 
 def encode(
-    spec: FimSpec, tokenizer: Tokenizer, prefix: str, suffix: str, *, path: str | None = None
+    spec: FimSpec,
+    tokenizer: Tokenizer,
+    prefix: str,
+    suffix: str,
+    *,
+    path: str | None = None,
+    extra: Sequence[tuple[str, str]] = (),
 ) -> tuple[int, ...]:
     """The prompt's token ids, bos first where the model starts its texts with one. Only the
-    markers are special tokens: a file may spell one in its text.
+    markers are special tokens: a file may spell one in its text. `path` and `extra` as for
+    `render`.
 
     Where SentencePiece puts a space before a text, it does so before the one that begins the
     file, and no other: models were trained so (Code Llama, section 2.3).
     """
     ids: list[int] = []
     begins = False
-    for text, marker in pieces(spec, prefix, suffix, path):
+    for text, marker in pieces(spec, prefix, suffix, path, None, extra):
         if marker:
             ids += tokenizer.encode(text, bos=False)
             begins = text == spec.prefix

@@ -327,3 +327,34 @@ def test_logprobs_and_echo_in_streams(shared: Live) -> None:
     only_echo = list(complete(shared, "ab", max_tokens=0, echo=True, stream=True))
     assert [c.choices[0].text for c in only_echo] == ["ab", ""]
     assert only_echo[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"max_tokens": 3}, 3),
+        ({"max_completion_tokens": 3, "max_tokens": 5}, 3),
+        ({"n_predict": 3}, 3),
+        ({"n_predict": -1}, CONTEXT - 200),
+        ({"options": {"num_predict": 3, "num_ctx": 4096}, "keep_alive": "5m"}, 3),  # twinny
+        ({"options": {"num_predict": 3}, "max_tokens": 4}, 4),
+    ],
+)
+def test_the_words_of_others_for_the_most_tokens(
+    shared: Live, fields: dict[str, Any], tokens: int
+) -> None:
+    body = {"model": PYTHON, "prompt": "x" * 200, "ignore_eos": True, **fields}
+    reply = shared.post("/v1/completions", **body).json()
+    assert reply["usage"]["completion_tokens"] == tokens
+    timings = reply["timings"]
+    assert timings["predicted_n"] == tokens
+    assert timings["prompt_n"] + timings["cache_n"] == reply["usage"]["prompt_tokens"] == 200
+
+
+def test_options_say_what_openais_fields_do_not(shared: Live) -> None:
+    options = {"temperature": 0.5, "stop": ["q"], "seed": 9, "repeat_penalty": 1.5}
+    body = {"model": PYTHON, "prompt": "x", "max_tokens": 2, "temperature": 0.0}
+    assert shared.post("/v1/completions", **body, options=options).status_code == 200
+    _, params = asked(shared)
+    assert (params.temperature, params.stop, params.seed) == (0.0, ("q",), 9)
+    assert params.repetition_penalty == 1.5

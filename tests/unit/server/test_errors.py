@@ -74,6 +74,17 @@ BOTH: list[tuple[dict[str, Any], str, str | None]] = [
     ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_parameter"),
     ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
     ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ({"store": True}, "store", "unsupported_parameter"),
+    ({"service_tier": "flex"}, "service_tier", "unsupported_parameter"),
+    ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
+    ({"verbosity": "low"}, "verbosity", "unsupported_parameter"),
+    ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "unsupported_parameter"),
+    ({"moderation": {"model": "x"}}, "moderation", "unsupported_parameter"),
+    ({"keep_alive": 0}, "keep_alive", "unsupported_parameter"),
+    ({"options": {"mirostat": 2}}, "mirostat", "unsupported_parameter"),
+    ({"options": 5}, "options", INVALID),
+    ({"n_predict": -3}, "n_predict", INVALID),
+    ({"max_completion_tokens": "5"}, "max_completion_tokens", INVALID),
 ]
 
 
@@ -129,6 +140,11 @@ def test_fields_of_completions(
         ({"messages": [{"role": "user", "content": 5}]}, "messages", INVALID),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", INVALID),
         ({"messages": HI * 1025}, "messages", None),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}, *HI]},
+            "tool_calls",
+            "unsupported_parameter",
+        ),
         ({"messages": HI, "top_logprobs": 2}, "top_logprobs", None),
         ({"messages": HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs", None),
         ({"messages": HI, "logprobs": 2}, "logprobs", INVALID),
@@ -198,6 +214,13 @@ def test_what_asks_for_nothing_is_accepted(shared: Live) -> None:
         "typical_p": 1.0,
         "user": "me",
         "metadata": {"a": 1},
+        "store": False,
+        "service_tier": "auto",
+        "verbosity": "medium",
+        "parallel_tool_calls": True,
+        "prompt_cache_key": "x",
+        "safety_identifier": "x",
+        "keep_alive": "5m",
         "n": None,
         "stop": None,
         "logit_bias": None,
@@ -307,7 +330,7 @@ def test_limits_of_time(shared: Live) -> None:
 
 def test_paths_and_methods(shared: Live) -> None:
     check(shared.http.get("/"), 404, None, "unknown_url")
-    check(shared.post("/v1/embeddings", input="x"), 404, None, "unknown_url")
+    check(shared.post("/v1/embeddings", input="x"), 404, None, "unsupported")
     reply = shared.http.get(COMPLETIONS)
     check(reply, 405, None, "method_not_allowed")
     assert reply.headers["allow"] == "POST"

@@ -21,6 +21,7 @@ from server.test_stream import COMPLETIONS, LONG, read_all, send
 from server.tiny import PATIENCE, PYTHON, live, shelf, until
 from subllm.errors import ServerError
 from subllm.server.config import ServerConfig
+from subllm.server.dialects.table import dialect_of
 from subllm.server.guard import Guard
 from subllm.server.run import bind, serve
 from subllm.store.store import Store
@@ -164,7 +165,7 @@ def test_a_cancelled_request_is_no_error_of_the_application() -> None:
         await asyncio.sleep(60)
 
     async def cancelled() -> None:
-        guard = Guard(hang, ServerConfig())
+        guard = Guard(hang, ServerConfig(), dialect_of)
         scope = {
             "type": "http",
             "method": "GET",

@@ -1,113 +1,82 @@
-"""From token events to the reply objects of the two routes.
-
-A reply is fed every event; it returns the chunks to stream and keeps what the whole
-reply needs, so that both ways say the same.
-"""
+"""The replies of OpenAI's completions and chat. No fastapi here: the command line answers
+with them too, and starts at once."""
 
 from __future__ import annotations
 
-import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 from subllm import __version__
-from subllm.errors import EngineError
 from subllm.runtime.request import TokenEvent, TokenLogprob
 from subllm.server.convert import Plan
 from subllm.server.logprobs import LegacyLogprobs, chat_logprobs, merge_legacy
+from subllm.server.reply import Chunk, Reply
+from subllm.server.timings import llamacpp_timings
 
 FINGERPRINT = f"subllm-{__version__}"
 
 
-class Reply(ABC):
-    """One HTTP reply with `plan.choices` choices."""
-
+class OpenAiReply(Reply):
     prefix: str
     kind: str
     chunk_kind: str
 
     def __init__(self, plan: Plan, *, include_usage: bool = False) -> None:
-        self.plan = plan
+        super().__init__(plan)
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
-        self._created = int(time.time())
         self._include_usage = include_usage
-        self._texts: list[list[str]] = [[] for _ in range(plan.choices)]
-        self._finish: list[str] = ["length"] * plan.choices
-        self._completion_tokens = 0
-        self._cached_tokens = 0
-        self._accepted = self._rejected = 0  # of the tokens that were drafted
 
-    def opening(self) -> list[dict[str, Any]]:
-        """Chunks that come before the first token."""
+    def opening(self) -> list[Chunk]:
         return [chunk for index in range(self.plan.choices) for chunk in self._open(index)]
 
-    def feed(self, index: int, event: TokenEvent) -> list[dict[str, Any]]:
-        """Take one event of choice `index`; the chunks that it makes. Raises EngineError
-        when the engine gave the request up, or says that it failed."""
-        if event.error is not None:
-            raise event.error
-        if event.finish_reason == "abort":
-            raise EngineError("the request was aborted by the engine; send it again")
-        self._texts[index].append(event.text)
-        if event.finish_reason is not None:
-            self._finish[index] = event.finish_reason
-            self._completion_tokens += event.completion_tokens
-            self._accepted += event.accepted_prediction_tokens
-            self._rejected += event.rejected_prediction_tokens
-            if index % self.plan.n == 0:
-                self._cached_tokens += event.cached_tokens
-        return self._chunks(index, event)
-
-    def closing(self) -> list[dict[str, Any]]:
-        """Chunks after the last token: usage, when asked for."""
+    def closing(self) -> list[Chunk]:
+        """The ends of choices that ask for no token; usage, when asked for."""
         ends = (
             []
             if self.plan.generations
             else [self._chunk(self._end(index)) for index in range(self.plan.choices)]
         )
-        usage = [{**self._head(self.chunk_kind), "choices": [], "usage": self._usage()}]
+        usage = [{**self._head(self.chunk_kind), "choices": [], **self._counts()}]
         return ends + (usage if self._include_usage else [])
 
     def whole(self) -> dict[str, Any]:
-        choices = [
-            self._choice(index, "".join(self._texts[index])) for index in range(self.plan.choices)
-        ]
-        return {**self._head(self.kind), "choices": choices, "usage": self._usage()}
+        choices = [self._choice(index, self.text(index)) for index in range(self.plan.choices)]
+        return {**self._head(self.kind), "choices": choices, **self._counts()}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
             "id": self._id,
             "object": kind,
-            "created": self._created,
-            "model": self.plan.model.ref.name,
+            "created": int(self.created),
+            "model": self.model,
             "system_fingerprint": FINGERPRINT,
         }
 
-    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+    def _chunk(self, choice: dict[str, Any]) -> Chunk:
         chunk = {**self._head(self.chunk_kind), "choices": [choice]}
         if self._include_usage:
             chunk["usage"] = None
         return chunk
 
-    def _usage(self) -> dict[str, Any]:
-        prompt = sum(len(ids) for ids in self.plan.prompts)
+    def _counts(self) -> dict[str, Any]:
+        usage = self.usage
         return {
-            "prompt_tokens": prompt,
-            "completion_tokens": self._completion_tokens,
-            "total_tokens": prompt + self._completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
-            "completion_tokens_details": {
-                "accepted_prediction_tokens": self._accepted,
-                "rejected_prediction_tokens": self._rejected,
+            "usage": {
+                "prompt_tokens": usage.prompt,
+                "completion_tokens": usage.completion,
+                "total_tokens": usage.prompt + usage.completion,
+                "prompt_tokens_details": {"cached_tokens": usage.cached},
+                "completion_tokens_details": {
+                    "accepted_prediction_tokens": usage.accepted,
+                    "rejected_prediction_tokens": usage.rejected,
+                },
             },
+            "timings": llamacpp_timings(usage, self.timings),
         }
 
     @abstractmethod
-    def _open(self, index: int) -> list[dict[str, Any]]: ...
-
-    @abstractmethod
-    def _chunks(self, index: int, event: TokenEvent) -> list[dict[str, Any]]: ...
+    def _open(self, index: int) -> list[Chunk]: ...
 
     @abstractmethod
     def _end(self, index: int) -> dict[str, Any]: ...
@@ -116,7 +85,7 @@ class Reply(ABC):
     def _choice(self, index: int, text: str) -> dict[str, Any]: ...
 
 
-class CompletionReply(Reply):
+class CompletionReply(OpenAiReply):
     """/v1/completions. `scored` takes the prompt's log-probabilities for echo."""
 
     prefix = "cmpl"
@@ -138,13 +107,13 @@ class CompletionReply(Reply):
     def _echo(self, index: int) -> str:
         return self.plan.echoes[index // self.plan.n]
 
-    def _open(self, index: int) -> list[dict[str, Any]]:
+    def _open(self, index: int) -> list[Chunk]:
         echo = self._echo(index)
         if not echo:
             return []
         return [self._chunk(_text_choice(index, echo, self._merged(index), None))]
 
-    def _chunks(self, index: int, event: TokenEvent) -> list[dict[str, Any]]:
+    def chunks(self, index: int, event: TokenEvent) -> list[Chunk]:
         logprobs = None
         if self.plan.logprobs is not None and event.logprobs:
             logprobs = self._lists[index].build(
@@ -160,13 +129,13 @@ class CompletionReply(Reply):
 
     def _choice(self, index: int, text: str) -> dict[str, Any]:
         text = self._echo(index) + text
-        return _text_choice(index, text, self._merged(index), self._finish[index])
+        return _text_choice(index, text, self._merged(index), self.finish[index])
 
     def _merged(self, index: int) -> dict[str, Any] | None:
         return None if self.plan.logprobs is None else merge_legacy(self._logprobs[index])
 
 
-class ChatReply(Reply):
+class ChatReply(OpenAiReply):
     """/v1/chat/completions."""
 
     prefix = "chatcmpl"
@@ -180,7 +149,7 @@ class ChatReply(Reply):
     def _open(self, index: int) -> list[dict[str, Any]]:
         return [self._delta(index, {"role": "assistant", "content": ""})]
 
-    def _chunks(self, index: int, event: TokenEvent) -> list[dict[str, Any]]:
+    def chunks(self, index: int, event: TokenEvent) -> list[dict[str, Any]]:
         entries = chat_logprobs(self.plan.text.tokenizer, event.logprobs)
         self._logprobs[index] += entries
         chunks = []
@@ -198,7 +167,7 @@ class ChatReply(Reply):
             "index": index,
             "message": {"role": "assistant", "content": text, "refusal": None},
             "logprobs": self._wrapped(self._logprobs[index]),
-            "finish_reason": self._finish[index],
+            "finish_reason": self.finish[index],
         }
 
     def _delta(

@@ -1,0 +1,19 @@
+"""What must be known of a route before its body is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from subllm.server.framing import ErrorShape
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """error      the body of a failure
+    x_api_key  the key may stand in the header X-Api-Key, beside "Authorization: Bearer"
+    any_type   bodies are read as JSON whatever their Content-Type, or without one
+    """
+
+    error: ErrorShape
+    x_api_key: bool = False
+    any_type: bool = False

@@ -1,0 +1,66 @@
+"""The replies of Ollama's /api/generate and /api/chat."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from subllm.runtime.request import TokenEvent
+from subllm.server.convert import Plan
+from subllm.server.reply import Chunk, Reply
+from subllm.server.timings import llamacpp_timings
+
+
+class OllamaReply(Reply):
+    """`name` is the model as it was asked for; `chat` puts the text into a message, `loads`
+    throws it away."""
+
+    def __init__(self, plan: Plan, *, name: str | None, chat: bool, loads: bool) -> None:
+        super().__init__(plan)
+        self._name = name or self.model
+        self._chat = chat
+        self._loads = loads
+        self._began_at = time.perf_counter()
+
+    def chunks(self, index: int, event: TokenEvent) -> list[Chunk]:
+        if not event.text or self._loads:
+            return []
+        return [{**self._head(event.text), "done": False}]
+
+    def closing(self) -> list[Chunk]:
+        return [{**self._head(""), **self._end()}]
+
+    def whole(self) -> dict[str, Any]:
+        return {**self._head("" if self._loads else self.text(0)), **self._end()}
+
+    def _head(self, text: str) -> dict[str, Any]:
+        content: dict[str, Any] = {"response": text}
+        if self._chat:
+            content = {"message": {"role": "assistant", "content": text}}
+        return {"model": self._name, "created_at": now(), **content}
+
+    def _end(self) -> dict[str, Any]:
+        if self._loads:
+            return {"done": True, "done_reason": "load"}
+        timings = self.timings
+        return {
+            "done": True,
+            "done_reason": self.finish[0],
+            "total_duration": _nanoseconds(time.perf_counter() - self._began_at),
+            "load_duration": 0,  # is in that of the prompt
+            "prompt_eval_count": self.usage.prompt,
+            "prompt_eval_duration": _nanoseconds(timings.prompt),
+            "eval_count": self.usage.completion,
+            "eval_duration": _nanoseconds(timings.completion),
+            "cached_tokens": self.usage.cached,
+            "timings": llamacpp_timings(self.usage, timings),
+        }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

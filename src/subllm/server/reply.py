@@ -1,0 +1,106 @@
+"""From token events to a reply: what every dialect counts alike.
+
+A reply is fed every event; it returns the chunks to stream and keeps what the whole
+reply needs, so that both ways say the same.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from subllm.errors import EngineError
+from subllm.runtime.request import TokenEvent, TokenLogprob
+from subllm.server.convert import Plan
+
+Chunk = dict[str, Any]
+
+
+@dataclass
+class Usage:
+    """Tokens of one reply. `cached`, of the prompts, did not have to be computed; `accepted`
+    and `rejected` were drafted."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    accepted: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds: from the request's arrival to its first token (with waiting and loading), and
+    from there to the last."""
+
+    prompt: float
+    completion: float
+
+
+class Reply(ABC):
+    """One HTTP reply with `plan.choices` choices."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.created = time.time()
+        self.usage = Usage(prompt=sum(len(ids) for ids in plan.prompts))
+        self.texts: list[list[str]] = [[] for _ in range(plan.choices)]
+        self.finish: list[str] = ["length"] * plan.choices
+        self.matched_stop: list[str | None] = [None] * plan.choices
+        self._began = self._latest = time.perf_counter()
+        self._first: float | None = None  # when the first token came
+
+    @property
+    def model(self) -> str:
+        return self.plan.model.ref.name
+
+    @property
+    def timings(self) -> Timings:
+        first = self._latest if self._first is None else self._first
+        return Timings(first - self._began, self._latest - first)
+
+    def text(self, index: int) -> str:
+        return "".join(self.texts[index])
+
+    def feed(self, index: int, event: TokenEvent) -> list[Chunk]:
+        """Take one event of choice `index`; the chunks that it makes. Raises EngineError
+        when the engine gave the request up, or says that it failed."""
+        if event.error is not None:
+            raise event.error
+        if event.finish_reason == "abort":
+            raise EngineError("the request was aborted by the engine; send it again")
+        self._latest = time.perf_counter()
+        if self._first is None:
+            self._first = self._latest
+        self.texts[index].append(event.text)
+        if event.finish_reason is not None:
+            self.finish[index] = event.finish_reason
+            self.matched_stop[index] = event.matched_stop
+            self.usage.completion += event.completion_tokens
+            self.usage.accepted += event.accepted_prediction_tokens
+            self.usage.rejected += event.rejected_prediction_tokens
+            if index % self.plan.n == 0:
+                self.usage.cached += event.cached_tokens
+        return self.chunks(index, event)
+
+    def scored(self, prompt: int, entries: tuple[TokenLogprob | None, ...]) -> None:
+        """Take the log-probabilities of a prompt's tokens. Raises where none are asked for."""
+        raise NotImplementedError
+
+    def opening(self) -> list[Chunk]:
+        """Chunks that come before the first token."""
+        return []
+
+    @abstractmethod
+    def chunks(self, index: int, event: TokenEvent) -> list[Chunk]:
+        """What an event adds to a stream."""
+
+    @abstractmethod
+    def closing(self) -> list[Chunk]:
+        """Chunks after the last token."""
+
+    @abstractmethod
+    def whole(self) -> Any:
+        """The reply as one JSON value, when all events have been fed."""

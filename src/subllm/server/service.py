@@ -1,0 +1,70 @@
+"""What every dialect's routes are made with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.datastructures import Headers
+
+from subllm.routing.router import Router
+from subllm.routing.sessions import session_key
+from subllm.server.answer import answer
+from subllm.server.config import ServerConfig
+from subllm.server.convert import Plan, Planner
+from subllm.server.errors import bad_request
+from subllm.server.framing import Framing
+from subllm.server.generation import Caller, Generation
+from subllm.server.metrics import Metrics
+from subllm.server.models import ModelSet
+from subllm.server.reply import Reply
+from subllm.server.worker import EngineWorker
+
+TIMEOUT = "x-subllm-timeout-ms"
+
+
+@dataclass(frozen=True)
+class Service:
+    models: ModelSet
+    router: Router
+    planner: Planner
+    worker: EngineWorker
+    config: ServerConfig
+    metrics: Metrics
+
+    async def plan(self, asked: Callable[[], Generation], request: Request) -> Plan:
+        """The plan for what `asked` makes of a body, off the event loop. Raises ApiError and
+        the errors of routing and text."""
+        caller = caller_of(request)
+        return await asyncio.to_thread(lambda: self.planner.plan(asked(), caller))
+
+    async def answer(self, request: Request, reply: Reply, framing: Framing | None) -> Response:
+        """Run the reply's plan: a stream in `framing`, or one JSON value without."""
+        return await answer(
+            request,
+            self.worker,
+            reply,
+            framing,
+            keep_alive=self.config.keep_alive_seconds,
+            ended=self.metrics.count,
+        )
+
+
+def caller_of(request: Request) -> Caller:
+    headers = request.headers
+    peer = request.client.host if request.client else ""
+    session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
+    return Caller(session, headers.get("x-subllm-language"), _timeout(headers))
+
+
+def _timeout(headers: Headers) -> float | None:
+    """Seconds until a reply ends as it stands, counted from here."""
+    given = headers.get(TIMEOUT)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and 0 < len(given) < 10 and int(given)):
+        raise bad_request(f"{TIMEOUT} must be milliseconds, a whole number above 0", TIMEOUT)
+    return int(given) / 1000
