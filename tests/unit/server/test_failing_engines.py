@@ -70,8 +70,9 @@ def test_an_engine_thread_that_ends_is_said_and_nobody_hangs(
     engine = slow.shelf.engine(PYTHON)
     engine.gate.clear()
     running = send(slow, COMPLETIONS, {**LONG, "stream": True})
+    until(lambda: len(engine.requests) >= 1)
     queued = send(slow, COMPLETIONS, LONG)
-    until(lambda: slow.worker.open == 2 and len(engine.requests) >= 1)
+    until(lambda: slow.worker.open == 2)
 
     def fail() -> None:
         raise SystemError("secret detail")
