@@ -118,7 +118,8 @@ def _recover(
         prepared = prepare_recover(context.store, name, budget, options, context.catalog, progress)
         _announce(prepared)
         asked = recover_job.Stop(progress.note)
-        with recover_job.recorded(settings.home, name, text), asked.listening():
+        # Listening first: whoever finds the record may stop it at once.
+        with asked.listening(), recover_job.recorded(settings.home, name, text):
             report = recover(context.store, prepared, progress, asked, settings.threads)
         if problems and not asked():
             try:

@@ -120,9 +120,12 @@ class Stop:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
+        self._told = False
         self.asked = False
 
     def __call__(self) -> bool:
+        if self.asked and not self._told:
+            self._say()
         return self.asked
 
     @contextmanager
@@ -138,11 +141,15 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        with suppress(RuntimeError):  # in the middle of another line to the same stream
-            self._tell(
-                "stopping after this step with what was reached; once more stops at once, at "
-                "the last checkpoint"
-            )
+        with suppress(RuntimeError):  # in the middle of another line to the same stream: later
+            self._say()
+
+    def _say(self) -> None:
+        self._tell(
+            "stopping after this step with what was reached; once more stops at once, at "
+            "the last checkpoint"
+        )
+        self._told = True
 
 
 def _record_path(home: Path, name: str) -> Path:

@@ -99,7 +99,7 @@ def command(
         recover_job.refuse_second(settings.home, prepared.name)
         _announce(prepared, budget)
         asked = recover_job.Stop(progress.note)
-        with recover_job.recorded(settings.home, prepared.name, budget), asked.listening():
+        with asked.listening(), recover_job.recorded(settings.home, prepared.name, budget):
             report = tune(store, prepared, progress, asked, settings.threads)
         figures = _measure(context, report, name, own, progress) if report.digest else {}
     if json_output:

@@ -181,3 +181,37 @@ def test_an_extraction_recovers_unless_told_otherwise(
     assert given.status == 0, given.err
     made = tiny.model(NAME)
     assert made.recovery is not None and (made.method.name, made.values) == ("wanda", "int8")
+
+
+def test_whoever_finds_a_recovery_can_stop_it_at_once(
+    tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert subllm("extract", "python", *where, "--recover", "off").status == 0
+    write = recover_job.write_whole
+
+    def written(path: Path, data: bytes, mode: int) -> None:
+        write(path, data, mode=mode)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(recover_job, "write_whole", written)
+    ran = subllm("recover", NAME, "--for", "3h", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["stopped"] == "asked" and "stopping after this step" in ran.err
+
+
+def test_what_cannot_be_said_in_the_midst_of_a_line_is_said_after_it() -> None:
+    said: list[str] = []
+    busy = True
+
+    def tell(line: str) -> None:
+        if busy:
+            raise RuntimeError("reentrant call")
+        said.append(line)
+
+    stop = recover_job.Stop(tell)
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked and not said
+        busy = False
+        assert stop() and stop()
+    assert len(said) == 1
