@@ -34,11 +34,15 @@ class ReadingSpeed:
         return max(1.0, self._score / self._prompt)
 
     def decoded(self, seconds: float) -> None:
-        """A step that only decoded took so long."""
-        self._decoding = (self._decoding + seconds) / 2 if self._decoding else seconds
+        """A step that only decoded took so long. A fast one counts in full, a slow one by half:
+        the first may have had to read the weights from disk."""
+        known = self._decoding
+        self._decoding = (known + seconds) / 2 if known and known < seconds else seconds
 
     def read(self, tokens: int, seconds: float, *, decoding: bool) -> None:
         """A step with so many tokens of prompts took so long."""
+        if decoding:  # what takes less with more to do shows that it was taken for too much
+            self._decoding = min(self._decoding, seconds)
         own = seconds - (self._decoding if decoding else 0.0)
         self._prompt = _learned(self._prompt, own / tokens)
 

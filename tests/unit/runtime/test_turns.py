@@ -126,6 +126,23 @@ def test_alone_a_prompt_has_the_pieces_that_its_time_holds() -> None:
     assert len(steps) < 35
 
 
+def test_a_first_token_that_was_slow_does_not_hold_prompts_up() -> None:
+    """Weights come from disk when they are first read."""
+    clocked = backend()
+    engine = engine_on(clocked)
+    engine.add(asked("stream", prompt_of(0, 20), 3000))
+    while not engine.step(seconds=0.1):
+        pass
+    clocked.slowness = 30.0
+    engine.step(seconds=0.1)
+    clocked.slowness = 1.0
+    engine.add(asked("long", prompt_of(1, 1000), 1))
+    steps = 0
+    while not any(event.request_id == "long" for event in engine.step(seconds=0.1)):
+        steps += 1
+    assert steps < 110  # 4 tokens in each would be 250
+
+
 def test_a_machine_that_slows_down_is_noticed_at_once() -> None:
     speed = ReadingSpeed(10**9)
     assert speed.tokens(0.1, decoding=False) == LEAST  # not known yet: little
