@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subllm.cli import console
 from subllm.errors import UsageError
 
 if TYPE_CHECKING:
+    from subllm.cli.context import Context
+    from subllm.extraction.prepare import ExtractOptions, Prepared
     from subllm.extraction.sensitivity.allocate import Chosen
+    from subllm.progress import Progress
     from subllm.pruning.budget import Goal
     from subllm.store.manifest import ModelManifest
 
@@ -44,6 +48,25 @@ def said(chosen: Chosen) -> str:
         f"{chosen.allocation} reads {chosen.share:.3f} of the bytes that dense int8 reads for a "
         f"token; about {chosen.agreement:.1%} of its first choices expected"
     )
+
+
+def prepare_for(
+    context: Context, base: str, options: ExtractOptions, goal: Goal | None, progress: Progress
+) -> tuple[Prepared, Chosen | None]:
+    """An extraction with what was chosen for the goal, where there is one. Raises as `prepare`
+    and `allocate`."""
+    from subllm.extraction.prepare import prepare
+    from subllm.extraction.sensitivity.goal import allocate
+
+    chosen = None
+    if goal is not None:
+        chosen = allocate(
+            context.store, base, options, goal, context.catalog, progress,
+            context.settings.threads,
+        )  # fmt: skip
+        options = replace(options, allocation=chosen.allocation)
+        console.note(f"{options.language}: {said(chosen)}")
+    return prepare(context.store, base, options, context.catalog, progress), chosen
 
 
 def missed(goal: Goal, chosen: Chosen, manifest: ModelManifest) -> str | None:

@@ -16,7 +16,7 @@ from subllm.cli.density import (
     goal_document,
     goal_of,
     missed,
-    said,
+    prepare_for,
     summary,
 )
 from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
@@ -124,7 +124,8 @@ def command(
         typer.Option(
             metavar="off|DURATION|NMtok",
             help="How long what is kept learns from the dense base: 90m, 2h, 2Mtok (tokens). "
-            f"Default: {DEFAULT_RECOVERY}. Longer later: 'subllm recover'.",
+            f"Default: {DEFAULT_RECOVERY} where memory and text suffice. Longer later: "
+            "'subllm recover'.",
         ),
     ] = None,
     evaluate: Annotated[
@@ -175,9 +176,18 @@ def command(
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")
     goal = goal_of(pattern, budget, keep)
     wanted = recover or ("off" if fast else DEFAULT_RECOVERY)
-    plain = parse_budget(wanted).off  # before anything is fetched
-    method = method or (PLAIN_METHOD if plain else RECOVERED_METHOD)
-    values = values or (PLAIN_VALUES if plain else RECOVERED_VALUES)
+    plain: dict[str, Any] = {
+        "method": method or PLAIN_METHOD,
+        "values": values or PLAIN_VALUES,
+        "recover": "off",
+    }
+    how = plain
+    if not parse_budget(wanted).off:  # before anything is fetched
+        how = {
+            "method": method or RECOVERED_METHOD,
+            "values": values or RECOVERED_VALUES,
+            "recover": wanted,
+        }
     context = open_context()
     domains = _domains(evaluate)
     documents = []
@@ -185,20 +195,18 @@ def command(
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.extract import extract
-        from subllm.extraction.prepare import ExtractOptions, prepare
+        from subllm.extraction.prepare import ExtractOptions
 
         for one in languages:
             options = ExtractOptions(
                 language=one,
-                method=method,
+                **how,
                 method_params=params,
                 pattern=pattern or DEFAULT_PATTERN,
-                values=values,
                 head=head,
                 calibration=calibration,
                 samples=samples,
                 fast=fast,
-                recover=wanted,
                 seq_len=seq_len,
                 seed=seed,
                 device=device or context.settings.device,
@@ -207,17 +215,15 @@ def command(
                 name=name,
                 offline=context.settings.offline,
             )
-            chosen = None
-            if goal is not None:
-                from subllm.extraction.sensitivity.goal import allocate
-
-                chosen = allocate(
-                    context.store, base, options, goal, context.catalog, progress,
-                    context.settings.threads,
-                )  # fmt: skip
-                options = replace(options, allocation=chosen.allocation)
-                console.note(f"{one}: {said(chosen)}")
-            prepared = prepare(context.store, base, options, context.catalog, progress)
+            try:
+                prepared, chosen = prepare_for(context, base, options, goal, progress)
+            except UsageError as error:
+                if recover is not None or how is plain:
+                    raise
+                # Nobody asked for a recovery; what is wrong without one as well is raised again.
+                options = replace(options, **plain)
+                prepared, chosen = prepare_for(context, base, options, goal, progress)
+                console.note(f"{one}: no recovery here: {error}")
             _announce(prepared)
             try:
                 report = extract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import socket
 import sys
@@ -28,6 +29,31 @@ class Live:
 
     server: daemon.Daemon
     store: Store
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory with Python and Java files of some length, all different."""
+    directory = tmp_path_factory.mktemp("code")
+    for number in range(48):
+        lines = [
+            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
+            for line in range(20)
+        ]
+        (directory / f"module_{number}.py").write_text("\n".join(lines))
+        (directory / f"Class{number}.java").write_text(
+            f"class Class{number} {{ int twice(int v) {{ return v + v + {number}; }} }}\n" * 12
+        )
+    return str(directory)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little text, few problems, and no lower priority for the tests that follow."""
+    monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
+    monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
+    monkeypatch.setattr("subllm.evaluation.kept._ASKED", 2)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
 
 
 @pytest.fixture(autouse=True)

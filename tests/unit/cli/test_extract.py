@@ -18,22 +18,6 @@ from .tiny_store import BASE
 Command = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A directory with Python and Java files of some length, all different."""
-    directory = tmp_path_factory.mktemp("code")
-    for number in range(48):
-        lines = [
-            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
-            for line in range(20)
-        ]
-        (directory / f"module_{number}.py").write_text("\n".join(lines))
-        (directory / f"Class{number}.java").write_text(
-            f"class Class{number} {{ int twice(int v) {{ return v + v + {number}; }} }}\n" * 12
-        )
-    return str(directory)
-
-
 @pytest.fixture
 def extract(code: str, subllm: Command) -> Command:
     options = ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]

@@ -4,7 +4,6 @@ recovers for one step, real programs, a real sandbox."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,26 +26,13 @@ NAME, DENSE = f"{BASE}-python", f"{BASE}-dense"
 RECOVERED = ("--recover", "2048tok")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little text, two problems, and no lower priority for the tests that follow."""
-    monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
-    monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
-    monkeypatch.setattr("subllm.evaluation.kept._ASKED", 2)
-    monkeypatch.setattr(os, "nice", lambda _: 0)
+pytestmark = pytest.mark.usefixtures("small")
 
 
-@pytest.fixture(scope="module")
-def where(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    directory = tmp_path_factory.mktemp("code")
-    for number in range(48):
-        lines = [
-            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
-            for line in range(20)
-        ]
-        (directory / f"module_{number}.py").write_text("\n".join(lines))
-    code = ["--calibration", str(directory)]
-    return ["python", "--base", BASE, *code, "--samples", "4", "--seq-len", "64"]
+@pytest.fixture
+def where(code: str) -> list[str]:
+    given = ["--calibration", code, "--samples", "4", "--seq-len", "64"]
+    return ["python", "--base", BASE, *given]
 
 
 def records(store: Store) -> dict[str, bytes]:

@@ -22,25 +22,7 @@ Command = Callable[..., Ran]
 NAME = f"{BASE}-python"
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little text, few problems, and no lower priority for the tests that follow."""
-    monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
-    monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
-    monkeypatch.setattr("subllm.evaluation.kept._ASKED", 2)
-    monkeypatch.setattr(os, "nice", lambda _: 0)
-
-
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("code")
-    for number in range(48):
-        lines = [
-            f"def function_{number}_{line}(value):\n    return value * {number + line} - {line}\n"
-            for line in range(20)
-        ]
-        (directory / f"module_{number}.py").write_text("\n".join(lines))
-    return str(directory)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
@@ -215,3 +197,33 @@ def test_what_cannot_be_said_in_the_midst_of_a_line_is_said_after_it() -> None:
         busy = False
         assert stop() and stop()
     assert len(said) == 1
+
+
+def test_a_recovery_that_nobody_asked_for_stops_no_extraction(
+    tiny: Store, tmp_path: Path, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With too little text to learn from, or too little memory."""
+    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "60m")
+    text = "".join(f"def f_{i}(x):\n    return x * {i}\n\n\n" for i in range(24))
+    (tmp_path / "a.py").write_text(text)
+    where = ["--base", BASE, "--calibration", str(tmp_path), "--samples", "2", "--seq-len", "64"]
+    ran = subllm("extract", "python", *where)
+    assert ran.status == 0, ran.err
+    assert "python: no recovery here: " in ran.err and "recovery needs 2048" in ran.err
+    made = tiny.model(NAME)
+    assert (made.recovery, made.method.name, made.values) == (None, "wanda", "int8")
+    asked = subllm("extract", "python", *where, "--recover", "60m")
+    assert asked.status == 2 and "recovery needs 2048" in asked.err
+    wrong = subllm("extract", "python", *where, "--pattern", "9:8")
+    assert wrong.status == 2 and "no recovery here" not in wrong.err
+
+
+def test_a_machine_with_little_memory_extracts_without_recovery(
+    tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "60m")
+    monkeypatch.setattr("subllm.extraction.recovering.free_bytes", lambda _: 100_000_000)
+    ran = subllm("extract", "python", *where)
+    assert ran.status == 0, ran.err
+    assert "no recovery here: recovery needs" in ran.err and "more than are free" in ran.err
+    assert tiny.model(NAME).recovery is None

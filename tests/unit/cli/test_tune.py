@@ -15,12 +15,13 @@ from subllm.recovery.recipe import Recipe
 from subllm.store.store import Store
 
 from .samples import Ran
-from .test_recover import code, small  # noqa: F401 (fixtures)
 from .tiny_store import BASE
 
 Command = Callable[..., Ran]
 NAME = f"{BASE}-python-small"
 NEW = f"{NAME}-tuned"
+
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pruned(tiny: Store, code: str, subllm: Command) -> Store:  # noqa: F811
+def pruned(tiny: Store, code: str, subllm: Command) -> Store:
     """The tiny store with a sub-model that has masks."""
     ran = subllm(
         "extract", "python", "--base", BASE, "--samples", "4", "--seq-len", "64", "--tag", "small",
@@ -44,7 +45,7 @@ def pruned(tiny: Store, code: str, subllm: Command) -> Store:  # noqa: F811
 
 def test_own_code_makes_a_new_model_and_the_end_says_what_it_brought(
     pruned: Store,
-    code: str,  # noqa: F811
+    code: str,
     tmp_path: Path,
     subllm: Command,
 ) -> None:
@@ -131,7 +132,7 @@ sys.exit(app.run(sys.argv[1:]))
 
 def test_ctrl_c_keeps_what_was_reached(
     pruned: Store,
-    code: str,  # noqa: F811
+    code: str,
 ) -> None:
     arguments = ["tune", NAME, "--data", code, "--for", "3h"]
     done = subprocess.run(

@@ -92,17 +92,14 @@ def routes(service: Service) -> APIRouter:
     @router.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         _, text = await text_of(body)
-        ids = await asyncio.to_thread(_tokens, text, body)
-        if not body.with_pieces:
-            return {"tokens": ids}
-        return {"tokens": [{"id": token, "piece": _piece(text, token)} for token in ids]}
+        return {"tokens": await asyncio.to_thread(_tokens, text, body)}
 
     @router.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, Any]:
         _, text = await text_of(body)
         if body.tokens and max(body.tokens) >= text.tokenizer.vocab_size:
             raise bad_request(f"{max(body.tokens)} is no token id of this model", "tokens")
-        return {"content": text.tokenizer.decode(body.tokens)}
+        return {"content": await asyncio.to_thread(text.tokenizer.decode, body.tokens)}
 
     @router.post("/apply-template")
     async def apply_template(body: TemplateBody) -> dict[str, Any]:
@@ -167,13 +164,17 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _tokens(text: TextSide, body: TokenizeBody) -> list[int]:
+def _tokens(text: TextSide, body: TokenizeBody) -> list[Any]:
+    """Ids, or with their pieces."""
     tokenizer = text.tokenizer
     if body.parse_special:
-        return list(tokenizer.encode(body.content, bos=body.add_special))
-    ids = list(tokenizer.encode_plain(body.content))
-    first = tokenizer.bos_id if body.add_special and tokenizer.adds_bos else None
-    return ids if first is None else [first, *ids]
+        ids = list(tokenizer.encode(body.content, bos=body.add_special))
+    else:
+        first = tokenizer.bos_id if body.add_special and tokenizer.adds_bos else None
+        ids = [*([] if first is None else [first]), *tokenizer.encode_plain(body.content)]
+    if not body.with_pieces:
+        return ids
+    return [{"id": token, "piece": _piece(text, token)} for token in ids]
 
 
 def _piece(text: TextSide, token: int) -> str | list[int]:
