@@ -236,7 +236,7 @@ def command(
             if manifest.recovery is not None and not no_problems:
                 try:
                     kept = ask_problems(context, report.name, progress)
-                except KeyboardInterrupt:  # what took an hour is told all the same
+                except KeyboardInterrupt:  # what took long is told all the same
                     progress.note(interrupted(report.name))
                     stopped = True
             documents.append(_document(report, kept) | goal_document(goal, chosen, manifest))

@@ -57,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_hour_of_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_recovery_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `extract` recovers for unless a test says otherwise."""
     monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "off")
 
