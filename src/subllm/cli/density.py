@@ -51,12 +51,20 @@ def said(chosen: Chosen) -> str:
 
 
 def prepare_for(
-    context: Context, base: str, options: ExtractOptions, goal: Goal | None, progress: Progress
+    context: Context,
+    base: str,
+    options: ExtractOptions,
+    goal: Goal | None,
+    progress: Progress,
+    *,
+    lay_out: bool = False,
 ) -> tuple[Prepared, Chosen | None]:
-    """An extraction with what was chosen for the goal, where there is one. Raises as `prepare`
-    and `allocate`."""
+    """An extraction with what was chosen for the goal, where there is one; else, with `lay_out`,
+    with the bytes of the options' pattern where they count most, where that is known. Raises as
+    `prepare` and `allocate`."""
     from subllm.extraction.prepare import prepare
-    from subllm.extraction.sensitivity.goal import allocate
+    from subllm.extraction.sensitivity.goal import allocate, laid_out
+    from subllm.sparsity.pattern import Pattern
 
     chosen = None
     if goal is not None:
@@ -64,6 +72,9 @@ def prepare_for(
             context.store, base, options, goal, context.catalog, progress,
             context.settings.threads,
         )  # fmt: skip
+    elif lay_out:
+        chosen = laid_out(context.store, base, options, Pattern.parse(options.pattern))
+    if chosen is not None:
         options = replace(options, allocation=chosen.allocation)
         console.note(f"{options.language}: {said(chosen)}")
     return prepare(context.store, base, options, context.catalog, progress), chosen
@@ -164,11 +175,8 @@ def goal_document(
 ) -> dict[str, Any]:
     """What an extraction's JSON says of its patterns and of the goal that led to them."""
     found: dict[str, Any] = {"patterns": patterns(manifest)}
-    if goal is not None and chosen is not None:
-        found |= {
-            "budget": goal.budget,
-            "keep": goal.keep,
-            "bytes_share": chosen.share,
-            "expected_agreement": chosen.agreement,
-        }
+    if chosen is not None:
+        found |= {"bytes_share": chosen.share, "expected_agreement": chosen.agreement}
+    if goal is not None:
+        found |= {"budget": goal.budget, "keep": goal.keep}
     return found

@@ -22,13 +22,13 @@ from subllm.cli.density import (
 from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
 from subllm.cli.problems import NoProblems
 from subllm.extraction.defaults import (
+    DEFAULT_PATTERN,
     DEFAULT_RECOVERY,
     DEFAULT_SAMPLES,
+    DEFAULT_VALUES,
     FAST_SECONDS,
     PLAIN_METHOD,
-    PLAIN_VALUES,
     RECOVERED_METHOD,
-    RECOVERED_VALUES,
     fast_counts,
 )
 
@@ -51,7 +51,6 @@ subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
 
 DEFAULT_BASE = "qwen2.5-coder:0.5b"
-DEFAULT_PATTERN = "8:16"
 
 
 def command(
@@ -82,7 +81,8 @@ def command(
         str | None,
         typer.Option(
             help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of a row. "
-            f"Default: {DEFAULT_PATTERN}."
+            f"Default: {DEFAULT_PATTERN}; where it is known which matrices of the base need more, "
+            "as many bytes in different patterns."
         ),
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="SHARE", help=BUDGET_HELP)] = None,
@@ -90,8 +90,7 @@ def command(
     values: Annotated[
         str | None,
         typer.Option(
-            help="How kept weights are stored: bf16, int8, int4. "
-            f"Default: {RECOVERED_VALUES}; without recovery {PLAIN_VALUES}."
+            help=f"How kept weights are stored: bf16, int8, int4. Default: {DEFAULT_VALUES}."
         ),
     ] = None,
     head: Annotated[
@@ -178,14 +177,12 @@ def command(
     wanted = recover or ("off" if fast else DEFAULT_RECOVERY)
     plain: dict[str, Any] = {
         "method": method or PLAIN_METHOD,
-        "values": values or PLAIN_VALUES,
         "recover": "off",
     }
     how = plain
     if not parse_budget(wanted).off:  # before anything is fetched
         how = {
             "method": method or RECOVERED_METHOD,
-            "values": values or RECOVERED_VALUES,
             "recover": wanted,
         }
     context = open_context()
@@ -203,6 +200,7 @@ def command(
                 **how,
                 method_params=params,
                 pattern=pattern or DEFAULT_PATTERN,
+                values=values or DEFAULT_VALUES,
                 head=head,
                 calibration=calibration,
                 samples=samples,
@@ -216,13 +214,17 @@ def command(
                 offline=context.settings.offline,
             )
             try:
-                prepared, chosen = prepare_for(context, base, options, goal, progress)
+                prepared, chosen = prepare_for(
+                    context, base, options, goal, progress, lay_out=pattern is None
+                )
             except UsageError as error:
                 if recover is not None or how is plain:
                     raise
                 # Nobody asked for a recovery; what is wrong without one as well is raised again.
                 options = replace(options, **plain)
-                prepared, chosen = prepare_for(context, base, options, goal, progress)
+                prepared, chosen = prepare_for(
+                    context, base, options, goal, progress, lay_out=pattern is None
+                )
                 console.note(f"{one}: no recovery here: {error}")
             _announce(prepared)
             try:

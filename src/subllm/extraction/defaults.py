@@ -22,9 +22,14 @@ PLAIN_METHOD, RECOVERED_METHOD = "wanda", "sparsegpt"
 """How weights are chosen where nobody says, without a recovery and with one: SparseGPT's update
 loses a third less to begin with, in three times Wanda's time (docs/LOG.md, 2026-11-27)."""
 
-PLAIN_VALUES, RECOVERED_VALUES = "int8", "int4"
+DEFAULT_VALUES = "int4"
 """How kept weights are stored where nobody says: rounding to int4 costs a plain sub-model 3 % of
-perplexity, a recovered one 1 %, and int8 is slower than the dense base in int4."""
+perplexity, a recovered one 1 %, and in int8 half of the weights are slower and worse than all of
+them in int4."""
+
+DEFAULT_PATTERN = "10:16"
+"""What is kept where nobody says: as many bytes as this pattern everywhere, laid out by what the
+base's matrices are worth where that comes with subllm, else the pattern itself."""
 
 HELDOUT_SEQUENCES = 8
 """Held-out sequences that tell what was lost. The same with `--fast`, though they take as long as

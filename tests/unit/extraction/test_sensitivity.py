@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 from oracles.plain_wanda import drop_mask
 
+from subllm.arch.spec import ArchSpec
+from subllm.catalog.loader import load_catalog
 from subllm.errors import UsageError
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.dense import add_dense
@@ -18,7 +21,9 @@ from subllm.extraction.extract import extract
 from subllm.extraction.prepare import ExtractOptions, open_base
 from subllm.extraction.sensitivity.allocate import LEVELS, Allocator
 from subllm.extraction.sensitivity.divergence import Divergence, divergences
-from subllm.extraction.sensitivity.goal import vectors_of
+from subllm.extraction.sensitivity.goal import laid_out, vectors_of
+from subllm.extraction.sensitivity.known import known
+from subllm.extraction.sensitivity.measure import sensitivity
 from subllm.extraction.sensitivity.record import (
     Group,
     Sensitivity,
@@ -29,6 +34,7 @@ from subllm.extraction.sensitivity.record import (
 )
 from subllm.extraction.sensitivity.sweep import Ground, Sweep
 from subllm.progress import NullProgress
+from subllm.pruning.allocation import Allocation
 from subllm.pruning.registry import get_method
 from subllm.runtime.bandwidth import weight_bytes_per_token
 from subllm.sparsity.pattern import Pattern
@@ -269,7 +275,7 @@ def test_density_stays_where_it_is_worth_most(store, add_base) -> None:
     # Within a group all matrices have one pattern.
     for group in groups_of(allocator._spec):
         assert len({allocation.of(name) for name in names_of(allocator._spec, group)}) == 1
-    uniform = allocator.judge(type(allocation)(Pattern.parse("10:16")))
+    uniform = allocator.judge(Allocation(Pattern.parse("10:16")))
     same = allocator.within(uniform.share)
     assert same.loss < uniform.loss and same.agreement > uniform.agreement
 
@@ -278,6 +284,52 @@ def test_a_budget_below_the_least_says_what_that_is(store, add_base) -> None:
     add_base("llama")
     with pytest.raises(UsageError, match=r"--budget 0\.2 is too small; .* 4:16 everywhere takes 0"):
         allocator_on(store).within(0.2)
+
+
+def test_as_many_bytes_as_a_pattern_everywhere(store, add_base) -> None:
+    add_base("llama")
+    allocator = allocator_on(store, "int4")
+    uniform = allocator.judge(Allocation(Pattern.parse("10:16")))
+    chosen = allocator.like(Pattern.parse("10:16"))
+    assert uniform.share - 0.02 < chosen.share <= uniform.share
+    assert chosen.loss < uniform.loss
+
+
+def test_a_known_base_is_laid_out_and_not_measured(store, add_base, monkeypatch) -> None:
+    add_base("llama")
+    options = ExtractOptions("python", method="sparsegpt", values="int4")
+    pattern = Pattern.parse("10:16")
+    assert laid_out(store, BASE, options, pattern) is None  # nothing comes along for it
+    found = made_up(open_base(store, BASE)[2].spec)
+    asked = []
+
+    def comes_along(base: str, spec: ArchSpec) -> Sensitivity:
+        asked.append((base, spec.num_layers))
+        return found
+
+    monkeypatch.setattr("subllm.extraction.sensitivity.measure.known", comes_along)
+    chosen = laid_out(store, BASE, options, pattern)
+    assert chosen is not None and asked == [(BASE, 3)]
+    assert chosen == allocator_on(store, "int4").like(pattern)
+    notes = Counted()
+    assert sensitivity(store, BASE, options, load_catalog(), notes) == found
+    assert notes.notes == [f"sensitivity of {BASE}: comes with subllm"] and not notes.done
+    # A text of one's own, or a method that no measurement stands for.
+    assert laid_out(store, BASE, replace(options, calibration="pack:java"), pattern) is None
+    assert laid_out(store, BASE, replace(options, method="magnitude"), pattern) is None
+    assert laid_out(store, BASE, options, Pattern.parse("2:4")) is None
+
+
+def test_what_comes_along_fits_its_base_only() -> None:
+    roles = ("q", "k", "v", "o", "gate", "up", "down")
+    spec = SimpleNamespace(num_layers=24, linears=[SimpleNamespace(role=role) for role in roles])
+    found = known("qwen2.5-coder:0.5b", spec)  # type: ignore[arg-type]
+    assert found is not None and list(found.alone) == groups_of(spec)  # type: ignore[arg-type]
+    assert all(of["8:16"].kl > 0 for of in found.alone.values())
+    assert found.whole["8:16"].kl > found.whole["10:16"].kl > found.whole["12:16"].kl
+    spec.num_layers = 23
+    assert known("qwen2.5-coder:0.5b", spec) is None  # type: ignore[arg-type]
+    assert known("nobody:1b", spec) is None  # type: ignore[arg-type]
 
 
 def test_keeping_takes_the_fewest_bytes(store, add_base) -> None:
@@ -302,7 +354,7 @@ def test_losses_between_patterns_follow_the_whole_model(store, add_base) -> None
     assert list(loss.values()) == sorted(loss.values(), reverse=True)
     # At a uniform pattern the estimate is what the whole model had.
     for pattern, agreement in (("8:16", 0.8), ("12:16", 0.94)):
-        judged = allocator.judge(type(allocator.within(0.9).allocation)(Pattern.parse(pattern)))
+        judged = allocator.judge(Allocation(Pattern.parse(pattern)))
         assert judged.agreement == pytest.approx(agreement)
 
 

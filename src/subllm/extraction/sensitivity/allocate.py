@@ -71,6 +71,10 @@ class Allocator:
                 f"everywhere takes {math.ceil(1000 * least.share) / 1000:g}"
             ) from None
 
+    def like(self, pattern: Pattern) -> Chosen:
+        """The least loss at no more bytes than `pattern` everywhere."""
+        return self.within(self.judge(Allocation(pattern)).share)
+
     def keeping(self, agreement: float) -> Chosen:
         """The fewest bytes whose estimated agreement is that, or everything dense."""
         chosen = cheapest(self._levels)

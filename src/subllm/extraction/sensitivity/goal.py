@@ -7,11 +7,12 @@ import math
 from subllm.catalog.loader import Catalog
 from subllm.extraction.plan import value_type
 from subllm.extraction.prepare import ExtractOptions, open_base
-from subllm.extraction.sensitivity.allocate import Allocator, Chosen
-from subllm.extraction.sensitivity.measure import sensitivity
+from subllm.extraction.sensitivity.allocate import LEVELS, Allocator, Chosen
+from subllm.extraction.sensitivity.measure import known_for, sensitivity
 from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.budget import Goal
+from subllm.sparsity.pattern import Pattern
 from subllm.store.store import Store
 from subllm.weights.reader import WeightReader
 
@@ -37,6 +38,18 @@ def allocate(
         return allocator.within(goal.budget)
     assert goal.keep is not None
     return allocator.keeping(goal.keep)
+
+
+def laid_out(store: Store, base: str, options: ExtractOptions, pattern: Pattern) -> Chosen | None:
+    """The bytes of `pattern` everywhere, where they count most by a sensitivity that comes with
+    subllm; None for a base or options without one, and for a pattern that is no level. Measures
+    nothing. Raises UsageError for a `base` that is none."""
+    manifest, reader = open_base(store, base)[1:3]
+    measured = known_for(manifest.name, reader.spec, options)
+    if measured is None or pattern not in LEVELS:
+        return None
+    values, head = value_type(options.values), value_type(options.head)
+    return Allocator(reader.spec, vectors_of(reader), measured, values, head).like(pattern)
 
 
 def vectors_of(reader: WeightReader) -> dict[str, int]:

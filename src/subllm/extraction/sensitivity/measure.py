@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from subllm.arch.spec import ArchSpec
 from subllm.calibration.load import load_calibration
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
@@ -13,6 +14,7 @@ from subllm.extraction.compute import faster
 from subllm.extraction.device import choose_device
 from subllm.extraction.estimate import Rates
 from subllm.extraction.prepare import ExtractOptions, open_base
+from subllm.extraction.sensitivity.known import known
 from subllm.extraction.sensitivity.record import Sensitivity, groups_of, read
 from subllm.extraction.sensitivity.sweep import EVERY, Ground, Sweep
 from subllm.progress import Progress
@@ -32,9 +34,21 @@ SEQUENCES, MEASURED, LENGTH = 16, 4, 256
 """Sequences of calibration for the method's statistics, those of them that the divergence is
 measured on, and the tokens of each."""
 
+_STAND_IN = "wanda"
 _SLOW = WHOLE_MODEL | {Need.FULL_HESSIAN}
 _VERSION = 1  # of how it is measured
 _OVERHEAD = 3.0  # how many times as long as its matrix products a sweep takes
+
+
+def known_for(base: str, spec: ArchSpec, options: ExtractOptions) -> Sensitivity | None:
+    """What comes with subllm for a base of that name, where the options ask for what it was
+    measured with: packs, and Wanda or a method that Wanda stands in for."""
+    method = get_method(options.method, options.method_params)
+    if options.calibration or Need.MASK_LOGITS in method.needs:
+        return None
+    if method.name != _STAND_IN and not method.needs & _SLOW:
+        return None
+    return known(base, spec)
 
 
 def sensitivity(
@@ -44,9 +58,14 @@ def sensitivity(
 
     A method that looks at the whole model, or inverts a Hessian for every matrix, would take hours
     and is stood in for by Wanda. A measurement lies in the store's cache for as long as a name
-    needs the base; one that was stopped goes on. Raises what `prepare` raises of the same options.
+    needs the base; one that was stopped goes on. What comes with subllm is not measured again.
+    Raises what `prepare` raises of the same options.
     """
     digest, manifest, reader, tokenizer = open_base(store, base)
+    shipped = known_for(manifest.name, reader.spec, options)
+    if shipped is not None:
+        progress.note(f"sensitivity of {base}: comes with subllm")
+        return shipped
     method = get_method(options.method, options.method_params)
     if Need.MASK_LOGITS in method.needs:
         raise UsageError(
@@ -54,7 +73,7 @@ def sensitivity(
             "use --pattern"
         )
     if method.needs & _SLOW:  # which would take longer than all of the rest
-        method = get_method("wanda")
+        method = get_method(_STAND_IN)
     device = choose_device(options.device)
     length = min(LENGTH, reader.spec.context_length)
     data = load_calibration(

@@ -1,0 +1,25 @@
+"""Sensitivities that come with subllm, so that the usual bases need not be measured.
+
+A file is what a measurement left in a store's cache (`subllm extract python --budget ...` of that
+base), by the base's name. Languages share it: their masks differ in a few places of a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from subllm.arch.spec import ArchSpec
+from subllm.extraction.sensitivity.record import Sensitivity, from_json, groups_of
+
+
+def known(base: str, spec: ArchSpec) -> Sensitivity | None:
+    """Of the base of that name; None where none comes along, or where it is of another shape."""
+    file = files("subllm.extraction.sensitivity") / "data" / f"{base.replace(':', '-')}.json"
+    if not file.is_file():
+        return None
+    data = file.read_bytes()
+    found = from_json(data, json.loads(data)["key"])
+    if found is None or set(found.alone) != set(groups_of(spec)):
+        return None
+    return found
