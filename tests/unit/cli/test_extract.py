@@ -141,7 +141,7 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
         "int4",
         False,
     )
-    assert document["density"] == pytest.approx(0.5)
+    assert document["density"] == pytest.approx(0.625)
     assert document["compute"] in ("bfloat16", "float32")
     assert document["calibration"] is None
     assert document["perplexity"]["java"]["after"] > document["perplexity"]["java"]["before"] > 1

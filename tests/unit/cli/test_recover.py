@@ -211,7 +211,7 @@ def test_a_recovery_that_nobody_asked_for_stops_no_extraction(
     assert ran.status == 0, ran.err
     assert "python: no recovery here: " in ran.err and "recovery needs 2048" in ran.err
     made = tiny.model(NAME)
-    assert (made.recovery, made.method.name, made.values) == (None, "wanda", "int8")
+    assert (made.recovery, made.method.name, made.values) == (None, "wanda", "int4")
     asked = subllm("extract", "python", *where, "--recover", "60m")
     assert asked.status == 2 and "recovery needs 2048" in asked.err
     wrong = subllm("extract", "python", *where, "--pattern", "9:8")
