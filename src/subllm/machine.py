@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -35,16 +36,21 @@ def cpu_quota(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> float | None:
 
     own, groups  where the kernel names this process's group and where the tree is mounted
     """
+    limits = [_limit(group / "cpu.max") for group in _own_groups(own, groups)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _own_groups(own: Path, groups: Path) -> list[Path]:
+    """The folders of this process's version 2 group and of those around it."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
-        return None
+        return []
     name = next((line[3:] for line in lines if line.startswith("0::/")), None)
     if name is None:
-        return None
+        return []
     inside = PurePosixPath(name.lstrip("/"))
-    limits = [_limit(groups / part / "cpu.max") for part in (inside, *inside.parents)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return [groups / part for part in (inside, *inside.parents)]
 
 
 def _limit(path: Path) -> float | None:
@@ -54,3 +60,30 @@ def _limit(path: Path) -> float | None:
         return int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def free_memory(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> int:
+    """Bytes that processes may still take without swapping, here and in this process's control
+    groups; `own` and `groups` as for `cpu_quota`."""
+    import psutil
+
+    left = [int(psutil.virtual_memory().available)]
+    for group in _own_groups(own, groups):
+        try:
+            limit = int((group / "memory.max").read_text())  # "max" is none
+            used = int((group / "memory.current").read_text())
+            stat = (group / "memory.stat").read_text().split()
+        except (OSError, ValueError):
+            continue
+        cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
+        left.append(max(0, limit - used + cached))
+    return min(left)
+
+
+def give_memory_back() -> None:
+    """Lets the system have what was freed: the C library keeps it otherwise, for later."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # another C library; on Windows, None
+        return
+    trim(0)

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from subllm.errors import SettingsError
+from subllm.quantities import bytes_of, seconds_of
 from subllm.served_context import DEFAULT_CONTEXT
 
 ENV_PREFIX = "SUBLLM_"
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     context_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = Field(
         None,
         description="Longest prompt plus completion in tokens, where the model's maximum is not "
-        f"less. Default: {DEFAULT_CONTEXT}.",
+        f"less. Default: {DEFAULT_CONTEXT}, or less where the server's memory is too small for it.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address that the server listens on.")
     port: int = Field(11435, ge=1, le=65535, description="Port that the server listens on.")
@@ -97,6 +98,21 @@ class Settings(BaseSettings):
     )
     max_loaded_models: int = Field(
         4, ge=1, le=64, description="Models that the server keeps in memory at once."
+    )
+    memory: str = Field(
+        "75%",
+        description="Memory that the server's models may take with what is asked of them, as in "
+        "4GB, or a share of what is free when it starts, as in 50%.",
+    )
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Models that the server loads when it starts and keeps whatever comes, "
+        "separated by commas.",
+    )
+    keep_alive: str = Field(
+        "30m",
+        description="How long the server keeps a model that nobody uses: seconds, or as in 5m or "
+        "1h30m; 0 unloads it at once, -1 never. Requests may say otherwise.",
     )
     max_queue: int = Field(
         64, ge=1, le=10_000, description="Requests that may wait in the server before it says 429."
@@ -123,6 +139,32 @@ class Settings(BaseSettings):
                     raise ValueError("give a name such as box.lan, without scheme and port")
             return tuple(name.lower() for name in value)
         return value
+
+    @field_validator("keep_alive", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise ValueError("it must be a number or a text")
+        seconds_of(value)
+        return str(value)
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _model_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",")]
+        if isinstance(value, (list, tuple)):
+            for name in value:
+                if not (isinstance(name, str) and re.fullmatch(_MODEL_NAME, name)):
+                    raise ValueError("give names of models, as 'subllm list' shows them")
+            return tuple(value)
+        return value
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _amount(cls, value: object) -> object:
+        bytes_of(str(value), 10**9)
+        return str(value)
 
     @classmethod
     def settings_customise_sources(

@@ -54,7 +54,9 @@ class LocalClient:
             kv_type=settings.kv_type,
             screened_head=settings.screened_head,
         )
-        models = ModelSet.of_store(context.store, loader.engine, loader.draft)
+        models = ModelSet.of_store(
+            context.store, loader.engine, loader.draft, loader.footprint, loader.context_of
+        )
         check_default(settings.speculation, models.models())
         config = ServerConfig(
             context_length=settings.context_length, speculation=settings.speculation
@@ -63,7 +65,6 @@ class LocalClient:
         self._worker = EngineWorker(
             loader.engine,
             max_engines=settings.max_loaded_models,
-            estimate=models.size_of,
             load_draft=loader.draft,
         )
         self._log = _OneLine(logging.WARNING)

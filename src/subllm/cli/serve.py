@@ -11,6 +11,8 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import Context, complete_speculation, open_context
+from subllm.machine import free_memory
+from subllm.quantities import bytes_of, seconds_of
 from subllm.settings import help_for
 
 if TYPE_CHECKING:
@@ -41,6 +43,13 @@ def command(
     max_loaded_models: Annotated[
         int | None, typer.Option(help=help_for("max_loaded_models"))
     ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help=help_for("memory"))] = None,
+    preload: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help=help_for("preload"))
+    ] = None,
+    keep_alive: Annotated[
+        str | None, typer.Option(metavar="DURATION", help=help_for("keep_alive"))
+    ] = None,
     max_queue: Annotated[int | None, typer.Option(help=help_for("max_queue"))] = None,
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAME,...", help=help_for("allowed_hosts"))
@@ -52,9 +61,10 @@ def command(
 ) -> None:
     """Serve the store's models to editors over the OpenAI API, on this machine.
 
-    Each request goes to the sub-model of its language. Models load when first asked for,
-    and new ones are served without a restart. A dense model answers faster where a smaller
-    one of its family can draft for it, such as the sub-model of the request's language.
+    Each request goes to the sub-model of its language. Models load when first asked for and
+    unload when nobody has used them for a while, and new ones are served without a restart. A
+    dense model answers faster where a smaller one of its family can draft for it, such as the
+    sub-model of the request's language.
     Ctrl-C or SIGTERM ends the server with exit code 0. Clients must send SUBLLM_API_KEY when
     it is set; another host than this machine needs it.
     """
@@ -67,6 +77,9 @@ def command(
         "context_length": context_length,
         "speculation": speculation,
         "max_loaded_models": max_loaded_models,
+        "memory": memory,
+        "preload": preload,
+        "keep_alive": keep_alive,
         "max_queue": max_queue,
         "allowed_hosts": allowed_hosts,
         "log_level": log_level,
@@ -87,12 +100,17 @@ def _config(context: Context) -> ServerConfig:
 
     settings = context.settings
     check_default(settings.speculation, _models(context))
+    for name in settings.preload:
+        context.store.model(name)
     return ServerConfig(
         host=settings.host,
         port=settings.port,
         api_key=context.api_key,
         allowed_hosts=settings.allowed_hosts,
         max_engines=settings.max_loaded_models,
+        memory=bytes_of(settings.memory, free_memory()),
+        preload=settings.preload,
+        keep_alive=seconds_of(settings.keep_alive),
         max_queue=settings.max_queue,
         context_length=settings.context_length,
         speculation=settings.speculation,

@@ -18,6 +18,7 @@ from subllm.errors import (
 from subllm.runtime.backend import KV_BLOCK, Backend, Chunk
 from subllm.runtime.draft import Draft
 from subllm.runtime.kv_cache import KvCache, blocks
+from subllm.runtime.kv_room import KvRoom
 from subllm.runtime.output import CompletionText
 from subllm.runtime.reading import ReadingSpeed
 from subllm.runtime.request import (
@@ -37,6 +38,9 @@ from subllm.runtime.speculative.proposer import Proposer
 from subllm.runtime.speculative.speculator import Speculator
 from subllm.text.tokenizer import Tokenizer
 
+KEPT = 256
+"""More are not looked through for each request."""
+
 
 class LocalEngine:
     """Implements `runtime.request.Engine` on a backend in this process."""
@@ -54,7 +58,7 @@ class LocalEngine:
         kv_tokens: int = 0,
         kv_bytes: int | None = None,
         prefill_chunk: int = 512,
-        keep_prefixes: int = 4,
+        keep_prefixes: int = KEPT,
         draft: Draft | None = None,
         proposers: Listed[Proposer] | None = None,
         pace: Pace | None = None,
@@ -64,7 +68,7 @@ class LocalEngine:
         max_batch      requests that run at once; `queue_limit` more may wait
         kv_tokens      KV memory, in tokens, of all requests together; one context at least
         kv_bytes       the same in bytes, where it is known; see `kv_budget`
-        keep_prefixes  finished requests whose KV memory is kept for reuse
+        keep_prefixes  finished requests whose KV memory is kept for reuse, where it has room
         draft          see `set_draft`
         proposers, pace  of speculation, in place of its own
         clock          seconds, by which steps are measured
@@ -119,6 +123,9 @@ class LocalEngine:
     @kv_budget.setter
     def kv_budget(self, value: int) -> None:
         self._kv.budget = max(value, self._kv_room(self._context_length))
+
+    def share_kv(self, room: KvRoom) -> None:
+        self._kv.join(room)
 
     @property
     def speculates(self) -> bool:

@@ -12,6 +12,7 @@ from subllm.runtime.params import SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from subllm.runtime.draft import Draft
+    from subllm.runtime.kv_room import KvRoom
 
 __all__ = [
     "Engine",
@@ -115,6 +116,8 @@ class Engine(Protocol):
     kv_budget  KV memory, in bytes, of all requests together; room for one context is
            always granted. May be changed between steps: kept prefixes give way at once,
            running requests as they grow
+    share_kv   takes KV memory from a room that it shares with other engines, in place of its
+           own budget. The room must be as large as one context
 
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
@@ -153,6 +156,8 @@ class Engine(Protocol):
 
     @kv_budget.setter
     def kv_budget(self, value: int) -> None: ...
+
+    def share_kv(self, room: KvRoom) -> None: ...
 
     @property
     def speculates(self) -> bool: ...

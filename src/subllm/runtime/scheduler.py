@@ -6,7 +6,8 @@ requests go first, newest first, then the others in order of arrival; every few 
 has its turn, and who was overtaken a few times while waiting is overtaken no more. A request
 that begins like one whose prompt still runs waits for it and starts from what it has computed;
 others pass it meanwhile. When KV memory runs out, the youngest request gives its memory up and
-waits again, first in the queue; its tokens are kept and computed anew later.
+waits again, first in the queue; its tokens are kept and computed anew later. Where several
+engines share a room, nobody begins before one of another engine that waits for memory longer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from subllm.errors import EngineBusyError
 from subllm.runtime.kv_cache import MIN_PREFIX, KvCache, common_prefix
 from subllm.runtime.reading import LEAST
 from subllm.runtime.scoring import ScoringSequence
@@ -75,7 +77,8 @@ class Scheduler:
         reading: int | None = None,
         score_weight: float = 1.0,
     ) -> list[Work]:
-        """The work of one step, `allowance` tokens at most; empty only when there is none.
+        """The work of one step, `allowance` tokens at most; empty only when there is none, or
+        none of it has memory.
 
         Where the allowance is not enough for all, prompts have a quarter of it (one token at
         least), and those decode whose last turn is longest ago.
@@ -151,6 +154,8 @@ class Scheduler:
         request."""
         if sequence.kv is None:
             self.waiting.remove(sequence)
+            if not self.waiting:
+                self._kv.waive()
             return
         self.running.remove(sequence)
         if keep:
@@ -160,8 +165,11 @@ class Scheduler:
         sequence.kv = None
 
     def slab(self, tokens: int) -> int:
-        """An empty slab for `tokens` (at most the budget); running requests give way."""
+        """An empty slab for `tokens` (at most the budget); running requests give way. Raises
+        EngineBusyError where those of other engines hold the memory."""
         while (handle := self._kv.open(tokens)) is None:
+            if not self.running:
+                raise EngineBusyError("other models hold the KV memory; try again in a moment")
             self._preempt(self.running[-1])
         return handle
 
@@ -209,6 +217,8 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence a slab; False when it must wait."""
+        if not self._kv.may_begin():
+            return False
         tokens = sequence.tokens
         if isinstance(sequence, ScoringSequence):
             slab = self._kv.open(len(tokens))
@@ -220,7 +230,9 @@ class Scheduler:
                 live.append((other.kv, other.tokens[: other.computed]))
             attached = self._kv.attach(tokens, live)
         if attached is None:
+            self._kv.claim()
             return False
+        self._kv.waive()
         sequence.kv, sequence.computed = attached
         if not sequence.completion_length:
             sequence.cached = sequence.computed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -35,14 +36,16 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The application over `models`. Its engine thread runs from start-up to shutdown
-    and is `app.state.worker`."""
+    and is `app.state.worker`. Raises UnknownNameError for a model to be preloaded that is not
+    there."""
     worker = EngineWorker(
         models.load,
         max_engines=config.max_engines,
-        max_bytes=config.max_bytes,
+        memory=config.memory,
         max_open=config.max_queue + config.max_batch * config.max_engines,
-        estimate=models.size_of,
-        kv_bytes=config.kv_bytes,
+        measure=models.footprint,
+        keep_alive=config.keep_alive,
+        preload=[models.get(name).ref for name in config.preload],
         step_tokens=config.step_tokens,
         load_draft=models.load_draft,
     )
@@ -84,18 +87,20 @@ def create_app(
             "uptime_seconds": round(clock() - started, 3),
             "open": worker.open,
             "loading": worker.loading,
-            "loaded": [_loaded(model) for model in worker.loaded],
+            "loaded": [_loaded(model, worker.seconds_left(model)) for model in worker.loaded],
         }
         return JSONResponse(facts, 200 if state is OK else 503)
 
     return app
 
 
-def _loaded(model: LoadedModel) -> dict[str, Any]:
+def _loaded(model: LoadedModel, left: float) -> dict[str, Any]:
+    """`left`: seconds until it is unloaded if nobody uses it; null: it stays."""
     return {
         "model": model.name,
         "resident_bytes": model.resident_bytes,
         "active": model.active,
+        "unload_in_seconds": round(left, 1) if left < math.inf else None,
         "draft": model.draft,
         "draft_failure": model.draft_failure,
         "drafted": {

@@ -28,12 +28,14 @@ class ServerConfig:
     A host other than loopback needs `api_key`. `allowed_hosts` extends the Host
     headers that are answered (localhost, *.localhost, 127.0.0.1, [::1]).
     `default_base` is preferred by `auto` when several bases have the language.
-    `max_engines` and `max_bytes` bound the loaded sub-models (least recently used go
-    first); a single one over `max_bytes` still loads, alone. Each runs `max_batch`
-    completions at once; `max_queue` more may wait before the answer is 429.
-    `kv_bytes` of KV memory are shared evenly by the loaded sub-models (each may hold one
-    context in any case; None: just that). A step of one runs at most `step_tokens` tokens
-    (None: what the engine is made for).
+    `max_engines` and `memory`, bytes of weights, keys and values and kept prefixes together
+    (None: as many as there are engines, each with the KV memory of one context), bound the
+    loaded models; those used longest ago go first. Each runs `max_batch` completions at once;
+    `max_queue` more may wait before the answer is 429. A step of one runs at most `step_tokens`
+    tokens (None: what the engine is made for).
+    `preload` names models that are loaded at the start and stay. Another that nobody has used
+    for `keep_alive` seconds is unloaded, where no request said otherwise. A reply of which
+    nothing comes shows a sign of life every `keep_alive_seconds`.
     `context_length` bounds prompt and completion in tokens; see `served_context`.
     `speculation` is what drafts where a request does not say; see `server.drafting`.
     """
@@ -44,10 +46,11 @@ class ServerConfig:
     allowed_hosts: tuple[str, ...] = ()
     default_base: str = "qwen2.5-coder:0.5b"
     max_engines: int = 4
-    max_bytes: int | None = None
+    memory: int | None = None
     max_batch: int = 8
     max_queue: int = 64
-    kv_bytes: int | None = None
+    preload: tuple[str, ...] = ()
+    keep_alive: float = 1800.0
     step_tokens: int | None = None
     context_length: int | None = None
     speculation: str = "auto"
@@ -64,6 +67,11 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} {value} is too low; use 1 or more")
+        if len(self.preload) > self.max_engines:
+            raise SettingsError(
+                f"{len(self.preload)} models are to be preloaded and {self.max_engines} may be "
+                "loaded; name fewer, or allow more with --max-loaded-models"
+            )
         if self.api_key is not None and not self.api_key.strip():
             raise SettingsError("the API key is empty; set a real one or none")
         if self.api_key is None and not is_loopback(self.host):

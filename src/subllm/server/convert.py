@@ -123,6 +123,8 @@ class Planner:
 
     def context_length(self, model: ServedModel) -> int:
         """Tokens of prompt and completion that are served."""
+        if self._models.context is not None:
+            return self._models.context(model.manifest)
         return served_context(model.prompt.context_length, self._config.context_length)
 
     def _drafted(self, plan: Plan, asked: Generation, query: Query, caller: Caller) -> Plan:
@@ -138,6 +140,7 @@ class Planner:
                 speculation=drafting.mode,
                 interactive=not asked.messages,
                 limits=TimeLimits(caller.seconds, asked.seconds),
+                keep_alive=asked.keep_alive,
             )
             for item in plan.generations
         )

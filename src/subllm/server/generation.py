@@ -39,6 +39,7 @@ class Generation:
     logprobs     alternatives for each token; None: no log-probabilities
     prediction   what the reply is expected to be like
     seconds      after its first token it ends as it stands
+    keep_alive   seconds that the model stays loaded once nobody uses it; math.inf: for ever
     trim         ends it early
     """
 
@@ -68,4 +69,5 @@ class Generation:
     prediction: str = ""
     speculation: str | None = None
     seconds: float | None = None
+    keep_alive: float | None = None
     trim: Trim = UNTRIMMED

@@ -48,6 +48,7 @@ class JobStream:
                 job = Job(name, model, item, sink, draft)
             else:
                 job = Job(name, model, item.request(name), sink, draft, item.limits)
+                job.keep_alive = item.keep_alive
             self._open[index] = job
 
     async def __aenter__(self) -> JobStream:

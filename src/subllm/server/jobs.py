@@ -38,7 +38,7 @@ NO_LIMITS = TimeLimits()
 @dataclass(frozen=True)
 class GenerateWork:
     """Generate what follows the token ids of `prompt`, sampled as `params` say, within
-    `limits`; the rest is as in `Request`."""
+    `limits`; the rest is as in `Request`. `keep_alive`: see `Job`."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -47,6 +47,7 @@ class GenerateWork:
     speculation: Speculation = "off"
     interactive: bool = False
     limits: TimeLimits = NO_LIMITS
+    keep_alive: float | None = None
 
     def request(self, number: str) -> Request:
         return Request(
@@ -93,8 +94,10 @@ class Job:
     """One piece of work for one model. `sink` is called on the engine thread; the last
     call is TokenScores, Failed or a Generated with a finish reason. `draft` is the model
     that should draft for it, `begun` tells that it has its first token, `until` when it ends at
-    the latest (by the worker's clock), `scores` what is known of a score. `cancelled` may be set
-    by any thread: nothing is delivered after the engine thread has seen it."""
+    the latest (by the worker's clock), `scores` what is known of a score, `keep_alive` how many
+    seconds the model shall stay loaded once nobody uses it, from now on (None: as before).
+    `cancelled` may be set by any thread: nothing is delivered after the engine thread has seen
+    it."""
 
     id: str
     model: ModelRef
@@ -105,4 +108,5 @@ class Job:
     begun: bool = False
     until: float | None = None
     scores: list[TokenLogprob] = field(default_factory=list)
+    keep_alive: float | None = None
     cancelled: bool = False

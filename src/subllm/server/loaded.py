@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ from subllm.server.pool import Slot
 class LoadedModel:
     """A snapshot for /health: bytes resident, requests running on it, and what was drafted
     for it since it was loaded: tokens by source ("ngram", "draft"), and how many of them the
-    model accepted. `draft_failure` tells which model does not draft and why."""
+    model accepted. `draft_failure` tells which model does not draft and why. `keep_alive`,
+    `unload_at` as of the slot."""
 
     name: str
     resident_bytes: int
@@ -20,6 +22,8 @@ class LoadedModel:
     draft: str | None = None
     draft_failure: str | None = None
     drafted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    keep_alive: float = math.inf
+    unload_at: float | None = None
 
     @classmethod
     def of(cls, slot: Slot) -> LoadedModel:
@@ -34,4 +38,6 @@ class LoadedModel:
                 source: (counts.drafted, counts.accepted)
                 for source, counts in slot.engine.speculation.sources.items()
             },
+            slot.keep_alive,
+            slot.unload_at,
         )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from subllm.arch.kv_size import kv_bytes
+from subllm.arch.spec import ArchSpec
+from subllm.errors import SubllmError
 from subllm.served_context import served_context
+from subllm.server.footprint import Footprint
 
 if TYPE_CHECKING:
     from subllm.runtime.backends.table import BackendName, KvTypeName
     from subllm.runtime.draft import Draft
     from subllm.runtime.request import Engine
     from subllm.server.jobs import ModelRef
+    from subllm.store.manifest import ModelManifest
     from subllm.store.store import Store
+
+
+LEAST_CONTEXT = 1024
+"""No context is made shorter for want of memory."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,7 @@ class StoreLoader:
 
     context_length  upper bound in tokens for every model; a model with a shorter
                     context keeps its own
+    memory          bytes that the server's models may take; None: no bound
 
     The others are those of `load_engine`.
     """
@@ -30,23 +41,46 @@ class StoreLoader:
     device: str = "auto"
     threads: int | None = None
     context_length: int | None = None
+    memory: int | None = None
     kv_type: KvTypeName = "bfloat16"
     screened_head: bool = True
     max_batch: int = 8
     queue_limit: int = 64
 
+    def context_of(self, manifest: ModelManifest) -> int:
+        """Tokens that are served of a model: where no length is set, fewer than otherwise if
+        `memory` has no room for their keys and values beside the weights."""
+        tokens = served_context(manifest.prompt.context_length, self.context_length)
+        if self.context_length is None and self.memory is not None:
+            blobs = manifest.blobs.own, manifest.blobs.shared
+            with contextlib.suppress(SubllmError, OSError):  # loading it tells what is wrong
+                left = self.memory - sum(map(self.store.blobs.size, blobs))
+                while tokens > LEAST_CONTEXT and self._kv_bytes(manifest, tokens) > left:
+                    tokens = max(tokens // 2, LEAST_CONTEXT)
+        return tokens
+
+    def footprint(self, ref: ModelRef) -> Footprint:
+        """Raises what the store and its files do."""
+        manifest = self.store.model(ref.version)
+        digests = manifest.blobs.own, manifest.blobs.shared
+        parts = {digest: self.store.blobs.size(digest) for digest in digests}
+        return Footprint(parts, self._kv_bytes(manifest, self.context_of(manifest)))
+
+    def _kv_bytes(self, manifest: ModelManifest, tokens: int) -> int:
+        return kv_bytes(ArchSpec.from_dict(manifest.arch), tokens, self.kv_type)
+
     def engine(self, ref: ModelRef) -> Engine:
         """Raises as `load_engine` does."""
         from subllm.runtime.loader import load_engine  # numpy and the core, when first needed
 
-        longest = self.store.model(ref.version).prompt.context_length
+        context = self.context_of(self.store.model(ref.version))
         return load_engine(
             self.store,
             ref.version,
             backend=self.backend,
             device=self.device,
             threads=self.threads,
-            context_length=served_context(longest, self.context_length),
+            context_length=context,
             kv_type=self.kv_type,
             screened_head=self.screened_head,
             max_batch=self.max_batch,

@@ -18,6 +18,7 @@ from subllm.catalog.prompt import PromptSpec
 from subllm.errors import StoreError, SubllmError, UnknownNameError, UsageError
 from subllm.routing.router import SubModel
 from subllm.runtime.request import Engine
+from subllm.server.footprint import NOTHING, Footprint
 from subllm.server.jobs import ModelRef
 from subllm.store.manifest import Manifest, ModelManifest, TensorEntry
 
@@ -99,7 +100,8 @@ class ModelSet:
     """The servable models by name. Safe to use from several threads; `load` and
     `load_draft` are called one at a time, `tokenizer` under a lock, once per tokenizer blob.
 
-    size_of estimates the bytes of a model before it is loaded.
+    footprint tells what a model takes before it is loaded, `context` how many tokens are
+    served of it (None: the setting alone says).
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class ModelSet:
         tokenizer: Callable[[ModelManifest], Tokenizer],
         *,
         load_draft: Callable[[ModelRef], Draft] | None = None,
-        size_of: Callable[[ModelRef], int] = lambda ref: 0,
+        footprint: Callable[[ModelRef], Footprint] = lambda ref: NOTHING,
+        context: Callable[[ModelManifest], int] | None = None,
     ) -> None:
         self._source = source
         self.load = load
         self.load_draft = load_draft
-        self.size_of = size_of
+        self.footprint = footprint
+        self.context = context
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._text_lock = threading.Lock()
@@ -130,6 +134,8 @@ class ModelSet:
         store: Store,
         load: Callable[[ModelRef], Engine],
         load_draft: Callable[[ModelRef], Draft] | None = None,
+        footprint: Callable[[ModelRef], Footprint] = lambda ref: NOTHING,
+        context: Callable[[ModelManifest], int] | None = None,
     ) -> ModelSet:
         """All models of `store`, with their tokenizers read from its blobs."""
 
@@ -138,11 +144,13 @@ class ModelSet:
 
             return open_tokenizer(store, manifest)
 
-        def size_of(ref: ModelRef) -> int:
-            blobs = store.model(ref.version).blobs
-            return sum(store.blobs.size(digest) for digest in (blobs.own, blobs.shared))
+        return cls(
+            store, load, tokenizer, load_draft=load_draft, footprint=footprint, context=context
+        )
 
-        return cls(store, load, tokenizer, load_draft=load_draft, size_of=size_of)
+    def size_of(self, ref: ModelRef) -> int:
+        """Bytes of a model's weights."""
+        return self.footprint(ref).weights
 
     def models(self) -> dict[str, ServedModel]:
         """The present models, read anew where a name has moved."""

@@ -69,13 +69,17 @@ def serve(
         device=device,
         threads=threads,
         context_length=context_length,
+        memory=config.memory,
         kv_type=kv_type,
         screened_head=screened_head,
         max_batch=config.max_batch,
         queue_limit=config.max_queue,
     )
     with contextlib.closing(bind(config.host, config.port)) as listener:
-        app = create_app(ModelSet.of_store(store, loader.engine, loader.draft), config)
+        models = ModelSet.of_store(
+            store, loader.engine, loader.draft, loader.footprint, loader.context_of
+        )
+        app = create_app(models, config)
         server = Server(uvicorn_config(app), app.state.worker, on_ready)
         server.run(sockets=[listener])
 

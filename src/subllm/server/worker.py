@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from subllm.errors import EngineBusyError, EngineError, ServerError, SubllmError
+from subllm.machine import give_memory_back
 from subllm.runtime.request import Engine, Request, TokenEvent
 from subllm.server.background import Load
 from subllm.server.context import bounded, fit_to_context
 from subllm.server.draft_loader import DraftLoader
+from subllm.server.footprint import NOTHING, Footprint
 from subllm.server.jobs import Failed, Generated, Job, JobEvent, ModelRef, TokenScores
 from subllm.server.loaded import LoadedModel
 from subllm.server.pool import EnginePool, Slot
@@ -45,6 +49,8 @@ HANGS_AFTER = 30.0
 
 _LOOK_AGAIN = 0.05  # seconds, while jobs wait that may run out of time
 
+_LONGEST_SLEEP = 3600.0  # seconds, more than which a queue may refuse
+
 _STOP = object()
 _WAKE = object()
 _SHUTTING_DOWN = "the server is shutting down; start it again with 'subllm serve'"
@@ -52,6 +58,11 @@ _FAILED = (
     "the server's engine thread has failed, its log says why; "
     "stop the server with 'subllm stop' and start it again"
 )
+
+
+@dataclass(frozen=True)
+class _Unload:
+    name: str
 
 
 class EngineWorker:
@@ -62,25 +73,31 @@ class EngineWorker:
         load: Callable[[ModelRef], Engine],
         *,
         max_engines: int = 4,
-        max_bytes: int | None = None,
+        memory: int | None = None,
         max_open: int = 256,
-        estimate: Callable[[ModelRef], int] = lambda ref: 0,
-        kv_bytes: int | None = None,
+        measure: Callable[[ModelRef], Footprint] = lambda ref: NOTHING,
+        keep_alive: float = math.inf,
+        preload: Sequence[ModelRef] = (),
         step_tokens: int | None = None,
         load_draft: Callable[[ModelRef], Draft] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`load`, `estimate` and `load_draft` are called on other threads than `start`.
+        """`load`, `measure` and `load_draft` are called on other threads than `start`.
 
-        kv_bytes     KV memory that the loaded engines share; see `EnginePool`
+        memory       bytes that everything loaded may take; see `EnginePool`
+        keep_alive   seconds that a model stays loaded which nobody uses, where no job says
+        preload      models to be loaded at the start, which stay
         step_tokens  allowance of every step of an engine
         load_draft   opens a model that drafts for another; None: no model does
-        clock        seconds, for limits of time
+        clock        seconds, for limits of time and `keep_alive`
         """
         self._load = load
         self._step_tokens = step_tokens
         self._max_open = max_open
-        self._pool = EnginePool(max_engines, max_bytes, estimate, kv_bytes)
+        self._pool = EnginePool(
+            max_engines, measure, memory, keep_alive, {ref.name for ref in preload}
+        )
+        self._to_load = deque(preload)
         self._drafts = DraftLoader(load_draft or _no_draft, self._pool)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._waiting: dict[ModelRef, deque[Job]] = {}  # in order of arrival
@@ -88,6 +105,9 @@ class EngineWorker:
         self._load_begun: Load | None = None
         self._clock = clock
         self._turn_began: float | None = None  # None: it waits for work
+        self._turns = 0
+        self._closed = 0  # engines, when memory was given back last
+        self._unload_in: float | None = None  # seconds, while there is nothing to do
         self._unfinished: dict[str, Job] = {}  # submitted, not ended; any thread
         self._stopping = False
         self._failure: str | None = None
@@ -133,6 +153,16 @@ class EngineWorker:
         job.cancelled = True
         self._unfinished.pop(job.id, None)
         self._wake()
+
+    def unload(self, name: str) -> None:
+        """Unload the model of that name once nobody uses it, if it is loaded. Never blocks."""
+        self._inbox.put(_Unload(name))
+
+    def seconds_left(self, model: LoadedModel) -> float:
+        """Until it is unloaded if nobody uses it from now on; math.inf: it stays."""
+        if model.unload_at is None:
+            return model.keep_alive
+        return max(0.0, model.unload_at - self._clock())
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
@@ -183,8 +213,10 @@ class EngineWorker:
                 self._admit()
                 self._take_a_turn()
                 self._load_a_draft()
+                self._unload_idle()
                 self._snapshot()
                 self._turn_began = None
+                self._turns += 1
         except BaseException:
             log.exception("the engine thread failed")
             self._failure = _FAILED
@@ -196,9 +228,9 @@ class EngineWorker:
         """Empty the inbox, waiting for a message when there is nothing to do."""
         load = self._load_begun
         busy = any(slot.jobs or slot.engine.has_work() for slot in self._pool.slots())
-        ready = bool(self._waiting) if load is None else load.over
+        ready = bool(self._waiting or self._to_load) if load is None else load.over
         block = not busy and not ready
-        timeout = _LOOK_AGAIN if self._waiting else None
+        timeout = _LOOK_AGAIN if self._waiting else self._unload_in
         while True:
             try:
                 message = self._inbox.get(block, timeout)
@@ -207,6 +239,8 @@ class EngineWorker:
             block = False
             if message is _STOP:
                 return False
+            if isinstance(message, _Unload):
+                self._pool.let_go(message.name)
             if isinstance(message, Job):
                 self._waiting.setdefault(message.model, deque()).append(message)
 
@@ -245,8 +279,21 @@ class EngineWorker:
                 self._deliver(job, Generated(event))
         self._waiting = {ref: jobs for ref, jobs in self._waiting.items() if jobs}
 
+    def _preload(self) -> None:
+        ref = self._to_load.popleft()
+        if self._pool.get(ref) is None:
+            try:
+                if self._pool.make_room(ref) is None:
+                    self._load_begun = Load(ref, self._load, self._wake)
+                else:
+                    self._to_load.append(ref)
+            except SubllmError as error:
+                log.warning("%s is not preloaded: %s", ref.name, error)
+
     def _admit(self) -> None:
         """Move waiting jobs onto engines; begin to load a model that has none."""
+        if self._to_load and self._load_begun is None:
+            self._preload()
         held: set[str] = set()  # models that must run empty to make room
         may_load = self._load_begun is None
         for ref in list(self._waiting):
@@ -255,7 +302,12 @@ class EngineWorker:
             slot = self._pool.get(ref)
             if slot is None and may_load:
                 may_load = False
-                blocker = self._pool.make_room(ref)
+                try:
+                    blocker = self._pool.make_room(ref)
+                except SubllmError as error:
+                    may_load = True
+                    self._refuse(ref, error)
+                    continue
                 if blocker is None:
                     self._load_begun = Load(ref, self._load, self._wake)
                 else:
@@ -288,7 +340,13 @@ class EngineWorker:
         except Exception:
             log.exception("loading %s failed", load.ref.name)
             failure = EngineError(f"{load.ref.name} could not be loaded; the server's log says why")
-        for job in self._waiting.pop(load.ref, ()):
+        if load.ref not in self._waiting:  # nobody would hear of it
+            log.warning("%s is not loaded: %s", load.ref.name, failure)
+        self._refuse(load.ref, failure)
+
+    def _refuse(self, ref: ModelRef, failure: SubllmError) -> None:
+        """To every job that waits for the model."""
+        for job in self._waiting.pop(ref, ()):
             self._deliver(job, Failed(failure))
 
     def _begin(self, slot: Slot, job: Job) -> None:
@@ -297,6 +355,8 @@ class EngineWorker:
         try:
             slot.engine.add(self._request(slot, job))
             slot.jobs[job.id] = job
+            if job.keep_alive is not None:
+                slot.keep_alive = job.keep_alive
         except SubllmError as error:
             self._deliver(job, Failed(error))
         except Exception:
@@ -349,6 +409,13 @@ class EngineWorker:
             self._deliver(job, Failed(event.error))
         elif event.finish_reason is not None:
             self._deliver(job, TokenScores((None, *job.scores)))
+
+    def _unload_idle(self) -> None:
+        left = self._pool.unload_idle(self._clock())
+        self._unload_in = None if left is None else min(left, _LONGEST_SLEEP)
+        if self._closed != self._pool.closed:
+            self._closed = self._pool.closed
+            give_memory_back()
 
     def _load_a_draft(self) -> None:
         found = self._drafts.next() if self._load_begun is None else None

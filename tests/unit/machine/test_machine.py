@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from subllm import machine
-from subllm.machine import cpu_name, cpu_quota, usable_cores
+from subllm.machine import (
+    cpu_name,
+    cpu_quota,
+    free_memory,
+    give_memory_back,
+    usable_cores,
+)
 
 
 @pytest.fixture
@@ -86,3 +92,32 @@ def test_a_quota_lowers_the_cores(
 def test_the_processor_has_a_name_that_a_person_knows() -> None:
     name = cpu_name()
     assert name and name == name.strip() and "\n" not in name
+
+
+def test_free_memory_is_that_of_the_tightest_group(groups: Path) -> None:
+    free = free_memory(own(groups), groups)
+    assert free > 10**8
+    (groups / "a/memory.max").write_text("1000000\n")
+    (groups / "a/memory.current").write_text("900000\n")
+    (groups / "a/memory.stat").write_text("anon 5\ninactive_file 50000\n")
+    (groups / "a/b/memory.max").write_text("max\n")
+    (groups / "a/b/memory.current").write_text("900000\n")
+    assert free_memory(own(groups), groups) == 150_000
+    (groups / "a/memory.current").write_text("2000000\n")
+    assert free_memory(own(groups), groups) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_what_was_freed_goes_back() -> None:
+    """Pieces that a later one keeps from being given back as they are freed."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    held = [bytes(50_000) for _ in range(1000)]
+    last = held[-1]
+    before = resident()
+    held.clear()
+    give_memory_back()
+    assert resident() < before - 40_000_000
+    assert len(last) == 50_000

@@ -17,6 +17,7 @@ from subllm.errors import ContextLengthError, EngineBusyError, EngineError
 from subllm.runtime.backend import KV_BLOCK
 from subllm.runtime.backends.torch import TorchBackend
 from subllm.runtime.engine import LocalEngine
+from subllm.runtime.kv_room import KvRoom
 from subllm.runtime.request import Request, SamplingParams, TokenEvent
 
 REFERENCE = oracle("qwen2")
@@ -238,6 +239,37 @@ def test_the_kv_budget_is_in_bytes_and_one_context_at_least() -> None:
     assert engine.kv_budget == CONTEXT * token
     assert engine.resident_bytes - empty == CONTEXT * token
     assert len(tokens_of(run(engine, prompt_of(9, 200), max_tokens=56))) == 56
+
+
+def test_engines_in_one_room_write_what_they_write_alone() -> None:
+    """Ten requests on two engines in the room of one context and a half: some wait, some start
+    over, prefixes of the other engine are dropped."""
+    room = KvRoom(3 * CONTEXT // 2 * make_engine()._backend.kv_bytes_per_token)
+    engines = [make_engine(max_batch=3), make_engine(max_batch=3)]
+    for engine in engines:
+        engine.share_kv(room)
+    asked = {f"{i}": prompt_of(i % 7, 40 + 19 * i) for i in range(10)}
+    for i, (name, prompt) in enumerate(asked.items()):
+        params = SamplingParams(max_tokens=3 + 7 * (i % 3), ignore_eos=True)
+        engines[i % 2].add(Request(name, prompt, params))
+    got: dict[str, list[int]] = {}
+    for _ in range(3000):
+        for engine in engines:
+            for event in engine.step():
+                assert event.error is None
+                got.setdefault(event.request_id, []).extend(event.tokens)
+            assert room.charged <= room.budget
+        if not any(engine.has_work() for engine in engines):
+            break
+    assert room.running == 0
+    for i, (name, prompt) in enumerate(asked.items()):
+        assert got[name] == tokens_of(run(make_engine(), prompt, max_tokens=3 + 7 * (i % 3)))
+    engines[0].add(Request("x", asked["0"], SamplingParams(max_tokens=1)))
+    engines[0].step()
+    engines[0].close()
+    assert room.charged == engines[1]._kv.charged
+    engines[1].close()
+    assert room.charged == 0
 
 
 def test_seeds_reproduce() -> None:

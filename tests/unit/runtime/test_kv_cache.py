@@ -102,9 +102,10 @@ class Accounts(RuleBasedStateMachine):
         if whole and self.computed[handle] < len(self.tokens[handle]):
             self.compute(handle, 10_000)
         tokens, computed = self.tokens.pop(handle), self.computed.pop(handle)
+        before = set(self.cache._kept)
         self.cache.keep(handle, tokens[:computed])
         if computed < len(tokens):
-            self.loose.add(handle)
+            self.loose |= set(self.cache._kept) - before
 
     @precondition(lambda self: self.tokens)
     @rule(number=st.integers(0, 9))
@@ -177,3 +178,66 @@ def test_slabs_that_are_copied_are_charged_in_full(monkeypatch: pytest.MonkeyPat
     backend.step([Chunk(1, 0, TEXTS[0][:200])])
     assert cache.attach(TEXTS[0][:200], [(1, TEXTS[0][:200])]) == (2, 199)
     assert cache.charged == 8 * block
+
+
+def finish(cache: KvCache, backend: NativeBackend, tokens: TokenArray) -> int:
+    """Runs a request that is alone; how many of its tokens were there already."""
+    attached = cache.attach(tokens)
+    assert attached is not None
+    handle, have = attached
+    backend.step([Chunk(handle, have, tokens[have:])])
+    cache.keep(handle, tokens)
+    return have
+
+
+def test_an_edit_leaves_the_prompt_before_it() -> None:
+    """Keystrokes in the middle of a text, with another text between: each begins at the cursor
+    and what is back to where it was is there to the end. The blocks before the cursor are there
+    once."""
+    backend = tiny_backend()
+    block = KV_BLOCK * backend.kv_bytes_per_token
+    cache = KvCache(backend, 40 * block, keep=99)
+    text, other = TEXTS[0][:320], TEXTS[3][:320]
+    assert finish(cache, backend, text) == 0
+    typed = text
+    for key in range(4):
+        typed = np.concatenate([text[:160], np.full(key + 1, 9, np.int32), text[160:]])
+        assert finish(cache, backend, typed) == 160 + key
+        assert finish(cache, backend, other) == (319 if key else 0)
+    assert finish(cache, backend, text) == 319  # all is undone
+    # Five versions from the third block on, their two first ones, and the other text.
+    assert cache.charged <= (2 + 5 * 4 + 5) * block
+    # Prompts of which nothing is new, or that go on, take no place of their own.
+    kept = dict(cache._kept)
+    finish(cache, backend, typed[:100])
+    assert set(cache._kept) == set(kept)
+    finish(cache, backend, np.concatenate([typed, typed[:30]]))
+    assert len(cache._kept) == len(kept)
+
+
+def test_what_was_used_longest_ago_goes_first() -> None:
+    backend = tiny_backend()
+    block = KV_BLOCK * backend.kv_bytes_per_token
+    cache = KvCache(backend, 12 * block, keep=99)
+    rng = np.random.default_rng(7)
+    texts = [rng.integers(0, 64, 4 * KV_BLOCK).astype(np.int32) for _ in range(4)]
+    for text in texts[:3]:
+        assert finish(cache, backend, text) == 0
+    # Whoever begins where another ended has a block of its own until it ends as well.
+    assert finish(cache, backend, texts[1]) == 4 * KV_BLOCK - 1  # in place of the first
+    assert finish(cache, backend, texts[3]) == 0
+    assert finish(cache, backend, texts[1]) == 4 * KV_BLOCK - 1
+    assert finish(cache, backend, texts[3]) == 4 * KV_BLOCK - 1
+    assert finish(cache, backend, texts[0]) == 0
+
+
+def test_what_a_request_that_was_given_up_had_not_computed_is_free() -> None:
+    backend = tiny_backend()
+    block = KV_BLOCK * backend.kv_bytes_per_token
+    cache = KvCache(backend, 12 * block, keep=99)
+    attached = cache.attach(TEXTS[0])
+    assert attached == (1, 0) and cache.charged == 7 * block
+    backend.step([Chunk(1, 0, TEXTS[0][:100])])
+    cache.keep(1, TEXTS[0][:100])
+    assert cache.charged == 2 * block
+    assert finish(cache, backend, TEXTS[0]) == 100

@@ -80,7 +80,7 @@ BOTH: list[tuple[dict[str, Any], str, str | None]] = [
     ({"verbosity": "low"}, "verbosity", "unsupported_parameter"),
     ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "unsupported_parameter"),
     ({"moderation": {"model": "x"}}, "moderation", "unsupported_parameter"),
-    ({"keep_alive": 0}, "keep_alive", "unsupported_parameter"),
+    ({"keep_alive": "soon"}, "keep_alive", INVALID),
     ({"options": {"mirostat": 2}}, "mirostat", "unsupported_parameter"),
     ({"options": 5}, "options", INVALID),
     ({"n_predict": -3}, "n_predict", INVALID),
@@ -379,7 +379,9 @@ def test_models_without_markers(small: Live) -> None:
 
 
 def test_a_damaged_model_does_not_stop_the_others(small: Live) -> None:
-    names = [entry["id"] for entry in small.http.get("/v1/models").json()["data"]]
+    entries = small.http.get("/v1/models").json()["data"]
+    assert {e["id"]: e["context_length"] for e in entries}["auto"] == 256
+    names = [entry["id"] for entry in entries]
     assert PYTHON in names and f"{BASE}-sql" not in names
     assert small.post(COMPLETIONS, language="sql", prompt="x", max_tokens=1).status_code == 200
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server.connections import CHAT, COMPLETIONS, LONG, idle, read_all, send
-from server.tiny import BASE, JAVA, LARGE, PATIENCE, PYTHON, SMALL, Live, family, live, until
+from server.tiny import BASE, JAVA, LARGE, PATIENCE, PYTHON, SMALL, Live, family, live, needs, until
 from subllm.errors import StoreError
 from subllm.store.manifest import sha256_of
 
@@ -293,7 +293,7 @@ def test_a_request_that_ends_at_once_loads_no_draft(own: Live) -> None:
 
 
 def test_a_draft_for_which_there_is_no_room() -> None:
-    with live(family(), max_bytes=1) as server:
+    with live(family(), memory=sum(needs(native=True)) + 1000) as server:
         plain = text(server.post(COMPLETIONS, **BODY, speculation="off"))
         for _ in range(2):
             assert text(server.post(COMPLETIONS, **BODY)) == plain

@@ -18,6 +18,7 @@ from server.tiny import (
     Engine,
     Live,
     live,
+    needs,
     shelf,
     until,
 )
@@ -249,15 +250,16 @@ def test_a_full_queue_says_429() -> None:
 
 
 def test_bounds_of_the_server_reach_its_engines() -> None:
-    share = 2**20
-    with live(shelf(), kv_bytes=2 * share, step_tokens=5) as server:
-        for name, budget in ((PYTHON, 2 * share), (JAVA, share)):
+    weights, kv = needs()
+    memory = 3 * weights + 5 * kv
+    with live(shelf(), memory=memory, step_tokens=5) as server:
+        for name, used in ((PYTHON, weights), (JAVA, 2 * weights - weights // 3)):
             reply = server.post(COMPLETIONS, model=name, prompt="x" * 12, max_tokens=1)
             assert reply.status_code == 200
             engine = server.shelf.engine(name)
             assert engine.steps == 3  # 12 tokens and 5 a step
-            assert budget * 0.9 < engine.kv_budget <= budget
-        assert server.shelf.engine(PYTHON).kv_budget <= share
+            assert memory - used - kv < engine.kv_budget <= memory - used
+        assert server.shelf.engine(PYTHON).kv_budget == engine.kv_budget  # they share it
     with pytest.raises(SettingsError, match="step_tokens 0"):
         ServerConfig(step_tokens=0)
 
@@ -271,9 +273,11 @@ def test_health(slow: Live) -> None:
             "model": PYTHON,
             "resident_bytes": engine.resident_bytes,
             "active": 0,
+            "unload_in_seconds": health["loaded"][0]["unload_in_seconds"],
             "draft": None,
             "draft_failure": None,
             "drafted": {},
         }
     ]
+    assert 0 < health["loaded"][0]["unload_in_seconds"] <= 1800
     assert isinstance(engine, Engine) and health["uptime_seconds"] >= 0

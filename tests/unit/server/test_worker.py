@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.tiny import CPP, JAVA, PATIENCE, PYTHON, VOCAB, Engine, Shelf, shelf, until
+from server.tiny import CPP, JAVA, PATIENCE, PYTHON, VOCAB, Engine, Shelf, needs, shelf, until
 from subllm.errors import ContextLengthError, EngineBusyError, EngineError, ServerError
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.request import Request, SamplingParams, TokenEvent
@@ -98,16 +98,20 @@ JOBS = st.tuples(
     jobs=st.lists(JOBS, min_size=1, max_size=10),
     engines=st.integers(1, 3),
     batch=st.integers(1, 3),
-    limits=st.sampled_from([{}, {"step_tokens": 3}, {"kv_bytes": 1}, {"kv_bytes": 10**6}]),
+    limits=st.sampled_from([{}, {"step_tokens": 3}]),
+    memory=st.sampled_from([None, (1, 1), (2, 1), (3, 1), (3, 3), (3, 10)]),
 )
 def test_everybody_gets_what_is_theirs(
     jobs: list[tuple[str, str, int, int, int, bool]],
     engines: int,
     batch: int,
     limits: dict[str, int],
+    memory: tuple[int, int] | None,  # in so many weights and contexts
 ) -> None:
     things = shelf(max_batch=batch)
-    worker = worker_on(things, max_engines=engines, **limits)
+    weights, kv = needs()
+    room = None if memory is None else memory[0] * weights + memory[1] * kv
+    worker = worker_on(things, max_engines=engines, memory=room, measure=things.footprint, **limits)
     asked: list[tuple[Asked, tuple[str, str, int, int, int, bool]]] = []
     try:
         for number, job in enumerate(jobs):

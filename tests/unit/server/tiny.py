@@ -26,6 +26,7 @@ from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.backends.torch import TorchBackend
 from subllm.runtime.draft import Draft
 from subllm.runtime.engine import LocalEngine
+from subllm.runtime.kv_room import KvRoom
 from subllm.runtime.request import (
     FinishReason,
     Request,
@@ -35,6 +36,7 @@ from subllm.runtime.request import (
 )
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
+from subllm.server.footprint import Footprint
 from subllm.server.jobs import ModelRef
 from subllm.server.models import ModelSet
 from subllm.server.run import Server, bind, uvicorn_config
@@ -198,6 +200,9 @@ class Engine:
     def kv_budget(self, value: int) -> None:
         self._engine.kv_budget = value
 
+    def share_kv(self, room: KvRoom) -> None:
+        self._engine.share_kv(room)
+
     @property
     def speculation(self) -> SpeculationStats:
         return self._engine.speculation
@@ -301,9 +306,23 @@ class Shelf:
         assert isinstance(manifest, ModelManifest)
         return swapped_tokenizer() if manifest.blobs.tokenizer == SWAPPED else tokenizer()
 
+    def footprint(self, ref: ModelRef) -> Footprint:
+        """As if a third of the weights were shared by all."""
+        weights, kv = needs(self.options.get("native", False))
+        return Footprint({ref.name: weights - weights // 3, "shared": weights // 3}, kv)
+
     def engine(self, name: str) -> Engine:
         """The newest engine of a model."""
         return next(engine for engine in reversed(self.engines) if engine.name == name)
+
+
+@functools.cache
+def needs(native: bool = False) -> tuple[int, int]:
+    """Bytes of the weights of every model here, and of the keys and values of a context."""
+    engine = Engine(PYTHON, native=native)
+    found = engine.resident_bytes, engine.kv_budget
+    engine.close()
+    return found
 
 
 def shelf(**options: Any) -> Shelf:
@@ -378,7 +397,13 @@ class Live:
 def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
     """uvicorn on a free port, as `serve` runs it, in a thread."""
     settings = ServerConfig(**{"port": 0, "default_base": BASE, **config})
-    models = ModelSet(shelf, shelf.load, shelf.tokenizer_of, load_draft=shelf.load_draft)
+    models = ModelSet(
+        shelf,
+        shelf.load,
+        shelf.tokenizer_of,
+        load_draft=shelf.load_draft,
+        footprint=shelf.footprint,
+    )
     app = create_app(models, settings)
     ready: list[tuple[str, int]] = []
     up = threading.Event()

@@ -156,3 +156,15 @@ def test_a_switch_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBLLM_SCREENED_HEAD", "perhaps")
     with pytest.raises(SettingsError, match="SUBLLM_SCREENED_HEAD"):
         load_settings()
+
+
+def test_how_long_and_how_much(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load_settings().keep_alive, load_settings().memory) == ("30m", "75%")
+    config.write_text('keep_alive = 600\nmemory = "4GB"\n')
+    assert (load_settings().keep_alive, load_settings().memory) == ("600", "4GB")
+    assert load_settings(keep_alive="-1").keep_alive == "-1"
+    with pytest.raises(SettingsError, match=r"^--keep-alive: .*5m or 1h30m.*got 'soon'"):
+        load_settings(keep_alive="soon")
+    monkeypatch.setenv("SUBLLM_MEMORY", "all")
+    with pytest.raises(SettingsError, match=r"^SUBLLM_MEMORY: .*such as 4GB.*got 'all'"):
+        load_settings()

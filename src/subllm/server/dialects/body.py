@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from subllm.quantities import seconds_of
 from subllm.server.errors import bad_request
 from subllm.server.generation import Prompt
 from subllm.server.values import Language, Path, Text, Wire
@@ -50,13 +51,11 @@ def prompts(given: str | list[Any] | None) -> tuple[Prompt, ...]:
     return tuple(item if isinstance(item, str) else tuple(item) for item in given)
 
 
-def check_keep_alive(given: KeepAlive | None) -> None:
-    """Raises ApiError where a model is to be unloaded at once. Otherwise it stays loaded until
-    another needs its place, which is as long as is asked for or longer."""
-    if str(given).rstrip("smh") in ("0", "0.0"):
-        raise bad_request(
-            "keep_alive 0 is not supported: models are unloaded when another needs their "
-            "place; leave it out",
-            "keep_alive",
-            "unsupported_parameter",
-        )
+def keep_alive_of(given: KeepAlive | None) -> float | None:
+    """Seconds; see `Generation`. Raises ApiError."""
+    if given is None:
+        return None
+    try:
+        return seconds_of(given)
+    except ValueError as error:
+        raise bad_request(f"keep_alive: {error}", "keep_alive", "invalid_value") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from subllm.errors import excerpt
 from subllm.routing.router import AUTO, Query
 from subllm.server.dialect import Dialect
-from subllm.server.dialects.ollama_reply import OllamaReply
+from subllm.server.dialects.ollama_reply import OllamaReply, stamp, unloaded
 from subllm.server.dialects.ollama_wire import ChatBody, GenerateBody, Named, PullBody
 from subllm.server.errors import ApiError, bad_request
 from subllm.server.framing import Framing, compact
@@ -48,8 +49,12 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(prefix=PREFIX.rstrip("/"))
 
     async def answer(body: GenerateBody | ChatBody, request: Request) -> Response:
-        plan = await service.plan(body.generation, request)
         chat = isinstance(body, ChatBody)
+        if body.unloads:
+            _, model, _ = await asyncio.to_thread(service.planner.route, Query(body.wanted))
+            service.worker.unload(model.ref.name)
+            return JSONResponse(unloaded(body.wanted or model.ref.name, chat=chat))
+        plan = await service.plan(body.generation, request)
         reply = OllamaReply(plan, name=body.wanted, chat=chat, loads=body.loads)
         return await service.answer(request, reply, LINES if body.streams else None)
 
@@ -70,7 +75,7 @@ def routes(service: Service) -> APIRouter:
                     **_entry(service, models[loaded.name]),
                     "size": loaded.resident_bytes,
                     "size_vram": 0,
-                    "expires_at": NEVER,
+                    "expires_at": _expiry(service.worker.seconds_left(loaded)),
                     "context_length": service.planner.context_length(models[loaded.name]),
                 }
                 for loaded in service.worker.loaded
@@ -110,6 +115,14 @@ def routes(service: Service) -> APIRouter:
         return Response(_line({"status": "success"}), media_type=LINES.media_type)
 
     return router
+
+
+def _expiry(seconds: float) -> str:
+    """That many seconds from now."""
+    try:
+        return stamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    except OverflowError:
+        return NEVER
 
 
 def _details(model: ServedModel) -> dict[str, Any]:

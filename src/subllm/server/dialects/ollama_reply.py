@@ -35,10 +35,7 @@ class OllamaReply(Reply):
         return {**self._head("" if self._loads else self.text(0)), **self._end()}
 
     def _head(self, text: str) -> dict[str, Any]:
-        content: dict[str, Any] = {"response": text}
-        if self._chat:
-            content = {"message": {"role": "assistant", "content": text}}
-        return {"model": self._name, "created_at": now(), **content}
+        return _head(self._name, text, chat=self._chat)
 
     def _end(self) -> dict[str, Any]:
         if self._loads:
@@ -58,8 +55,20 @@ class OllamaReply(Reply):
         }
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+def unloaded(name: str, *, chat: bool) -> dict[str, Any]:
+    """The answer to a request that only wants the model to go."""
+    return {**_head(name, "", chat=chat), "done": True, "done_reason": "unload"}
+
+
+def _head(name: str, text: str, *, chat: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {"response": text}
+    if chat:
+        content = {"message": {"role": "assistant", "content": text}}
+    return {"model": name, "created_at": stamp(datetime.now(UTC)), **content}
+
+
+def stamp(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -3,9 +3,9 @@
 `options` honoured: num_predict, temperature, top_k, top_p, min_p, repeat_penalty,
 presence_penalty, frequency_penalty, seed, stop. Refused where they would change the result:
 typical_p, tfs_z, mirostat. Of no effect, and accepted: num_ctx (the context is the server's, and
-a prompt that does not fit is an error), repeat_last_n (penalties look at everything),
-keep_alive other than 0 (models stay loaded until another needs their place), and how Ollama
-is to run a model (num_thread, num_gpu, num_batch, use_mmap, ...). The default temperature is 0.
+a prompt that does not fit is an error), repeat_last_n (penalties look at everything), and how
+Ollama is to run a model (num_thread, num_gpu, num_batch, use_mmap, ...). The default temperature
+is 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from subllm.routing.router import Message
-from subllm.server.dialects.body import Body, KeepAlive, Predict, check_keep_alive, stops
+from subllm.server.dialects.body import Body, KeepAlive, Predict, keep_alive_of, stops
 from subllm.server.generation import UNBOUNDED, Generation
 from subllm.server.refusals import refuse
 from subllm.server.values import (
@@ -102,16 +102,26 @@ class _Generating(Named):
     stream: bool | None = None
 
     @property
+    def loads(self) -> bool:
+        """Whether nothing is asked for but to load the model."""
+        raise NotImplementedError
+
+    @property
+    def unloads(self) -> bool:
+        """Or to unload it."""
+        return self.loads and keep_alive_of(self.keep_alive) == 0
+
+    @property
     def streams(self) -> bool:
         return self.stream is not False
 
     def check(self) -> None:
         """Raises ApiError."""
         refuse(self.model_extra, _REFUSED, _INSTEAD)
-        check_keep_alive(self.keep_alive)
 
     def shared(self) -> dict[str, Any]:
-        return {**self.chosen(), **(self.options or Options()).chosen()}
+        alive = keep_alive_of(self.keep_alive)
+        return {**self.chosen(), **(self.options or Options()).chosen(), "keep_alive": alive}
 
 
 class GenerateBody(_Generating):
@@ -122,7 +132,6 @@ class GenerateBody(_Generating):
 
     @property
     def loads(self) -> bool:
-        """Whether nothing is asked for but to load the model."""
         return not self.prompt and not self.suffix
 
     def generation(self) -> Generation:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from subllm.routing.router import AUTO
 from subllm.server.dialect import Dialect
 from subllm.server.dialects import tabby
 from subllm.server.dialects.openai_error import error_body
@@ -26,11 +27,11 @@ def routes(service: Service) -> APIRouter:
     @router.get("/v1/models")
     @router.get("/models")
     def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(name) for name in service.router.ids()]}
+        return {"object": "list", "data": [_model(service, n) for n in service.router.ids()]}
 
     @router.get("/v1/models/{name}")
     def get_model(name: str) -> dict[str, Any]:
-        return _model(service.router.check(name))
+        return _model(service, service.router.check(name))
 
     @router.post("/v1/completions")
     @router.post("/completions")
@@ -62,5 +63,11 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "subllm"}
+def _model(service: Service, name: str) -> dict[str, Any]:
+    """`context_length` is the tokens of prompt and reply that are served, of a base and of auto
+    the fewest of those that may answer; null: nothing does."""
+    models = service.models.models().values()
+    answer = [m for m in models if name in (m.ref.name, m.manifest.base.name, AUTO)]
+    length = min((service.planner.context_length(model) for model in answer), default=None)
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "subllm"}
+    return {**entry, "context_length": length}

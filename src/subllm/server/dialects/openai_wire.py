@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from subllm.routing.router import Message
-from subllm.server.dialects.body import Body, KeepAlive, Predict, check_keep_alive, prompts, stops
+from subllm.server.dialects.body import Body, KeepAlive, Predict, keep_alive_of, prompts, stops
 from subllm.server.dialects.ollama_wire import Options
 from subllm.server.errors import bad_request
 from subllm.server.generation import UNBOUNDED, Generation
@@ -103,7 +103,6 @@ class Sampling(Body):
     def check(self) -> None:
         """Raises ApiError for fields that are not served or cannot go together."""
         refuse(self.model_extra, _UNSUPPORTED, _INSTEAD)
-        check_keep_alive(self.keep_alive)
         if self.stream_options is not None and not self.stream:
             raise bad_request("stream_options needs stream: true", "stream_options")
 
@@ -127,6 +126,7 @@ class Sampling(Body):
             "seed": self.seed,
             "ignore_eos": bool(self.ignore_eos),
             "seconds": self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
+            "keep_alive": keep_alive_of(self.keep_alive),
             "prediction": self.prediction.text if self.prediction else "",
         }
         # Ollama's word counts where OpenAI's is not said.

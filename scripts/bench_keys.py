@@ -1,0 +1,123 @@
+"""What the next keystroke costs in an editor, and what many streams cost beside one.
+
+    scripts/bench keys [MODEL] [--tokens 1500] [--rounds 5] [--threads 2]
+
+A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
+of a few more characters (warm), with a request for another file between: seconds from the request
+to the first token, at the end of the file and in its middle. There the text behind the cursor
+comes after what was typed, as models are trained, and is computed again. Then eight prompts of so
+many tokens are completed one by one and together: tokens of the replies per second. Cold and warm,
+one by one and together take turns, so that what else the machine does hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from bench_serve import PATIENCE, server, text
+
+STREAMS, LONG = 8, 64
+TYPED = "total_count"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench keys",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-dense")
+    parser.add_argument("--tokens", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    with server(arguments.threads) as (url, _):
+        bench = Bench(url, arguments.model, arguments.tokens)
+        bench.first("x", "")
+        bench.keystrokes("at the end", 1.0, arguments.rounds)
+        bench.keystrokes("in the middle", 0.5, arguments.rounds)
+        bench.together(max(1, arguments.rounds // 2))
+
+
+class Bench:
+    def __init__(self, url: str, model: str, tokens: int) -> None:
+        self._url, self._model, self._tokens = url, model, tokens
+        self._seed = 0
+
+    def keystrokes(self, where: str, share: float, rounds: int) -> None:
+        cold, warm, cached = [], [], []
+        for _ in range(rounds):
+            file = self._new()
+            cursor = int(len(file) * share)
+            before, after = f"{file[:cursor]}\n", file[cursor:]
+            cold.append(self.first(before, after)[0])
+            self.first(self._new(), "")
+            for count in range(1, len(TYPED), 3):
+                seconds, known = self.first(before + TYPED[:count], after)
+                warm.append(seconds)
+                cached.append(known)
+        one, other = statistics.median(cold), statistics.median(warm)
+        print(
+            f"cursor {where}: first token {1e3 * one:.0f} ms cold, {1e3 * other:.0f} ms after a "
+            f"keystroke ({other / one:.3f} of it), {statistics.median(cached):.0f} tokens cached",
+            flush=True,
+        )
+
+    def together(self, rounds: int) -> None:
+        ratios = []
+        for _ in range(rounds):
+            alone = self._timed([[self._new()] for _ in range(STREAMS)])
+            ratios.append(alone / self._timed([[self._new() for _ in range(STREAMS)]]))
+        print(
+            f"{STREAMS} prompts with {LONG} tokens each: together {statistics.median(ratios):.2f} "
+            "times as fast as one by one"
+        )
+
+    def first(self, prompt: str, suffix: str) -> tuple[float, int]:
+        """Seconds to the first token of the reply, and how many of the prompt's were known."""
+        body = {"model": self._model, "prompt": prompt, "suffix": suffix, "max_tokens": 1}
+        began = time.perf_counter()
+        reply = self._post(body)
+        seconds = time.perf_counter() - began
+        return seconds, int(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    def _timed(self, groups: list[list[str]]) -> float:
+        """Seconds of all, each group at once."""
+        began = time.perf_counter()
+        for group in groups:
+            _at_once([self._reply(prompt) for prompt in group])
+        return time.perf_counter() - began
+
+    def _reply(self, prompt: str) -> Callable[[], None]:
+        def ask() -> None:
+            body = {"model": self._model, "prompt": prompt, "max_tokens": LONG, "ignore_eos": True}
+            assert self._post(body)["usage"]["completion_tokens"] == LONG
+
+        return ask
+
+    def _post(self, body: dict[str, Any]) -> Any:
+        reply = httpx.post(f"{self._url}/v1/completions", json=body, timeout=PATIENCE)
+        reply.raise_for_status()
+        return reply.json()
+
+    def _new(self) -> str:
+        self._seed += 1
+        return text(self._tokens, self._seed)
+
+
+def _at_once(jobs: list[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
