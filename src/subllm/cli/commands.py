@@ -44,6 +44,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("serve", "Serving", "Start the OpenAI-compatible server."),
     CommandInfo("ps", "Serving", "Show running servers and the models they have loaded."),
     CommandInfo("stop", "Serving", "Stop a running server."),
+    CommandInfo("config", "Serving", "Set up an editor or another client for the server."),
     CommandInfo("complete", "Asking", "Complete code from an argument, a file or a pipe."),
     CommandInfo("chat", "Asking", "Chat with a model."),
     CommandInfo("route", "Asking", "Say which sub-model would answer for a file, and why."),

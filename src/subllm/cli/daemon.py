@@ -35,12 +35,17 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        host = _EVERYWHERE.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return url_of(self.host, self.port)
 
     def alive(self) -> bool:
         """Whether the very process that wrote the record still runs."""
         return background.alive(self.pid, self.created)
+
+
+def url_of(host: str, port: int) -> str:
+    """What a client connects to that is on this machine, without a slash at the end."""
+    host = _EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def record_path(home: Path, port: int) -> Path:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from subllm.routing.router import Router
 from subllm.routing.sessions import Sessions
 from subllm.server.config import ServerConfig
 
 if TYPE_CHECKING:
+    from subllm.server.jobs import ModelRef
     from subllm.server.models import ModelSet
+    from subllm.store.store import Store
+
+
+def served_models(store: Store) -> ModelSet:
+    """What is there to choose from; none can be loaded."""
+    from subllm.server.models import ModelSet
+
+    return ModelSet.of_store(store, _no_engine)
 
 
 def router_of(models: ModelSet) -> Router:
@@ -18,3 +27,7 @@ def router_of(models: ModelSet) -> Router:
     return Router(
         models.sub_models, Sessions(time.monotonic), default_base=ServerConfig().default_base
     )
+
+
+def _no_engine(ref: ModelRef) -> NoReturn:
+    raise AssertionError(f"routing loaded {ref.name}")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_model, open_context
-
-if TYPE_CHECKING:
-    from subllm.server.jobs import ModelRef
 
 EXAMPLES = """
 subllm route src/app.ts
@@ -44,16 +41,15 @@ def command(
     smaller one is told that would draft.
     """
     from subllm.cli.ask import DRAFT_REASONS, REASONS, read_text
-    from subllm.cli.local_router import router_of
+    from subllm.cli.local_router import router_of, served_models
     from subllm.routing.router import Query
     from subllm.server.drafting import Drafter, check_default
-    from subllm.server.models import ModelSet
 
     text = read_text(file)
     path = None if str(file) == "-" else file.name
     context = open_context()
     context.require_models()
-    models = ModelSet.of_store(context.store, _no_engine)
+    models = served_models(context.store)
     check_default(context.settings.speculation, models.models())
     router = router_of(models)
     query = Query(model, language=language, path=path, prompt=text)
@@ -80,7 +76,3 @@ def command(
     if drafting.draft is not None and drafting.reason is not None:
         facts.append(("draft", f"{drafting.draft.name} ({DRAFT_REASONS[drafting.reason]})"))
     console.facts(facts)
-
-
-def _no_engine(ref: ModelRef) -> NoReturn:
-    raise AssertionError(f"routing loaded {ref.name}")

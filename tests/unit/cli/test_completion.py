@@ -42,6 +42,8 @@ def in_shell(shell: str, script: str) -> list[str]:
         ("subllm show ", [BASE, *NAMES]),
         ("subllm compl", ["complete", "completion"]),
         ("subllm serve --det", ["--detach"]),
+        ("subllm config vi", ["vim-llama"]),
+        ("subllm config aider --model tiny-coder:1m-j", ["1m-java"]),
         ("subllm serve --speculation n", ["ngram"]),
         ("subllm complete x --speculation tiny-coder:1m-j", ["1m-java"]),
         ("subllm chat --speculation ", ["auto", "ngram", "off", *NAMES]),
