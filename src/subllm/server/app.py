@@ -20,9 +20,12 @@ from subllm.server.config import ServerConfig
 from subllm.server.convert import Planner
 from subllm.server.dialects.table import dialect_of, routers
 from subllm.server.guard import Guard
+from subllm.server.live import LiveRequests
 from subllm.server.loaded import LoadedModel
 from subllm.server.metrics import Metrics
 from subllm.server.models import ModelSet
+from subllm.server.page import routes as page
+from subllm.server.page.state import Facts, NoFacts
 from subllm.server.service import Service
 from subllm.server.worker import EngineWorker
 
@@ -34,10 +37,11 @@ def create_app(
     config: ServerConfig,
     *,
     clock: Callable[[], float] = time.monotonic,
+    facts: Facts | None = None,
 ) -> FastAPI:
     """The application over `models`. Its engine thread runs from start-up to shutdown
-    and is `app.state.worker`. Raises UnknownNameError for a model to be preloaded that is not
-    there."""
+    and is `app.state.worker`. `facts` are what the page at `/` tells of the store. Raises
+    UnknownNameError for a model to be preloaded that is not there."""
     worker = EngineWorker(
         models.load,
         max_engines=config.max_engines,
@@ -69,9 +73,10 @@ def create_app(
     app.add_middleware(Guard, config=config, dialect_of=dialect_of)
     errors.install(app, lambda path: dialect_of(path).error)
 
-    service = Service(models, router, planner, worker, config, Metrics())
+    service = Service(models, router, planner, worker, config, Metrics(), LiveRequests())
     for part in routers(service):
         app.include_router(part)
+    app.include_router(page.routes(service, facts or NoFacts()))
 
     started = clock()
 

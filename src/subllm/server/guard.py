@@ -18,8 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from subllm.server.config import ServerConfig, is_loopback
 from subllm.server.dialect import Dialect
 from subllm.server.errors import ApiError, api_error
+from subllm.server.page import files as page_files
 
-OPEN_PATHS = frozenset({"/health"})
+# The page asks for the key itself; what it shows needs one.
+OPEN_PATHS = frozenset({"/health", *page_files.FILES})
 _DRAIN = 8  # times the limit: how much of a body that is too large is read, then dropped
 
 

@@ -32,6 +32,7 @@ from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
 from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
+from subllm.server.page.state import StoreFacts
 from subllm.server.worker import EngineWorker
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def serve(
         models = ModelSet.of_store(
             store, loader.engine, loader.draft, loader.footprint, loader.context_of
         )
-        app = create_app(models, config)
+        app = create_app(models, config, facts=StoreFacts(store))
         server = Server(uvicorn_config(app), app.state.worker, on_ready)
         server.run(sockets=[listener])
 

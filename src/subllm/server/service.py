@@ -18,12 +18,14 @@ from subllm.server.convert import Plan, Planner
 from subllm.server.errors import bad_request
 from subllm.server.framing import Framing
 from subllm.server.generation import Caller, Generation
+from subllm.server.live import LiveRequests
 from subllm.server.metrics import Metrics
 from subllm.server.models import ModelSet
 from subllm.server.reply import Reply
 from subllm.server.worker import EngineWorker
 
 TIMEOUT = "x-subllm-timeout-ms"
+_CLIENT_CHARS = 80  # of what a client calls itself, to show it
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Service:
     worker: EngineWorker
     config: ServerConfig
     metrics: Metrics
+    live: LiveRequests
 
     async def plan(self, asked: Callable[[], Generation], request: Request) -> Plan:
         """The plan for what `asked` makes of a body, off the event loop. Raises ApiError and
@@ -43,14 +46,20 @@ class Service:
 
     async def answer(self, request: Request, reply: Reply, framing: Framing | None) -> Response:
         """Run the reply's plan: a stream in `framing`, or one JSON value without."""
+        client = request.headers.get("user-agent", "")[:_CLIENT_CHARS]
+        self.live.begin(reply, request.url.path, client)
         return await answer(
             request,
             self.worker,
             reply,
             framing,
             keep_alive=self.config.keep_alive_seconds,
-            ended=self.metrics.count,
+            ended=self._ended,
         )
+
+    def _ended(self, reply: Reply) -> None:
+        self.metrics.count(reply)
+        self.live.end(reply)
 
 
 def caller_of(request: Request) -> Caller:

@@ -39,6 +39,7 @@ from subllm.server.config import ServerConfig
 from subllm.server.footprint import Footprint
 from subllm.server.jobs import ModelRef
 from subllm.server.models import ModelSet
+from subllm.server.page.state import Facts
 from subllm.server.run import Server, bind, uvicorn_config
 from subllm.server.worker import EngineWorker
 from subllm.store.manifest import (
@@ -394,7 +395,7 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
+def live(shelf: Shelf, *, facts: Facts | None = None, **config: Any) -> Iterator[Live]:
     """uvicorn on a free port, as `serve` runs it, in a thread."""
     settings = ServerConfig(**{"port": 0, "default_base": BASE, **config})
     models = ModelSet(
@@ -404,7 +405,7 @@ def live(shelf: Shelf, **config: Any) -> Iterator[Live]:
         load_draft=shelf.load_draft,
         footprint=shelf.footprint,
     )
-    app = create_app(models, settings)
+    app = create_app(models, settings, facts=facts)
     ready: list[tuple[str, int]] = []
     up = threading.Event()
 

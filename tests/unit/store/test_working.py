@@ -1,0 +1,37 @@
+"""Who works in the store, as the page shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from subllm.store.store import Store
+from subllm.store.working import Work, working
+
+OWN = "extract tiny:1m python"
+
+
+def test_holders_of_locks(tmp_path: Path) -> None:
+    import os
+
+    store = Store(tmp_path)
+    assert working(store.workspace) == []
+    with store.lock(OWN), store.lock("other"):
+        partial = store.partial(OWN)
+        partial.mkdir()
+        for block in range(3):
+            (partial / f"block-{block:04d}.packed").touch()
+        (partial / "state.safetensors").touch()
+        assert working(store.workspace) == [
+            Work("extract-tiny-1m-python", os.getpid(), 3),
+            Work("other", os.getpid()),
+        ]
+    assert working(store.workspace) == []
+
+
+def test_the_dead_do_not_work(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock(OWN):
+        (holder,) = store.workspace.locks.glob("key-*.holder")
+        for left in ('{"pid": 999999999}', "{", '{"pid": null}'):
+            holder.write_text(left)
+            assert working(store.workspace) == []
