@@ -137,16 +137,22 @@ def _endpoint(context: Context, model: str | None) -> tuple[Endpoint, bool]:
     """Where the server answers, or would; and whether it does."""
     from subllm.cli import daemon
     from subllm.cli.editors.endpoint import Endpoint
-    from subllm.cli.server_client import ServerClient
+    from subllm.cli.server_client import CONNECT_SECONDS, ServerClient
     from subllm.served_context import served_context
 
     settings = context.settings
-    found = daemon.find(settings.home, settings.port)
-    running = found is not None and ServerClient(found.url, context.api_key).healthy()
-    url = found.url if found is not None else daemon.url_of(settings.host, settings.port)
     name, longest = _model(context, model)
     length = served_context(longest, settings.context_length)
-    return Endpoint(url, name, length, context.api_key), running
+    found = daemon.find(settings.home, settings.port)
+    if found is None:
+        url = daemon.url_of(settings.host, settings.port)
+        return Endpoint(url, name, length, context.api_key), False
+    client = ServerClient(found.url, context.api_key)
+    running = client.healthy()
+    if running:
+        told = client.get(f"/v1/models/{name}", seconds=CONNECT_SECONDS)
+        length = told.get("context_length") or length
+    return Endpoint(found.url, name, length, context.api_key), running
 
 
 def _model(context: Context, wanted: str | None) -> tuple[str, int]:
