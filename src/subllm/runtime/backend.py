@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.errors import LogitsError
+from subllm.runtime.constraint import AllowedTokens
 from subllm.runtime.params import SamplingParams, TokenLogprob
 
 TokenArray = npt.NDArray[np.int32]
@@ -35,6 +36,7 @@ class Draw:
     uniform        in [0, 1): the random number that decides a sampled token
     estimate       where the request asks for no log-probability: tell the token's, after
                    bias and penalties, as far as it is known without more work
+    allowed        the tokens that may be chosen; None: all
     """
 
     params: SamplingParams
@@ -42,6 +44,7 @@ class Draw:
     prompt_length: int
     uniform: float
     estimate: bool = False
+    allowed: AllowedTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

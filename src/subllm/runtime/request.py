@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from subllm.errors import EngineError
+from subllm.runtime.constraint import Constraint
 from subllm.runtime.params import SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Request:
                  the first, with so many alternatives; `params` mean nothing
     interactive  somebody waits for it while typing: where requests queue up, the newest of
                  these goes first, since it has made the others stale
+    constraint   what the completion must be; it belongs to this request alone. Nothing is
+                 drafted then
     """
 
     id: str
@@ -57,6 +60,7 @@ class Request:
     speculation: Speculation = "off"
     score: int | None = None
     interactive: bool = False
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ filter then keeps a prefix of that order, and a draw walks it: the token drawn i
 first whose cumulative probability exceeds `uniform` times the kept mass. So the same
 logits, parameters and uniform number give the same token everywhere.
 
-    logit_bias -> repetition, presence, frequency penalty -> temperature
+    logit_bias -> repetition, presence, frequency penalty -> allowed tokens -> temperature
     -> top_k -> top_p (of what top_k left) -> min_p -> draw
 
 A temperature near 0 draws among the largest alone, as greedy does but for equal ones.
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from subllm.errors import EngineError, LogitsError, UsageError
 from subllm.runtime.backend import Draw
+from subllm.runtime.constraint import AllowedTokens
 from subllm.runtime.request import SamplingParams
 
 FloatArray = npt.NDArray[np.float32]
@@ -66,8 +67,14 @@ def needs_adjustment(params: SamplingParams) -> bool:
     )
 
 
+def forbidden(allowed: AllowedTokens, vocab: int) -> npt.NDArray[np.bool_]:
+    """bool [vocab]: the tokens that are not allowed."""
+    bits = np.unpackbits(allowed.astype("<u4").view(np.uint8), bitorder="little")[:vocab]
+    return np.pad(bits == 0, (0, vocab - len(bits)), constant_values=True)
+
+
 def adjust(logits: FloatArray, draw: Draw) -> FloatArray:
-    """Bias and penalties on float32 [vocab]; returns a new array."""
+    """Bias, penalties and what is allowed, on float32 [vocab]; returns a new array."""
     params, out = draw.params, logits.astype(np.float32, copy=True)
     for token, bias in params.logit_bias:
         out[token] += np.float32(bias)
@@ -79,6 +86,8 @@ def adjust(logits: FloatArray, draw: Draw) -> FloatArray:
         tokens, counts = np.unique(draw.history[draw.prompt_length :], return_counts=True)
         out[tokens] -= np.float32(params.presence_penalty)
         out[tokens] -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
+    if draw.allowed is not None:
+        out[forbidden(draw.allowed, len(out))] = -np.inf
     return out
 
 

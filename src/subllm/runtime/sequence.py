@@ -79,6 +79,12 @@ class Sequence:
         Every position of a completion has one random number, whichever step draws it.
         """
         params, start = self.request.params, self._length
+        constraint = self.request.constraint
+        if constraint is not None:  # what may follow a guess is not known
+            assert not self.guesses
+            allowed = None if constraint.error else constraint.allowed()
+            tokens = self._buffer[:start]
+            return (Draw(params, tokens, self.prompt_length, self.uniform(0), allowed=allowed),)
         return tuple(
             Draw(params, self._buffer[: start + i], self.prompt_length, self.uniform(i))
             for i in range(self.guesses + 1)
@@ -98,9 +104,10 @@ class Sequence:
         self.guesses = 0
         events: list[TokenEvent] = []
         hits = 0
-        for choice in drawn:
+        for found in drawn:
             self._uniforms.popleft()
-            if isinstance(choice, LogitsError):
+            choice = self._follow(found)
+            if isinstance(choice, EngineError):
                 events.append(self.fail(choice))
                 break
             hit = hits < count and choice.token == guessed[hits]
@@ -114,6 +121,17 @@ class Sequence:
         self.rejected += count - hits
         events[-1] = replace(events[-1], rejected_prediction_tokens=self.rejected)
         return events
+
+    def _follow(self, choice: Choice | EngineError) -> Choice | EngineError:
+        """Tells the constraint what was chosen; the choice, or why it does not count."""
+        constraint = self.request.constraint
+        if constraint is None:
+            return choice
+        if isinstance(choice, Choice) and constraint.error is None:
+            constraint.take(choice.token)
+        if constraint.error is None:
+            return choice
+        return EngineError(f"the form that was asked for cannot be kept: {constraint.error}")
 
     def accept(self, token: int, logprob: TokenLogprob | None) -> TokenEvent:
         """Appends a chosen token and says what it means for the client."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -233,3 +234,32 @@ def test_a_large_vocabulary_costs_little() -> None:
     print(f"sort {sort * 1e3:.2f} ms, greedy {one / sort:.3f}, drawn {other / sort:.3f} of it")
     assert one < sort / 10
     assert other < sort / 2
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 2.0, "top_k": 50},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"logit_bias": ((7, 50.0),), "presence_penalty": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_only_what_is_allowed_is_drawn(params: dict[str, Any], share: float) -> None:
+    for seed in range(3):
+        logits = logits_of(seed)
+        chosen = (
+            np.random.default_rng(seed).random(VOCAB - 40) < share
+        )  # the last words are left out
+        chosen[5] = True
+        bits = np.packbits(np.pad(chosen, (0, -len(chosen) % 32)), bitorder="little")
+        draw = replace(draw_of(0.7, seed, **params), allowed=bits.view(np.uint32))
+        token = sample(logits, draw)
+        assert token == sampler.sample(logits, draw)
+        assert token < len(chosen) and chosen[token]
+    nothing = replace(draw, allowed=np.zeros(3, np.uint32))
+    with pytest.raises(LogitsError):
+        sampler.sample(logits, nothing)

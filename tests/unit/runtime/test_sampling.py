@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -195,3 +196,32 @@ def test_values_out_of_range_are_refused(error: type[SubllmError], params: dict[
     sampler.check_params(SamplingParams(), VOCAB)
     with pytest.raises(error, match=next(iter(params))):
         sampler.check_params(SamplingParams(**params), VOCAB)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 2.0, "top_k": 50},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"logit_bias": ((7, 50.0),), "presence_penalty": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_only_what_is_allowed_is_drawn(params: dict[str, Any], share: float) -> None:
+    for seed in range(3):
+        logits = logits_of(seed)
+        chosen = (
+            np.random.default_rng(seed).random(VOCAB - 40) < share
+        )  # the last words are left out
+        chosen[5] = True
+        bits = np.packbits(np.pad(chosen, (0, -len(chosen) % 32)), bitorder="little")
+        draw = replace(draw_of(0.7, seed, **params), allowed=bits.view(np.uint32))
+        token = sampling.sample(torch.from_numpy(logits), draw)
+        assert token == sampler.sample(logits, draw)
+        assert token < len(chosen) and chosen[token]
+    nothing = replace(draw, allowed=np.zeros(3, np.uint32))
+    with pytest.raises(LogitsError):
+        sampler.sample(logits, nothing)

@@ -21,6 +21,7 @@ using namespace nb::literals;
 namespace {
 
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bits = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 std::span<const int32_t> span_of(const Tokens& tokens) { return {tokens.data(), tokens.size()}; }
@@ -37,9 +38,11 @@ DecoderWeights weights_of(const nb::dict& shared, const std::vector<nb::dict>& l
   return weights;
 }
 
-// A draw as Python packs it; `history` keeps the tokens alive while they are read.
+// A draw as Python packs it; `alive` keeps its history while that is read. What is allowed, a
+// 13th field, the tuple itself keeps.
 Draw draw_of(const nb::tuple& values, std::vector<Tokens>& alive) {
-  if (nb::len(values) != 12) throw std::invalid_argument("a draw has 12 fields");
+  const size_t fields = nb::len(values);
+  if (fields != 12 && fields != 13) throw std::invalid_argument("a draw has 12 or 13 fields");
   Draw draw;
   draw.params.temperature = nb::cast<double>(values[0]);
   draw.params.top_k = nb::cast<int64_t>(values[1]);
@@ -54,6 +57,11 @@ Draw draw_of(const nb::tuple& values, std::vector<Tokens>& alive) {
   draw.prompt_length = nb::cast<int64_t>(values[9]);
   draw.uniform = nb::cast<double>(values[10]);
   draw.logprobs = nb::cast<int64_t>(values[11]);
+  if (fields == 13) {
+    const Bits bits = nb::cast<Bits>(values[12], false);
+    if (bits.size() == 0) throw std::invalid_argument("allowed has no bits");
+    draw.allowed = {bits.data(), bits.size()};
+  }
   return draw;
 }
 

@@ -129,6 +129,7 @@ void ScreenedHead::judge(int64_t t, const Draw& draw, std::span<float> values) {
 
 // Leaves in `values` what the draw decided by: logits, exact or as good as the copy's.
 void ScreenedHead::decide(int64_t t, const Draw& draw, std::span<float> values) {
+  if (!draw.allowed.empty()) return;
   const SampleParams& p = draw.params;
   const auto index = static_cast<size_t>(t);
   Screened& found = found_[index];

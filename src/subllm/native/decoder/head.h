@@ -12,7 +12,8 @@
 //   T is that of normal noise, exp((value + sigma^2 / (2 T)) / T), provided the tail has no more
 //   than kMostTail of the mass. A draw that falls into the tail is made again there, from the
 //   whole head's logits.
-// A draw depends on its state and parameters alone, not on what else its step draws.
+// A draw that may not choose among all tokens is left to the whole head: candidates are the best
+// of all. A draw depends on its state and parameters alone, not on what else its step draws.
 #pragma once
 
 #include <cstdint>

@@ -57,6 +57,18 @@ int32_t* tallies(size_t vocab) {
   return counts.data();
 }
 
+// -infinity for every token without its bit in `allowed`.
+void forbid(std::span<const uint32_t> allowed, std::span<float> logits) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (size_t first = 0; first < logits.size(); first += 32) {
+    const uint32_t bits = first / 32 < allowed.size() ? allowed[first / 32] : 0;
+    if (bits == 0xffffffffu) continue;
+    const size_t count = std::min<size_t>(32, logits.size() - first);
+    for (size_t i = 0; i < count; ++i)
+      if (!(bits >> i & 1)) logits[first + i] = kNever;
+  }
+}
+
 struct Filtered {
   std::vector<int64_t> tokens;     // in drawing order
   std::vector<double> cumulative;  // of their weights
@@ -188,6 +200,7 @@ void adjust(const Draw& draw, std::span<float> logits) {
       logits[token] -= static_cast<float>(p.frequency_penalty) * static_cast<float>(count);
     }
   }
+  if (!draw.allowed.empty()) forbid(draw.allowed, logits);
 }
 
 std::optional<Drawn> draw_from(const Draw& draw, std::span<const float> adjusted,

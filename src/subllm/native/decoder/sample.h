@@ -1,5 +1,5 @@
 // Choosing a token from logits, as Python's `runtime.sampler` defines it: bias and penalties,
-// temperature, top_k, top_p, min_p, then a draw along the order of the logits.
+// what is allowed, temperature, top_k, top_p, min_p, then a draw along the order of the logits.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,7 @@ struct Draw {
   std::span<const int32_t> history;  // of the whole sequence
   int64_t prompt_length = 0;
   double uniform = 0.0;  // in [0, 1)
+  std::span<const uint32_t> allowed;  // a bit for each token; none beyond. Empty: all tokens are
   int64_t logprobs = -1;  // alternatives to report; -1: no log-probability either; kEstimate
 };
 
@@ -42,7 +43,8 @@ struct TokenLogprob {
 // Tokens of the history that lie in `known` were checked before.
 void check_draw(const Draw& draw, int64_t vocab, std::span<const int32_t> known = {});
 
-// Applies bias and penalties in place. The draw must have been checked.
+// Applies bias and penalties in place; what is not allowed becomes -infinity. The draw must have
+// been checked.
 void adjust(const Draw& draw, std::span<float> logits);
 
 // The `count` best tokens, best first. NaN is never among the best.

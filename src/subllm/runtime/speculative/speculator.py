@@ -99,7 +99,9 @@ class Speculator:
         self._asked.clear()
         if not self._backend.exact_widths:
             return
-        open_to = [s for s in sequences if s.request.speculation != "off"]
+        open_to = [
+            s for s in sequences if s.request.speculation != "off" and s.request.constraint is None
+        ]
         begun = self._pace.round(len(sequences)) if open_to else None
         if begun is None:
             return

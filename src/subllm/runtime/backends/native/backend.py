@@ -58,6 +58,7 @@ def as_tokens(values: Any) -> TokenArray:
 def pack_draw(draw: Draw) -> tuple[Any, ...]:
     """A draw as the core takes it."""
     params = draw.params
+    allowed = () if draw.allowed is None else (np.ascontiguousarray(draw.allowed, np.uint32),)
     return (
         float(params.temperature),
         int(params.top_k),
@@ -71,6 +72,7 @@ def pack_draw(draw: Draw) -> tuple[Any, ...]:
         int(draw.prompt_length),
         float(draw.uniform),
         (-2 if draw.estimate else -1) if params.logprobs is None else int(params.logprobs),
+        *allowed,
     )
 
 

@@ -173,7 +173,8 @@ def _choose_one(logits: torch.Tensor, draw: Draw, best: int | None) -> Choice | 
     if best is None:
         return LogitsError()
     wanted = 0 if draw.estimate and draw.params.logprobs is None else draw.params.logprobs
-    plain = draw.params.temperature == 0.0 and not needs_adjustment(draw.params)
+    changed = needs_adjustment(draw.params) or draw.allowed is not None
+    plain = draw.params.temperature == 0.0 and not changed
     try:
         token = best if plain else sample(logits[0], draw)
     except LogitsError as error:  # bias and penalties can do that, too

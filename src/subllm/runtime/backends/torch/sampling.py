@@ -15,13 +15,13 @@ import torch
 from subllm.errors import LogitsError
 from subllm.runtime.backend import Draw
 from subllm.runtime.request import SamplingParams, TokenLogprob
-from subllm.runtime.sampler import needs_adjustment
+from subllm.runtime.sampler import forbidden, needs_adjustment
 
 _HEAD = 1024
 
 
 def adjust(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Bias and penalties on float32 [vocab]; returns a new tensor."""
+    """Bias, penalties and what is allowed, on float32 [vocab]; returns a new tensor."""
     params, out = draw.params, logits.clone()
     device = out.device
     if params.logit_bias:
@@ -37,6 +37,8 @@ def adjust(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
         index = torch.from_numpy(tokens).to(device, torch.int64)
         out[index] -= params.presence_penalty
         out[index] -= params.frequency_penalty * torch.from_numpy(counts).to(device).float()
+    if draw.allowed is not None:
+        out[torch.from_numpy(forbidden(draw.allowed, len(out))).to(device)] = -torch.inf
     return out
 
 
@@ -102,7 +104,8 @@ def kept(adjusted: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, 
 def sample(logits: torch.Tensor, draw: Draw) -> int:
     """The token that `draw` chooses from float32 logits [vocab]. Raises LogitsError."""
     params = draw.params
-    adjusted = adjust(logits, draw) if needs_adjustment(params) else logits
+    changed = needs_adjustment(params) or draw.allowed is not None
+    adjusted = adjust(logits, draw) if changed else logits
     adjusted = without_nan(adjusted)
     best = adjusted.argmax()
     if not adjusted[best].isfinite():
