@@ -16,9 +16,11 @@ from subllm.server.config import ServerConfig
 from subllm.server.context import fit_to_context, refuse_far_longer
 from subllm.server.drafting import UNDRAFTED, Drafter, Drafting
 from subllm.server.errors import bad_request
+from subllm.server.forms import constraints
 from subllm.server.generation import Caller, Generation, Prompt
 from subllm.server.jobs import GenerateWork, ScoreWork, TimeLimits
 from subllm.server.models import ModelSet, ServedModel, TextSide
+from subllm.server.tools import ToolUse, turn
 from subllm.server.trimming import UNTRIMMED, Trim
 from subllm.text import fim
 
@@ -34,6 +36,7 @@ class Plan:
     prompts      token ids per prompt; scores are of these, when echo wants logprobs
     echoes       the text that precedes each prompt's completion, "" without echo
     generations  one per choice; empty when max_tokens is 0
+    tools        that the reply may call
     """
 
     route: Route
@@ -47,6 +50,7 @@ class Plan:
     logprobs: int | None = None
     drafting: Drafting = UNDRAFTED
     trim: Trim = UNTRIMMED
+    tools: ToolUse | None = None
 
     @property
     def choices(self) -> int:
@@ -103,12 +107,14 @@ class Planner:
     ) -> Plan:
         params = self._params(asked, text)
         context = self.context_length(model)
+        constraint_of = constraints(asked, text)
         generations = []
         for ids in prompts:
             fit_to_context(len(ids), context)  # told before the model is loaded
             for choice in range(asked.n if params.max_tokens else 0):
                 seed = None if params.seed is None else (params.seed + choice) % 2**63
-                generations.append(GenerateWork(ids, replace(params, seed=seed)))
+                work = GenerateWork(ids, replace(params, seed=seed), constraint=constraint_of())
+                generations.append(work)
         return Plan(
             route,
             model,
@@ -119,6 +125,7 @@ class Planner:
             tuple(generations),
             logprobs=params.logprobs,
             trim=asked.trim,
+            tools=asked.tools,
         )
 
     def context_length(self, model: ServedModel) -> int:
@@ -129,7 +136,10 @@ class Planner:
 
     def _drafted(self, plan: Plan, asked: Generation, query: Query, caller: Caller) -> Plan:
         """With what is to be drafted, and by whom, and when it ends at the latest."""
-        drafting = self._drafter.choose(asked.speculation, query, plan.route, plan.model)
+        if asked.tools is not None or asked.form is not None:  # guesses would have to fit it
+            drafting = UNDRAFTED
+        else:
+            drafting = self._drafter.choose(asked.speculation, query, plan.route, plan.model)
         prediction = asked.prediction[: _CHARS * self.context_length(plan.model)]
         ids = tuple(plan.text.tokenizer.encode_plain(prediction, goes_on=True))
         work = tuple(
@@ -264,8 +274,9 @@ def _texts(asked: Generation) -> list[list[str]]:
 def _encode_chat(asked: Generation, text: TextSide) -> Ids:
     from subllm.text.chat_prompt import encode_chat  # jinja2 loads with the first chat
 
-    turns = [{"role": message.role, "content": message.text} for message in asked.messages]
-    return tuple(encode_chat(text.template, text.tokenizer, turns))
+    turns = [turn(message) for message in asked.messages]
+    tools = [tool.template for tool in asked.tools.tools] if asked.tools else None
+    return tuple(encode_chat(text.template, text.tokenizer, turns, tools=tools))
 
 
 def _logit_bias(biases: Mapping[str, float], vocab: int) -> tuple[tuple[int, float], ...]:

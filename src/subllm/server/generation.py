@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from subllm.routing.router import Message
+from subllm.server.tools import ToolUse
 from subllm.server.trimming import UNTRIMMED, Trim
 
 UNBOUNDED = 2**31 - 1
@@ -35,6 +37,8 @@ class Generation:
     extra        other files as (path, text) for fill-in-the-middle, the most relevant last; the
                  first are left out where they do not fit the context
     messages     a chat to be answered
+    tools        that the answer may call
+    form         a JSON schema of the reply
     echo         the prompts are part of the reply, and of `logprobs`
     logprobs     alternatives for each token; None: no log-probabilities
     prediction   what the reply is expected to be like
@@ -50,6 +54,8 @@ class Generation:
     suffix: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
     messages: tuple[Message, ...] = ()
+    tools: ToolUse | None = None
+    form: Mapping[str, Any] | None = None
     echo: bool = False
     n: int = 1
     max_tokens: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from subllm.errors import SubllmError
+from subllm.runtime.constraint import Constraint
 from subllm.runtime.request import (
     Request,
     SamplingParams,
@@ -48,6 +49,7 @@ class GenerateWork:
     interactive: bool = False
     limits: TimeLimits = NO_LIMITS
     keep_alive: float | None = None
+    constraint: Constraint | None = None
 
     def request(self, number: str) -> Request:
         return Request(
@@ -58,6 +60,7 @@ class GenerateWork:
             self.session,
             self.speculation,
             interactive=self.interactive,
+            constraint=self.constraint,
         )
 
 

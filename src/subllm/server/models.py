@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from subllm.runtime.draft import Draft
     from subllm.store.store import Store
     from subllm.text.chat_template import ChatTemplate
+    from subllm.text.grammar import Grammars
     from subllm.text.tokenizer import Tokenizer
 
 
@@ -94,6 +95,12 @@ class TextSide:
         if source is None:
             raise UsageError("this model has no chat template; use /v1/completions")
         return ChatTemplate(source, self.tokenizer.bos_token, self.tokenizer.eos_token)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        from subllm.text.grammar import Grammars  # loads with the first that is asked for
+
+        return Grammars(self.tokenizer)
 
 
 class ModelSet:

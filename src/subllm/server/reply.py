@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from subllm.errors import EngineError
 from subllm.runtime.request import TokenEvent, TokenLogprob
+from subllm.server.calls import Call, CallParser, CallPiece
 from subllm.server.convert import Plan
 
 Chunk = dict[str, Any]
@@ -49,6 +50,10 @@ class Reply(ABC):
         self.texts: list[list[str]] = [[] for _ in range(plan.choices)]
         self.finish: list[str] = ["length"] * plan.choices
         self.matched_stop: list[str | None] = [None] * plan.choices
+        self._parsers: list[CallParser] = []
+        if plan.tools is not None:
+            names = frozenset(tool.name for tool in plan.tools.callable)
+            self._parsers = [CallParser(names) for _ in range(plan.choices)]
         self._began = self._latest = time.perf_counter()
         self._first: float | None = None  # when the first token came
 
@@ -64,6 +69,9 @@ class Reply(ABC):
     def text(self, index: int) -> str:
         return "".join(self.texts[index])
 
+    def calls(self, index: int) -> list[Call]:
+        return self._parsers[index].calls if self._parsers else []
+
     def feed(self, index: int, event: TokenEvent) -> list[Chunk]:
         """Take one event of choice `index`; the chunks that it makes. Raises EngineError
         when the engine gave the request up, or says that it failed."""
@@ -74,6 +82,9 @@ class Reply(ABC):
         self._latest = time.perf_counter()
         if self._first is None:
             self._first = self._latest
+        chunks: list[Chunk] = []
+        if self._parsers:
+            event, chunks = self._parse(index, event)
         self.texts[index].append(event.text)
         if event.finish_reason is not None:
             self.finish[index] = event.finish_reason
@@ -83,7 +94,24 @@ class Reply(ABC):
             self.usage.rejected += event.rejected_prediction_tokens
             if index % self.plan.n == 0:
                 self.usage.cached += event.cached_tokens
-        return self.chunks(index, event)
+        return [*chunks, *self.chunks(index, event)]
+
+    def _parse(self, index: int, event: TokenEvent) -> tuple[TokenEvent, list[Chunk]]:
+        """The event without the text of calls, and chunks that come before its own."""
+        parser = self._parsers[index]
+        text, pieces = parser.push(event.text)
+        if event.finish_reason is not None:
+            rest, more = parser.finish()
+            text, pieces = text + rest, pieces + more
+        event = replace(event, text=text)
+        if not pieces:
+            return event, []
+        chunks = []
+        if text:  # a reply's text comes before its calls
+            self.texts[index].append(text)
+            chunks = self.chunks(index, replace(event, finish_reason=None))
+            event = replace(event, text="", tokens=(), logprobs=())
+        return event, [*chunks, *(c for piece in pieces for c in self.call_chunks(index, piece))]
 
     def scored(self, prompt: int, entries: tuple[TokenLogprob | None, ...]) -> None:
         """Take the log-probabilities of a prompt's tokens. Raises where none are asked for."""
@@ -92,6 +120,10 @@ class Reply(ABC):
     def opening(self) -> list[Chunk]:
         """Chunks that come before the first token."""
         return []
+
+    def call_chunks(self, index: int, piece: CallPiece) -> list[Chunk]:
+        """What a piece of a call adds to a stream. Raises where no tools are asked for."""
+        raise NotImplementedError
 
     @abstractmethod
     def chunks(self, index: int, event: TokenEvent) -> list[Chunk]:

@@ -34,6 +34,13 @@ def check(reply: httpx.Response, status: int, param: str | None, code: str | Non
     return message
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def _form(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+
+
 INVALID = "invalid_value"
 BOTH: list[tuple[dict[str, Any], str, str | None]] = [
     ({"model": 5}, "model", INVALID),
@@ -72,8 +79,14 @@ BOTH: list[tuple[dict[str, Any], str, str | None]] = [
     ({"path": "x" * 1025}, "path", INVALID),
     ({"guided_json": {"type": "object"}}, "guided_json", "unsupported_parameter"),
     ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_parameter"),
-    ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+    ({"response_format": {"type": "xml"}}, "response_format", INVALID),
+    ({"response_format": {"type": "json_schema"}}, "response_format", None),
+    (_form({"type": "nothing"}), "response_format", None),
+    (_form({"$ref": "http://localhost/x"}), "response_format", None),
+    (_form({"type": "object", "minProperties": "x"}), "response_format", None),
+    (_form({"type": "string", "enum": ["x" * 2**17]}), "response_format", None),
+    ({**_form({"type": "object"}), "ignore_eos": True}, "ignore_eos", None),
     ({"store": True}, "store", "unsupported_parameter"),
     ({"service_tier": "flex"}, "service_tier", "unsupported_parameter"),
     ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
@@ -142,8 +155,23 @@ def test_fields_of_completions(
         ({"messages": HI * 1025}, "messages", None),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}, *HI]},
-            "tool_calls",
-            "unsupported_parameter",
+            "messages",
+            INVALID,
+        ),
+        ({"messages": HI, "tools": [{"type": "function"}]}, "tools", INVALID),
+        ({"messages": HI, "tools": [{"type": "web_search"}]}, "tools", INVALID),
+        ({"messages": HI, "tools": [TOOL, TOOL]}, "tools", None),
+        ({"messages": HI, "tools": [TOOL] * 129}, "tools", INVALID),
+        ({"messages": HI, "tool_choice": "required"}, "tool_choice", None),
+        ({"messages": HI, "tools": [TOOL], "tool_choice": "always"}, "tool_choice", INVALID),
+        (
+            {
+                "messages": HI,
+                "tools": [TOOL],
+                "tool_choice": {"type": "function", "function": {"name": "g"}},
+            },
+            "tool_choice",
+            None,
         ),
         ({"messages": HI, "top_logprobs": 2}, "top_logprobs", None),
         ({"messages": HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs", None),

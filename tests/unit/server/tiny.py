@@ -77,7 +77,10 @@ SHAPE: dict[str, Any] = {
 PRE, SUF, MID, SEP = range(259, 263)
 MARKERS = {PRE: "<|pre|>", SUF: "<|suf|>", MID: "<|mid|>", SEP: "<|sep|>"}
 TEMPLATE = (
-    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    "{% for tool in tools or [] %}[tool {{ tool.function.name }}]{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}]"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
+    "{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 FIM = FimSpec(prefix="<|pre|>", suffix="<|suf|>", middle="<|mid|>", file_separator="<|sep|>")

@@ -1,7 +1,8 @@
-"""Anthropic's messages: text, whole or as a stream of named events; no tools."""
+"""Anthropic's messages: text and calls of tools, whole or as a stream of named events."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,11 @@ from pydantic import Field
 
 from subllm.routing.router import Message
 from subllm.runtime.request import TokenEvent
+from subllm.server.calls import Call, CallPiece
 from subllm.server.convert import Plan
 from subllm.server.dialect import Dialect
 from subllm.server.dialects.body import Body
+from subllm.server.dialects.tools_wire import MOST_TOOLS, Schema, ToolName, tool_use
 from subllm.server.errors import ApiError, bad_request
 from subllm.server.framing import named_events
 from subllm.server.generation import Generation
@@ -21,6 +24,7 @@ from subllm.server.refusals import refuse
 from subllm.server.reply import Chunk, Reply
 from subllm.server.service import Service
 from subllm.server.timings import llamacpp_timings
+from subllm.server.tools import CallingMessage, PastCall, Tool, ToolUse
 from subllm.server.values import MaxTokens, Text, Texts, TopK, TopP, Wire
 
 PATHS = (
@@ -39,14 +43,10 @@ _KINDS = {
     503: "overloaded_error",
 }
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "tools": (),
-    "tool_choice": ({"type": "none"},),
     "thinking": ({"type": "disabled"},),
     "container": (),
     "mcp_servers": (),
     "context_management": (),
-    "output_config": (),
-    "output_format": (),
     "speed": ("standard",),
 }
 
@@ -58,26 +58,92 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 ANTHROPIC = Dialect(error_body, x_api_key=True)
 EVENTS = named_events(error_body, waiting={"type": "ping"})
+_TEXT: dict[str, Any] = {"type": "text", "text": ""}
 
 
-class Block(Wire):
+class TextBlock(Wire):
     """`cache_control` is accepted: prefixes are always kept."""
 
     type: Literal["text"]
     text: Text
 
 
-Blocks = Annotated[list[Block], Field(fail_fast=True)]
+TextBlocks = Annotated[list[TextBlock], Field(fail_fast=True)]
+
+
+class CallBlock(Wire):
+    type: Literal["tool_use"]
+    id: Text
+    name: ToolName
+    input: Schema
+
+
+class ResultBlock(Wire):
+    """`is_error` is accepted: the content says it."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Text
+    content: Text | TextBlocks | None = None
+
+
+Block = Annotated[TextBlock | CallBlock | ResultBlock, Field(discriminator="type")]
 
 
 class Turn(Wire):
     role: Literal["user", "assistant", "system"]
-    content: Text | Blocks
+    content: Text | Annotated[list[Block], Field(fail_fast=True)]
+
+    def messages(self) -> list[Message]:
+        """Results of tools come first, each as a message of its own."""
+        if isinstance(self.content, str):
+            return [Message(self.role, self.content)]
+        results = [block for block in self.content if isinstance(block, ResultBlock)]
+        texts = [block for block in self.content if isinstance(block, TextBlock)]
+        calls = tuple(
+            PastCall(block.id, block.name, block.input)
+            for block in self.content
+            if isinstance(block, CallBlock)
+        )
+        said = [Message("tool", _joined(block.content or "")) for block in results]
+        if texts or calls or not results:
+            said.append(CallingMessage(self.role, _joined(texts), calls))
+        return said
+
+
+class ToolBody(Wire):
+    """A tool of the client's own; `cache_control` is accepted."""
+
+    type: Literal["custom"] | None = None
+    name: ToolName
+    description: Text | None = None
+    input_schema: Schema
+
+    def tool(self) -> Tool:
+        return Tool(self.name, self.description or "", self.input_schema)
+
+
+class ToolChoice(Wire):
+    type: Literal["auto", "any", "tool", "none"]
+    name: ToolName | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class OutputFormat(Wire):
+    type: Literal["json_schema"]
+    schema_: Schema = Field(alias="schema")
+
+
+class OutputConfig(Wire):
+    format: OutputFormat | None = None
 
 
 class CountBody(Body):
     messages: Annotated[list[Turn], Field(min_length=1, fail_fast=True)]
-    system: Text | Blocks | None = None
+    system: Text | TextBlocks | None = None
+    tools: Annotated[list[ToolBody], Field(fail_fast=True, max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
 
     def turns(self) -> tuple[Message, ...]:
         """Raises ApiError."""
@@ -89,11 +155,39 @@ class CountBody(Body):
             )
         system = _joined(self.system) if self.system else ""
         first = (Message("system", system),) if system else ()
-        return (*first, *(Message(turn.role, _joined(turn.content)) for turn in self.messages))
+        return (*first, *(message for turn in self.messages for message in turn.messages()))
+
+    def tool_use(self) -> ToolUse | None:
+        """Raises ApiError."""
+        choice = self.tool_choice or ToolChoice(type="auto")
+        named = choice.type == "tool"
+        word = {"auto": "auto", "any": "required", "none": "none", "tool": choice.name}[choice.type]
+        return tool_use(
+            [tool.tool() for tool in self.tools or ()],
+            word,
+            named=named,
+            parallel=not choice.disable_parallel_tool_use,
+        )
+
+    def form(self) -> Schema | None:
+        """Raises ApiError."""
+        config = self.output_config or OutputConfig()
+        refuse(config.model_extra, dict.fromkeys(config.model_extra or (), ()))
+        given = config.format or self.output_format
+        return given.schema_ if given else None
+
+    def asked(self) -> dict[str, Any]:
+        """The fields of a `Generation` that make its prompt. Raises ApiError."""
+        return {
+            **self.chosen(),
+            "messages": self.turns(),
+            "tools": self.tool_use(),
+            "form": self.form(),
+        }
 
     def generation(self) -> Generation:
         """For its prompt alone."""
-        return Generation(**self.chosen(), messages=self.turns(), max_tokens=0)
+        return Generation(**self.asked(), max_tokens=0)
 
 
 class MessagesBody(CountBody):
@@ -109,8 +203,7 @@ class MessagesBody(CountBody):
     def generation(self) -> Generation:
         """Raises ApiError."""
         return Generation(
-            **self.chosen(),
-            messages=self.turns(),
+            **self.asked(),
             max_tokens=self.max_tokens,
             stop=tuple(self.stop_sequences or ()),
             temperature=self.temperature,
@@ -123,28 +216,52 @@ class MessagesReply(Reply):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._id = f"msg_{uuid.uuid4().hex}"
+        self._block = -1  # the last one that was begun
+        self._open = False
 
     def opening(self) -> list[Chunk]:
         message = {**self._message([]), "stop_reason": None, "stop_sequence": None}
-        block = {"type": "text", "text": ""}
-        return [
-            {"type": "message_start", "message": message},
-            {"type": "content_block_start", "index": 0, "content_block": block},
-        ]
+        start = {"type": "message_start", "message": message}
+        return [start, *(self._begin(_TEXT) if self.plan.tools is None else [])]
 
     def chunks(self, index: int, event: TokenEvent) -> list[Chunk]:
         if not event.text:
             return []
-        delta = {"type": "text_delta", "text": event.text}
-        return [{"type": "content_block_delta", "index": 0, "delta": delta}]
+        begun = [] if self._open else self._begin(_TEXT)
+        return [*begun, self._delta({"type": "text_delta", "text": event.text})]
+
+    def call_chunks(self, index: int, piece: CallPiece) -> list[Chunk]:
+        if piece.begins:
+            return self._begin(_call(piece.call, {}))
+        if piece.arguments:
+            return [self._delta({"type": "input_json_delta", "partial_json": piece.arguments})]
+        return self._end()
 
     def closing(self) -> list[Chunk]:
         end = {"type": "message_delta", "delta": self._stop(), **self._counts()}
-        return [{"type": "content_block_stop", "index": 0}, end, {"type": "message_stop"}]
+        return [*self._end(), end, {"type": "message_stop"}]
 
     def whole(self) -> dict[str, Any]:
-        content = [{"type": "text", "text": self.text(0)}]
-        return {**self._message(content), **self._stop(), **self._counts()}
+        """A call that max_tokens cut is left out: its input is no JSON."""
+        calls = [_call(c, json.loads(c.arguments)) for c in self.calls(0) if c.done]
+        text = self.text(0)
+        content = [{**_TEXT, "text": text}] if text or not calls else []
+        return {**self._message([*content, *calls]), **self._stop(), **self._counts()}
+
+    def _begin(self, block: dict[str, Any]) -> list[Chunk]:
+        ended = self._end()
+        self._block, self._open = self._block + 1, True
+        start = {"type": "content_block_start", "index": self._block, "content_block": block}
+        return [*ended, start]
+
+    def _delta(self, delta: dict[str, Any]) -> Chunk:
+        return {"type": "content_block_delta", "index": self._block, "delta": delta}
+
+    def _end(self) -> list[Chunk]:
+        if not self._open:
+            return []
+        self._open = False
+        return [{"type": "content_block_stop", "index": self._block}]
 
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -162,7 +279,8 @@ class MessagesReply(Reply):
             return {"stop_reason": "max_tokens", "stop_sequence": None}
         if stop in self.plan.generations[0].params.stop:
             return {"stop_reason": "stop_sequence", "stop_sequence": stop}
-        return {"stop_reason": "end_turn", "stop_sequence": None}
+        reason = "tool_use" if self.calls(0) else "end_turn"
+        return {"stop_reason": reason, "stop_sequence": None}
 
     def _usage(self) -> dict[str, Any]:
         return {
@@ -194,5 +312,9 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _joined(content: str | list[Block]) -> str:
+def _call(call: Call, given: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+
+
+def _joined(content: str | list[TextBlock]) -> str:
     return content if isinstance(content, str) else "\n".join(block.text for block in content)

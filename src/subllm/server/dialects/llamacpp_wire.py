@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from subllm.server.dialects.body import Body, Predict, prompts, stops
+from subllm.server.dialects.tools_wire import Schema
 from subllm.server.generation import UNBOUNDED, Generation
 from subllm.server.refusals import refuse
 from subllm.server.trimming import Trim
@@ -35,7 +36,6 @@ from subllm.server.values import (
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "grammar": (),
-    "json_schema": (),
     "image_data": (),
     "multimodal_data": (),
     "n_probs": (),
@@ -73,6 +73,7 @@ class Native(Body):
     stream: bool | None = None
     return_tokens: bool | None = None
     response_fields: Annotated[Texts, Field(max_length=64)] | None = None
+    json_schema: Schema | None = None
 
     def options(self) -> dict[str, Any]:
         """Fields of a `Generation`. Raises ApiError."""
@@ -100,6 +101,7 @@ class Native(Body):
             "logit_bias": biases,
             "seed": None if self.seed == -1 else self.seed,
             "ignore_eos": bool(self.ignore_eos),
+            "form": self.json_schema,
             "trim": Trim(
                 indent=self.n_indent or 0,
                 seconds=milliseconds / 1000 if milliseconds > 0 else None,

@@ -15,6 +15,7 @@ from subllm.server.dialect import Dialect
 from subllm.server.dialects.ollama_reply import OllamaReply, stamp, unloaded
 from subllm.server.dialects.ollama_wire import ChatBody, GenerateBody, Named, PullBody
 from subllm.server.errors import ApiError, bad_request
+from subllm.server.forms import knows_tools
 from subllm.server.framing import Framing, compact
 from subllm.server.models import ServedModel
 from subllm.server.service import Service
@@ -88,8 +89,8 @@ def routes(service: Service) -> APIRouter:
         if body.wanted is None:
             raise bad_request("model: required", "model", "invalid_value")
         query = Query(body.wanted)
-        _, model, _ = await asyncio.to_thread(service.planner.route, query)
-        return _shown(service, model)
+        _, model, text = await asyncio.to_thread(service.planner.route, query)
+        return _shown(service, model, tools=knows_tools(text))
 
     @router.post("/generate")
     async def generate(body: GenerateBody, request: Request) -> Response:
@@ -149,7 +150,7 @@ def _entry(service: Service, model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _shown(service: Service, model: ServedModel) -> dict[str, Any]:
+def _shown(service: Service, model: ServedModel, *, tools: bool) -> dict[str, Any]:
     """Clients look for ".Suffix" in the template, for capabilities and for the context."""
     family = _architecture(model)
     spec = model.prompt.fim
@@ -169,7 +170,11 @@ def _shown(service: Service, model: ServedModel) -> dict[str, Any]:
             "general.parameter_count": model.sub_model.parameters,
             f"{family}.context_length": service.planner.context_length(model),
         },
-        "capabilities": ["completion", *(["insert"] if spec is not None else [])],
+        "capabilities": [
+            "completion",
+            *(["insert"] if spec is not None else []),
+            *(["tools"] if tools else []),
+        ],
         "modified_at": UNDATED,
     }
 

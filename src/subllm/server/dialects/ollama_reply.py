@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from subllm.runtime.request import TokenEvent
+from subllm.server.calls import Call, CallPiece
 from subllm.server.convert import Plan
 from subllm.server.reply import Chunk, Reply
 from subllm.server.timings import llamacpp_timings
@@ -28,14 +31,19 @@ class OllamaReply(Reply):
             return []
         return [{**self._head(event.text), "done": False}]
 
+    def call_chunks(self, index: int, piece: CallPiece) -> list[Chunk]:
+        """A call comes whole, when it has ended."""
+        return [{**self._head("", [piece.call]), "done": False}] if piece.ends else []
+
     def closing(self) -> list[Chunk]:
         return [{**self._head(""), **self._end()}]
 
     def whole(self) -> dict[str, Any]:
-        return {**self._head("" if self._loads else self.text(0)), **self._end()}
+        calls = [call for call in self.calls(0) if call.done]
+        return {**self._head("" if self._loads else self.text(0), calls), **self._end()}
 
-    def _head(self, text: str) -> dict[str, Any]:
-        return _head(self._name, text, chat=self._chat)
+    def _head(self, text: str, calls: Sequence[Call] = ()) -> dict[str, Any]:
+        return _head(self._name, text, chat=self._chat, calls=calls)
 
     def _end(self) -> dict[str, Any]:
         if self._loads:
@@ -60,15 +68,22 @@ def unloaded(name: str, *, chat: bool) -> dict[str, Any]:
     return {**_head(name, "", chat=chat), "done": True, "done_reason": "unload"}
 
 
-def _head(name: str, text: str, *, chat: bool) -> dict[str, Any]:
+def _head(name: str, text: str, *, chat: bool, calls: Sequence[Call] = ()) -> dict[str, Any]:
     content: dict[str, Any] = {"response": text}
     if chat:
-        content = {"message": {"role": "assistant", "content": text}}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [_call(call) for call in calls]
+        content = {"message": message}
     return {"model": name, "created_at": stamp(datetime.now(UTC)), **content}
 
 
 def stamp(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {"function": {"name": call.name, "arguments": json.loads(call.arguments)}}
 
 
 def _nanoseconds(seconds: float) -> int:

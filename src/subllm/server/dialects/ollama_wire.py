@@ -16,8 +16,16 @@ from pydantic import Field
 
 from subllm.routing.router import Message
 from subllm.server.dialects.body import Body, KeepAlive, Predict, keep_alive_of, stops
+from subllm.server.dialects.tools_wire import (
+    ANY_OBJECT,
+    PastCalls,
+    Schema,
+    ToolBodies,
+    tool_use,
+)
 from subllm.server.generation import UNBOUNDED, Generation
 from subllm.server.refusals import refuse
+from subllm.server.tools import CallingMessage
 from subllm.server.values import (
     MinP,
     Penalty,
@@ -33,11 +41,9 @@ from subllm.server.values import (
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "images": (),
-    "format": (),
     "think": (),
     "template": (),
     "context": (),
-    "tools": (),
     "logprobs": (),
     "top_logprobs": (),
 }
@@ -46,7 +52,7 @@ _REFUSED_OPTIONS: dict[str, tuple[Any, ...]] = {
     "tfs_z": (1, 1.0),
     "mirostat": (),
 }
-_INSTEAD = {"tools": "these models do not support tools", "think": "these models do not think"}
+_INSTEAD = {"think": "these models do not think"}
 
 
 class Options(Wire):
@@ -99,6 +105,7 @@ class Named(Body):
 class _Generating(Named):
     options: Options | None = None
     keep_alive: KeepAlive | None = None
+    format: Literal["", "json"] | Schema | None = None
     stream: bool | None = None
 
     @property
@@ -120,8 +127,13 @@ class _Generating(Named):
         refuse(self.model_extra, _REFUSED, _INSTEAD)
 
     def shared(self) -> dict[str, Any]:
-        alive = keep_alive_of(self.keep_alive)
-        return {**self.chosen(), **(self.options or Options()).chosen(), "keep_alive": alive}
+        form = ANY_OBJECT if self.format == "json" else self.format or None
+        return {
+            **self.chosen(),
+            **(self.options or Options()).chosen(),
+            "keep_alive": keep_alive_of(self.keep_alive),
+            "form": form,
+        }
 
 
 class GenerateBody(_Generating):
@@ -139,7 +151,7 @@ class GenerateBody(_Generating):
         self.check()
         prompt = self.prompt or ""
         if self.loads:
-            shared = {**self.shared(), "max_tokens": 1}
+            shared = {**self.shared(), "max_tokens": 1, "form": None}
             return Generation(**shared, prompts=("",))
         if self.suffix or self.raw:
             return Generation(**self.shared(), prompts=(prompt,), suffix=self.suffix or None)
@@ -148,12 +160,20 @@ class GenerateBody(_Generating):
 
 
 class ChatMessage(Wire):
+    """`tool_name` is accepted: results come in the order of the calls."""
+
     role: Literal["system", "user", "assistant", "tool"]
     content: Text = ""
+    tool_calls: PastCalls | None = None
+
+    def message(self) -> CallingMessage:
+        calls = tuple(call.past() for call in self.tool_calls or ())
+        return CallingMessage(self.role, self.content, calls)
 
 
 class ChatBody(_Generating):
     messages: Annotated[list[ChatMessage], Field(fail_fast=True)] | None = None
+    tools: ToolBodies | None = None
 
     @property
     def loads(self) -> bool:
@@ -163,12 +183,13 @@ class ChatBody(_Generating):
         """Raises ApiError."""
         self.check()
         if self.loads:
-            shared = {**self.shared(), "max_tokens": 1}
+            shared = {**self.shared(), "max_tokens": 1, "form": None}
             return Generation(**shared, prompts=("",))
         for message in self.messages or ():
-            refuse(message.model_extra, {"images": (), "tool_calls": ()})
-        messages = tuple(Message(m.role, m.content) for m in self.messages or ())
-        return Generation(**self.shared(), messages=messages)
+            refuse(message.model_extra, {"images": ()})
+        messages = tuple(message.message() for message in self.messages or ())
+        tools = tool_use([tool.tool() for tool in self.tools or ()])
+        return Generation(**self.shared(), messages=messages, tools=tools)
 
 
 class PullBody(Named):

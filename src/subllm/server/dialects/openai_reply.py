@@ -9,6 +9,7 @@ from typing import Any
 
 from subllm import __version__
 from subllm.runtime.request import TokenEvent, TokenLogprob
+from subllm.server.calls import Call, CallPiece
 from subllm.server.convert import Plan
 from subllm.server.logprobs import LegacyLogprobs, chat_logprobs, merge_legacy
 from subllm.server.reply import Chunk, Reply
@@ -156,18 +157,36 @@ class ChatReply(OpenAiReply):
         if event.text or (entries and self.plan.logprobs is not None):
             chunks.append(self._delta(index, {"content": event.text}, entries))
         if event.finish_reason is not None:
-            chunks.append(self._delta(index, {}, finish=event.finish_reason))
+            chunks.append(self._delta(index, {}, finish=self._finish(index)))
         return chunks
+
+    def call_chunks(self, index: int, piece: CallPiece) -> list[dict[str, Any]]:
+        """The end of a call is not told."""
+        if piece.begins:
+            call = {"index": piece.number, **_call(piece.call, "")}
+        elif piece.arguments:
+            call = {"index": piece.number, "function": {"arguments": piece.arguments}}
+        else:
+            return []
+        return [self._delta(index, {"tool_calls": [call]})]
 
     def _end(self, index: int) -> dict[str, Any]:
         return {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}
 
+    def _finish(self, index: int) -> str:
+        finish = self.finish[index]
+        return "tool_calls" if finish == "stop" and self.calls(index) else finish
+
     def _choice(self, index: int, text: str) -> dict[str, Any]:
+        calls = [_call(call, call.arguments) for call in self.calls(index)]
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message = {**message, "content": text or None, "tool_calls": calls}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": message,
             "logprobs": self._wrapped(self._logprobs[index]),
-            "finish_reason": self.finish[index],
+            "finish_reason": self._finish(index),
         }
 
     def _delta(
@@ -184,6 +203,11 @@ class ChatReply(OpenAiReply):
 
     def _wrapped(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None if self.plan.logprobs is None else {"content": entries, "refusal": None}
+
+
+def _call(call: Call, arguments: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _text_choice(

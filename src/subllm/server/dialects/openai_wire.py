@@ -5,11 +5,11 @@ should answer the same twice), max_tokens from the server's settings (OpenAI's 1
 every real completion), model "auto". Beyond OpenAI: top_k, min_p, repetition_penalty,
 stop_token_ids, ignore_eos, language, path (of the file being edited), speculation ("auto",
 "off", "ngram" or a model's name), t_max_predict_ms (after its first token a reply ends then,
-with finish_reason "length"; 0: no limit), prediction and max_completion_tokens on completions
-too, llama.cpp's n_predict, and Ollama's options and keep_alive. Fields of OpenAI's that would
-change the result and are not supported are refused by name. Of no effect, and accepted: user,
-metadata, safety_identifier, prompt_cache_key, parallel_tool_calls (there are no tools), a
-message's name, and include_obfuscation of stream_options. Fields that OpenAI does not
+with finish_reason "length"; 0: no limit), prediction, response_format and max_completion_tokens
+on completions too, llama.cpp's n_predict, and Ollama's options and keep_alive. Fields of OpenAI's
+that would change the result and are not supported are refused by name. Of no effect, and accepted:
+user, metadata, safety_identifier, prompt_cache_key, a message's name and tool_call_id (results come
+in the order of the calls), and include_obfuscation of stream_options. Fields that OpenAI does not
 document are ignored.
 """
 
@@ -22,9 +22,18 @@ from pydantic import Field
 from subllm.routing.router import Message
 from subllm.server.dialects.body import Body, KeepAlive, Predict, keep_alive_of, prompts, stops
 from subllm.server.dialects.ollama_wire import Options
+from subllm.server.dialects.tools_wire import (
+    NamedChoice,
+    PastCalls,
+    ResponseFormat,
+    ToolBodies,
+    ToolChoice,
+    tool_use,
+)
 from subllm.server.errors import bad_request
 from subllm.server.generation import UNBOUNDED, Generation
 from subllm.server.refusals import refuse
+from subllm.server.tools import CallingMessage, ToolUse
 from subllm.server.values import (
     Bias,
     Count,
@@ -94,6 +103,7 @@ class Sampling(Body):
     stream_options: StreamOptions | None = None
     prediction: Prediction | None = None
     t_max_predict_ms: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    response_format: ResponseFormat | None = None
     user: str | None = None
 
     @property
@@ -128,6 +138,7 @@ class Sampling(Body):
             "seconds": self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
             "keep_alive": keep_alive_of(self.keep_alive),
             "prediction": self.prediction.text if self.prediction else "",
+            "form": self.response_format.form() if self.response_format else None,
         }
         # Ollama's word counts where OpenAI's is not said.
         return {**given, **{name: native[name] for name in native if given[name] in (None, ())}}
@@ -166,20 +177,35 @@ class ChatMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: str | None = None
+    tool_calls: PastCalls | None = None
 
     def message(self) -> Message:
-        refuse(self.model_extra, {"tool_calls": (), "function_call": (), "audio": ()})
+        refuse(self.model_extra, {"function_call": (), "audio": ()})
         role = "system" if self.role == "developer" else self.role
         content = self.content
         if isinstance(content, list):
             content = "\n".join(part.text for part in content)
-        return Message(role, content or "")
+        calls = tuple(call.past() for call in self.tool_calls or ())
+        return CallingMessage(role, content or "", calls)
 
 
 class ChatBody(Sampling):
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    tools: ToolBodies | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    def tool_use(self) -> ToolUse | None:
+        """Raises ApiError."""
+        choice, named = self.tool_choice, isinstance(self.tool_choice, NamedChoice)
+        return tool_use(
+            [tool.tool() for tool in self.tools or ()],
+            choice.function.name if isinstance(choice, NamedChoice) else choice,
+            named=named,
+            parallel=self.parallel_tool_calls is not False,
+        )
 
     def generation(self) -> Generation:
         """Raises ApiError."""
@@ -189,17 +215,17 @@ class ChatBody(Sampling):
         return Generation(
             **self.request(),
             messages=tuple(message.message() for message in self.messages),
+            tools=self.tool_use(),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
 
-# Fields that would change the result, with the values that would not.
+# Fields that would change the result, with the values that would not. Tools are a chat's.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": (),
+    "tool_choice": ("none", "auto"),
     "functions": (),
     "function_call": ("none", "auto"),
-    "tool_choice": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "structured_outputs": (),
     "guided_json": (),
     "guided_regex": (),
@@ -227,4 +253,10 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "mirostat": (),
     "repeat_penalty": (1, 1.0),
 }
-_INSTEAD = {"repeat_penalty": "use repetition_penalty"}
+_INSTEAD = {
+    "repeat_penalty": "use repetition_penalty",
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "json_schema": "use response_format",
+    "guided_json": "use response_format",
+}

@@ -14,6 +14,8 @@ from subllm.runtime.request import TokenEvent
 from subllm.server.convert import Plan
 from subllm.server.dialects.body import Body
 from subllm.server.dialects.openai_error import error_body
+from subllm.server.dialects.tools_wire import ANY_OBJECT, Schema
+from subllm.server.errors import bad_request
 from subllm.server.framing import named_events
 from subllm.server.generation import Generation
 from subllm.server.refusals import refuse
@@ -40,10 +42,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (),
     "truncation": ("disabled",),
 }
-_REFUSED_TEXT: dict[str, tuple[Any, ...]] = {
-    "format": ({"type": "text"},),
-    "verbosity": ("medium",),
-}
+_REFUSED_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
 
 
 class Part(Wire):
@@ -63,6 +62,25 @@ class Item(Wire):
         return Message(role, "\n".join(part.text for part in self.content))
 
 
+class TextFormat(Wire):
+    """`strict` is accepted: replies always follow the schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Text | None = None
+    description: Text | None = None
+    schema_: Schema | None = Field(None, alias="schema")
+
+    def form(self) -> Schema | None:
+        """Raises ApiError."""
+        if self.type == "json_schema" and self.schema_ is None:
+            raise bad_request("text: format.schema is missing", "text")
+        return {"text": None, "json_object": ANY_OBJECT, "json_schema": self.schema_}[self.type]
+
+
+class TextOptions(Wire):
+    format: TextFormat | None = None
+
+
 class ResponsesBody(Body):
     """Of no effect, and accepted: metadata, user, safety_identifier, prompt_cache_key,
     parallel_tool_calls, and `include_obfuscation` of stream_options."""
@@ -72,13 +90,14 @@ class ResponsesBody(Body):
     max_output_tokens: Annotated[MaxTokens, Field(ge=1)] | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    text: dict[str, Any] | None = None
+    text: TextOptions | None = None
     stream: bool | None = None
 
     def generation(self) -> Generation:
         """Raises ApiError."""
         refuse(self.model_extra, _REFUSED)
-        refuse({f"text.{k}": v for k, v in (self.text or {}).items()}, _TEXT)
+        told = self.text or TextOptions()
+        refuse({f"text.{k}": v for k, v in (told.model_extra or {}).items()}, _TEXT)
         first = (Message("system", self.instructions),) if self.instructions else ()
         if isinstance(self.input, str):
             turns: tuple[Message, ...] = (Message("user", self.input),)
@@ -90,6 +109,7 @@ class ResponsesBody(Body):
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
+            form=told.format.form() if told.format else None,
         )
 
 
@@ -172,7 +192,7 @@ class ResponsesReply(Reply):
             "previous_response_id": None,
             "store": False,
             "temperature": params.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._format()},
             "tool_choice": "none",
             "tools": [],
             "top_p": params.top_p,
@@ -180,6 +200,10 @@ class ResponsesReply(Reply):
             "usage": None,
             "metadata": (body.model_extra or {}).get("metadata") or {},
         }
+
+    def _format(self) -> dict[str, Any]:
+        told = self._body.text.format if self._body.text else None
+        return told.model_dump(by_alias=True, exclude_none=True) if told else {"type": "text"}
 
     def _message(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {

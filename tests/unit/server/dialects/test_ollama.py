@@ -50,7 +50,7 @@ def test_what_is_there(client: ollama.Client, shared: Live) -> None:
     assert PYTHON in [model.model for model in client.list().models]
     shown = client.show(PYTHON)
     assert ".Suffix" in (shown.template or "") and "<|mid|>" in (shown.template or "")
-    assert shown.capabilities == ["completion", "insert"]
+    assert shown.capabilities == ["completion", "insert", "tools"]
     info = shown.modelinfo or {}
     assert info[f"{info['general.architecture']}.context_length"] == CONTEXT
     major, minor, _ = map(int, shared.http.get("/api/version").json()["version"].split("."))
@@ -101,7 +101,8 @@ def test_bodies_without_a_content_type(shared: Live) -> None:
 @pytest.mark.parametrize(
     ("path", "change", "status"),
     [
-        (GENERATE, {"format": "json"}, 400),
+        (GENERATE, {"format": "xml"}, 400),
+        (GENERATE, {"format": {"type": "nothing"}}, 400),
         (GENERATE, {"images": ["x"]}, 400),
         (GENERATE, {"think": True}, 400),
         (GENERATE, {"keep_alive": "soon"}, 400),
