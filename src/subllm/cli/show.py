@@ -10,9 +10,13 @@ from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 from subllm.cli.density import densities, draw, is_mixed, patterns
 from subllm.cli.losses import agreement, recovery_rows, tuning_rows
+from subllm.machine import free_memory
+from subllm.quantities import bytes_of
 from subllm.served_context import served_context
+from subllm.server.loading import StoreLoader
 
 if TYPE_CHECKING:
+    from subllm.cli.context import Context
     from subllm.store.manifest import BaseManifest, ModelManifest, RunRecord
     from subllm.store.sizes import Sizes
 
@@ -42,9 +46,10 @@ def command(
     from subllm.store.sizes import sizes_of
 
     context = open_context()
-    store, limit = context.store, context.settings.context_length
+    store = context.store
     digest = store.resolve(name)
     manifest = store.manifest(digest)
+    served = _served(context, manifest)
     sizes = sizes_of(store, name)
     run = store.run_record(digest)
     if licence:
@@ -55,7 +60,7 @@ def command(
             {
                 "name": name,
                 "digest": digest,
-                "context_length": served_context(manifest.prompt.context_length, limit),
+                "context_length": served,
                 "manifest": manifest.model_dump(mode="json"),
                 "patterns": patterns(manifest) if manifest.kind == "model" else None,
                 "own_bytes": sizes.own,
@@ -67,11 +72,11 @@ def command(
             }
         )
     elif manifest.kind == "base":
-        console.facts([*_base_facts(manifest, limit), *_size_facts(sizes), ("digest", digest)])
+        console.facts([*_base_facts(manifest, served), *_size_facts(sizes), ("digest", digest)])
     else:
         console.facts(
             [
-                *_model_facts(manifest, limit),
+                *_model_facts(manifest, served),
                 *_size_facts(sizes),
                 *_run_facts(run),
                 ("digest", digest),
@@ -81,19 +86,33 @@ def command(
             draw(densities(manifest))
 
 
-def _base_facts(manifest: BaseManifest, limit: int | None) -> Facts:
+def _served(context: Context, manifest: BaseManifest | ModelManifest) -> int:
+    """Tokens that a server started now would serve of it."""
+    settings = context.settings
+    if manifest.kind == "base":
+        return served_context(manifest.prompt.context_length, settings.context_length)
+    loader = StoreLoader(
+        context.store,
+        context_length=settings.context_length,
+        memory=bytes_of(settings.memory, free_memory()),
+        kv_type=settings.kv_type,
+    )
+    return loader.context_of(manifest)
+
+
+def _base_facts(manifest: BaseManifest, served: int) -> Facts:
     files = len(manifest.files)
     return [
         ("name", manifest.name),
         ("kind", f"base ({manifest.weights}, {files} file{'' if files == 1 else 's'})"),
         ("source", _source(manifest.source, manifest.revision)),
         ("licence", manifest.licence.id),
-        ("context", _context(manifest.prompt.context_length, limit)),
+        ("context", _context(manifest.prompt.context_length, served)),
         ("fill-in", "yes" if manifest.prompt.fim else "no"),
     ]
 
 
-def _model_facts(manifest: ModelManifest, limit: int | None) -> Facts:
+def _model_facts(manifest: ModelManifest, served: int) -> Facts:
     calibration = manifest.calibration
     sparse = sum(entry.pattern != "dense" for entry in manifest.tensors)
     facts: Facts = [
@@ -126,7 +145,7 @@ def _model_facts(manifest: ModelManifest, limit: int | None) -> Facts:
         if value.agreement is not None:
             facts.append((f"agreement, {domain}", agreement(value)))
     facts += [*recovery_rows(manifest), *tuning_rows(manifest)]
-    facts.append(("context", _context(manifest.prompt.context_length, limit)))
+    facts.append(("context", _context(manifest.prompt.context_length, served)))
     facts.append(("fill-in", "yes" if manifest.prompt.fim else "no"))
     return facts
 
@@ -174,8 +193,7 @@ def _recovery_run(run: RunRecord) -> str:
     )
 
 
-def _context(longest: int, limit: int | None) -> str:
-    served = served_context(longest, limit)
+def _context(longest: int, served: int) -> str:
     more = f" (model's maximum {longest:,}; --context-length of 'serve')"
     return f"{served:,} tokens" + (more if served < longest else "")
 

@@ -223,12 +223,12 @@ class EnginePool:
         missing = self._weights(stay, size) + kv - self._memory
         if missing <= 0:
             return
+        less = ", or a smaller --context-length" if missing < kv else ""
         others = f" beside {size_text(beside)} of preloaded models" if stay else ""
         raise BackendError(
             f"{ref.name} takes {size_text(self._weights(stay, size) - beside)} for its weights and "
             f"{size_text(kv)} for one context{others}, {size_text(missing)} more than the server "
-            f"may use ({size_text(self._memory)}); start it with more --memory, or a smaller "
-            "--context-length"
+            f"may use ({size_text(self._memory)}); start it with more --memory{less}"
         )
 
     def _weights(self, slots: list[Slot], more: Footprint = NOTHING) -> int:
