@@ -117,6 +117,11 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         64, ge=1, le=10_000, description="Requests that may wait in the server before it says 429."
     )
+    auto_extract: bool = Field(
+        False,
+        description="Whether the server has a language extracted, in the background and at low "
+        "priority, that is asked for 20 times a day and has no sub-model.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much the server logs."
     )

@@ -24,14 +24,15 @@ def alive(pid: int, created: float) -> bool:
 
 
 def spawn(
-    arguments: Sequence[str], log: Path, home: Path, cwd: str = "/"
+    arguments: Sequence[str], log: Path, home: Path, cwd: str = "/", *, nice: int = 0
 ) -> subprocess.Popen[bytes]:
     """Start `subllm ARGUMENTS` on the store `home`, in a session of its own, that writes what it
-    says to `log`."""
+    says to `log`. It gives way to others by `nice`."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "subllm", *arguments]
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "subllm", *arguments],
+            [*(["nice", "-n", str(nice)] if nice else []), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from subllm.settings import help_for
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
     from subllm.server.config import ServerConfig
+    from subllm.server.wanted import Extract
 
 EXAMPLES = """
 subllm serve                     until Ctrl-C
@@ -141,8 +143,21 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
             kv_type=settings.kv_type,
             screened_head=settings.screened_head,
             on_ready=on_ready,
+            extract=_extractor(settings.home) if settings.auto_extract else None,
             log_level=settings.log_level,
         )
+
+
+def _extractor(home: Path) -> Extract:
+    """Begins an extraction that goes on when the server has ended."""
+    from subllm.cli import background
+
+    def extract(language: str, base: str) -> Callable[[], bool]:
+        log = home / "run" / f"extract-{language}.log"
+        process = background.spawn(["extract", language, "--base", base], log, home, nice=19)
+        return lambda: process.poll() is None
+
+    return extract
 
 
 def _detach(context: Context, given: Mapping[str, object], json_output: bool) -> None:

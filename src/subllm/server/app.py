@@ -17,7 +17,7 @@ from subllm.routing.router import Router
 from subllm.routing.sessions import Sessions
 from subllm.server import errors
 from subllm.server.config import ServerConfig
-from subllm.server.convert import Planner
+from subllm.server.convert import Plan, Planner
 from subllm.server.dialects.table import dialect_of, routers
 from subllm.server.guard import Guard
 from subllm.server.live import LiveRequests
@@ -38,10 +38,12 @@ def create_app(
     *,
     clock: Callable[[], float] = time.monotonic,
     facts: Facts | None = None,
+    planned: Callable[[Plan], None] = lambda plan: None,
 ) -> FastAPI:
     """The application over `models`. Its engine thread runs from start-up to shutdown
-    and is `app.state.worker`. `facts` are what the page at `/` tells of the store. Raises
-    UnknownNameError for a model to be preloaded that is not there."""
+    and is `app.state.worker`. `facts` are what the page at `/` tells of the store,
+    `planned` is told of every plan, on several threads. Raises UnknownNameError for a model to
+    be preloaded that is not there."""
     worker = EngineWorker(
         models.load,
         max_engines=config.max_engines,
@@ -73,7 +75,7 @@ def create_app(
     app.add_middleware(Guard, config=config, dialect_of=dialect_of)
     errors.install(app, lambda path: dialect_of(path).error)
 
-    service = Service(models, router, planner, worker, config, Metrics(), LiveRequests())
+    service = Service(models, router, planner, worker, config, Metrics(), LiveRequests(), planned)
     for part in routers(service):
         app.include_router(part)
     app.include_router(page.routes(service, facts or NoFacts()))

@@ -3,7 +3,7 @@
     serve(
         store, config, *,
         backend="auto", device="auto", threads=None, context_length=None, kv_type="bfloat16",
-        screened_head=True, on_ready=None, log_level="info"
+        screened_head=True, on_ready=None, extract=None, log_level="info"
     )
 
 returns when the server has stopped; running replies end with an error object, within
@@ -30,9 +30,11 @@ from subllm.errors import ServerError
 from subllm.runtime.backends.table import BackendName, KvTypeName
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
+from subllm.server.convert import Plan
 from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
 from subllm.server.page.state import StoreFacts
+from subllm.server.wanted import Extract, WantedLanguages
 from subllm.server.worker import EngineWorker
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def serve(
     kv_type: KvTypeName = "bfloat16",
     screened_head: bool = True,
     on_ready: Callable[[str, int], None] | None = None,
+    extract: Extract | None = None,
     log_level: str = "info",
 ) -> None:
     """Serve every model of `store`; call it on the main thread, where signals arrive.
@@ -60,6 +63,7 @@ def serve(
     context_length  as for `StoreLoader`, like what is named before it
     on_ready        called once, with host and port (the real one for port 0), when
                     requests are accepted
+    extract         called for languages that are asked for often and that no sub-model has
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
@@ -80,9 +84,20 @@ def serve(
         models = ModelSet.of_store(
             store, loader.engine, loader.draft, loader.footprint, loader.context_of
         )
-        app = create_app(models, config, facts=StoreFacts(store))
+        planned = WantedLanguages(extract, _languages).saw if extract else _nothing
+        app = create_app(models, config, facts=StoreFacts(store), planned=planned)
         server = Server(uvicorn_config(app), app.state.worker, on_ready)
         server.run(sockets=[listener])
+
+
+def _languages() -> tuple[str, ...]:
+    from subllm.calibration.packs import pack_names  # for servers that extract alone
+
+    return pack_names()
+
+
+def _nothing(_: Plan) -> None:
+    pass
 
 
 def uvicorn_config(app: object) -> uvicorn.Config:

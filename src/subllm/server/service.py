@@ -37,12 +37,18 @@ class Service:
     config: ServerConfig
     metrics: Metrics
     live: LiveRequests
+    planned: Callable[[Plan], None]  # told of every plan, on the thread that made it
 
     async def plan(self, asked: Callable[[], Generation], request: Request) -> Plan:
         """The plan for what `asked` makes of a body, off the event loop. Raises ApiError and
         the errors of routing and text."""
         caller = caller_of(request)
-        return await asyncio.to_thread(lambda: self.planner.plan(asked(), caller))
+        return await asyncio.to_thread(self._planned, asked, caller)
+
+    def _planned(self, asked: Callable[[], Generation], caller: Caller) -> Plan:
+        plan = self.planner.plan(asked(), caller)
+        self.planned(plan)
+        return plan
 
     async def answer(self, request: Request, reply: Reply, framing: Framing | None) -> Response:
         """Run the reply's plan: a stream in `framing`, or one JSON value without."""

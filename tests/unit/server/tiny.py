@@ -36,6 +36,7 @@ from subllm.runtime.request import (
 )
 from subllm.server.app import create_app
 from subllm.server.config import ServerConfig
+from subllm.server.convert import Plan
 from subllm.server.footprint import Footprint
 from subllm.server.jobs import ModelRef
 from subllm.server.models import ModelSet
@@ -398,7 +399,13 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(shelf: Shelf, *, facts: Facts | None = None, **config: Any) -> Iterator[Live]:
+def live(
+    shelf: Shelf,
+    *,
+    facts: Facts | None = None,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    **config: Any,
+) -> Iterator[Live]:
     """uvicorn on a free port, as `serve` runs it, in a thread."""
     settings = ServerConfig(**{"port": 0, "default_base": BASE, **config})
     models = ModelSet(
@@ -408,7 +415,7 @@ def live(shelf: Shelf, *, facts: Facts | None = None, **config: Any) -> Iterator
         load_draft=shelf.load_draft,
         footprint=shelf.footprint,
     )
-    app = create_app(models, settings, facts=facts)
+    app = create_app(models, settings, facts=facts, planned=planned)
     ready: list[tuple[str, int]] = []
     up = threading.Event()
 

@@ -159,7 +159,7 @@ async function answer(path, body, written) {
         }
         if (text) {
           written.append(text);
-          if (mode === "chat") written.scrollIntoView({ block: "end" });
+          if (mode === "chat") $("answer").scrollTop = $("answer").scrollHeight;
         }
       }
     });

@@ -1,0 +1,44 @@
+"""The extraction that a server begins by itself: another process, at low priority."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from subllm.cli import background
+from subllm.cli.serve import _extractor
+from subllm.settings import load_settings
+
+from .tiny_store import BASE
+
+
+def test_only_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().auto_extract is False
+    monkeypatch.setenv("SUBLLM_AUTO_EXTRACT", "1")
+    assert load_settings().auto_extract is True
+
+
+def test_it_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    spawn = background.spawn
+
+    def kept(*arguments: object, **options: object) -> object:
+        begun.append(spawn(*arguments, **options))  # type: ignore[arg-type]
+        return begun[-1]
+
+    monkeypatch.setattr(background, "spawn", kept)
+    runs = _extractor(tmp_path)("python", BASE)
+    (process,) = begun
+    try:
+        assert runs()
+        seen = psutil.Process(process.pid)
+        assert seen.cmdline()[-4:] == ["extract", "python", "--base", BASE]
+        assert seen.nice() == 19
+        assert seen.environ()["SUBLLM_HOME"] == str(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert not runs()
+    assert (tmp_path / "run" / "extract-python.log").exists()
