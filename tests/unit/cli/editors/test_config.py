@@ -230,3 +230,9 @@ def test_vim_takes_it(store: Store, subllm: Command, home: Path) -> None:
     tell = f"call writefile([g:llama_config.endpoint_fim], '{out}')"
     subprocess.run(["vim", "-Nes", "-u", str(path), "-c", tell, "-c", "qa!"], check=True)
     assert out.read_text() == f"{URL}/infill\n"
+
+
+def test_the_guide_has_every_client() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "editors.md").read_text()
+    for client in CLIENTS:
+        assert f"subllm config {client}" in guide
