@@ -218,6 +218,7 @@ def _announce(context: Context, server: Daemon, json_output: bool) -> None:
             ("listening", address + _beyond(server.host)),
             ("models", served),
             ("editors", f"OpenAI-compatible, base URL {address}, model auto, API key {key}"),
+            ("page", f"{server.url}/ shows what runs and lets you try it"),
         ]
     )
 
