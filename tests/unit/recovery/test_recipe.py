@@ -41,8 +41,8 @@ def test_every_field_is_part_of_its_identity() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"near": 0.0}, {"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0}, {"warmup": 1.5},
-     {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
+    [{"near": 0.0}, {"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0},
+     {"warmup": 1.5}, {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
      {"next_token": -0.1}, {"next_token": math.nan}],
 )  # fmt: skip
 def test_refuses_values_that_cannot_be_learned_with(wrong) -> None:
