@@ -31,6 +31,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- ContextLengthError      prompt plus max_tokens do not fit
     |   |-- EngineBusyError         the queue is full
     |   |-- DraftError              a model cannot draft for another
+    |   |-- IncompleteError         an answer ended before its end
     |   |-- LogitsError             the model gave one request logits without order
     |   `-- BackendError            a backend is missing or does not fit the machine
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
@@ -43,6 +44,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def excerpt(text: str, longest: int = 120) -> str:
@@ -206,6 +208,14 @@ class LogitsError(EngineError):
             "the model gave logits that are not finite; lower biases and penalties where there "
             "are any, else 'subllm verify' tells whether the model is damaged"
         )
+
+
+class IncompleteError(EngineError):
+    """An answer ended before its end. `partial` is what had come of it, as `--json` shows it."""
+
+    def __init__(self, message: str, partial: dict[str, Any]) -> None:
+        self.partial = partial
+        super().__init__(message)
 
 
 class BackendError(EngineError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from subllm.cli import console
 from subllm.cli.server_client import ServerClient, Stream
-from subllm.errors import SubllmError, UsageError
+from subllm.errors import EngineError, IncompleteError, ServerError, SubllmError, UsageError
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
@@ -83,8 +83,9 @@ def _server(context: Context) -> ServerClient | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. Times in seconds: to the first text, and in all. `draft` is the model
-    that was chosen to draft; accepted and rejected are tokens that anything drafted."""
+    """A whole answer, or what came of one that `error` ended. Times in seconds: to the first
+    text, and in all. `draft` is the model that was chosen to draft; accepted and rejected are
+    tokens that anything drafted."""
 
     model: str
     route: str
@@ -97,6 +98,7 @@ class Answer:
     draft: str | None = None
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
+    error: str | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -121,32 +123,49 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         rate = self.tokens_per_second
-        return {**asdict(self), "tokens_per_second": None if rate is None else round(rate, 2)}
+        return {
+            **asdict(self),
+            "tokens_per_second": None if rate is None else round(rate, 2),
+            "complete": self.error is None,
+        }
 
 
 def ask(client: Client, path: str, body: dict[str, Any], write: Callable[[str], None]) -> Answer:
-    """Stream one answer through `write`. Leaving early (an error, Ctrl-C) stops the work."""
+    """Stream one answer through `write`. Leaving early (an error, Ctrl-C) stops the work.
+
+    Raises IncompleteError for an answer that ends without its end: the server is lost or fails,
+    the engine fails after it has begun, or no reason to finish was given."""
     began = time.monotonic()
     first: float | None = None
     model = finish = ""
     pieces: list[str] = []
     usage: dict[str, Any] = {}
     request = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    failure: SubllmError | None = None
     stream = client.stream(path, request)
-    with closing(stream.events) as events:
-        for event in events:
-            model = event.get("model", model)
-            usage = event.get("usage") or usage
-            for choice in event["choices"]:
-                text = choice["text"] if path == COMPLETIONS else choice["delta"].get("content")
-                finish = choice["finish_reason"] or finish
-                if text:
-                    first = first or time.monotonic()
-                    pieces.append(text)
-                    write(text)
+    try:
+        with closing(stream.events) as events:
+            for event in events:
+                model = event.get("model", model)
+                usage = event.get("usage") or usage
+                for choice in event["choices"]:
+                    text = choice["text"] if path == COMPLETIONS else choice["delta"].get("content")
+                    finish = choice["finish_reason"] or finish
+                    if text:
+                        first = first or time.monotonic()
+                        pieces.append(text)
+                        write(text)
+    except EngineError as error:
+        if not pieces:
+            raise  # nothing has begun, as where a model cannot be loaded
+        failure = error
+    except ServerError as error:
+        failure = error
     ended = time.monotonic()
+    if failure is None and not finish:
+        failure = ServerError("the answer ended without a word of why; ask again")
     drafted = usage.get("completion_tokens_details", {})
-    return Answer(
+    answer = Answer(
         model=model,
         route=stream.route,
         text="".join(pieces),
@@ -158,7 +177,31 @@ def ask(client: Client, path: str, body: dict[str, Any], write: Callable[[str], 
         draft=stream.draft,
         accepted_prediction_tokens=drafted.get("accepted_prediction_tokens", 0),
         rejected_prediction_tokens=drafted.get("rejected_prediction_tokens", 0),
+        error=None if failure is None else str(failure),
     )
+    if failure is not None:
+        message = f"{failure} ({_came(answer.text)})"
+        raise IncompleteError(message, answer.document()) from failure
+    return answer
+
+
+def _came(text: str) -> str:
+    """`nothing of the answer came`, `12 characters of the answer came`"""
+    if not text:
+        return "nothing of the answer came"
+    return f"{len(text)} character{'' if len(text) == 1 else 's'} of the answer came"
+
+
+@contextmanager
+def told_as_json(wanted: bool) -> Iterator[None]:
+    """With `wanted`, what came of an answer that ended too early is printed as the document of
+    `--json` before its error goes on."""
+    try:
+        yield
+    except IncompleteError as error:
+        if wanted:
+            console.emit_json(error.partial)
+        raise
 
 
 def sampling(**options: Any) -> dict[str, Any]:

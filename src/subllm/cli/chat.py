@@ -64,6 +64,9 @@ def command(
 
     The question is the argument, or what a pipe brings.
 
+    A single answer that ends before its end is an error (exit code 7): what came of it stays,
+    --json says `"complete": false` and why.
+
     In a conversation /help lists what can be typed, Ctrl-C stops an answer and Ctrl-D ends.
     """
     from subllm.cli.ask import argument_text, open_client, read_text, sampling
@@ -91,9 +94,9 @@ def command(
 
 
 def _answer(conversation: Conversation, question: str, json_output: bool) -> None:
-    from subllm.cli.ask import Output
+    from subllm.cli.ask import Output, told_as_json
 
-    with Output() as output:
+    with Output() as output, told_as_json(json_output):
         answer = conversation.ask(question, _nowhere if json_output else output.write)
     if json_output:
         console.emit_json(answer.document())

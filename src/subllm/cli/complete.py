@@ -85,9 +85,10 @@ def command(
     """Complete code. The text goes to stdout, what answered and how fast to stderr.
 
     A running server of this store answers; without one the model is loaded for this one
-    answer. Ctrl-C stops.
+    answer. Ctrl-C stops. An answer that ends before its end is an error (exit code 7): what
+    came of it stays, --json says `"complete": false` and why.
     """
-    from subllm.cli.ask import COMPLETIONS, Output, ask, open_client, sampling
+    from subllm.cli.ask import COMPLETIONS, Output, ask, open_client, sampling, told_as_json
 
     text, after = _prompt(prompt, file, suffix, fim)
     body = sampling(
@@ -106,7 +107,11 @@ def command(
     by_path = language is None and file is not None and _language_of(file)
     if stated := language or by_path:
         body["language"] = stated
-    with Output() as output, open_client(open_context(), local=local) as client:
+    with (
+        Output() as output,
+        told_as_json(json_output),
+        open_client(open_context(), local=local) as client,
+    ):
         write = _nowhere if json_output else output.write
         if echo:
             write(text)

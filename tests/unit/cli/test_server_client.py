@@ -13,7 +13,7 @@ import pytest
 from subllm.cli import ask as ask_module
 from subllm.cli.ask import COMPLETIONS, ask
 from subllm.cli.server_client import ServerClient
-from subllm.errors import ServerError
+from subllm.errors import IncompleteError, ServerError
 
 from .samples import Ran
 
@@ -77,12 +77,43 @@ def test_a_stream_that_is_cut_is_an_error_after_its_text(answer: bytes, text: st
     pieces: list[str] = []
     with (
         peer(answer) as client,
-        pytest.raises(ServerError, match="before the answer was complete") as caught,
+        pytest.raises(IncompleteError, match="before the answer was complete") as caught,
     ):
         ask(client, COMPLETIONS, {"prompt": "x"}, pieces.append)
     assert "".join(pieces) == text
-    assert caught.value.exit_code == 8
+    assert caught.value.exit_code == 7
     assert "\n" not in str(caught.value)
+    came = f"{len(text)} characters" if text else "nothing"
+    assert str(caught.value).endswith(f"({came} of the answer came)")
+    partial = caught.value.partial
+    assert (partial["text"], partial["complete"]) == (text, False)
+    assert "before the answer was complete" in partial["error"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (PLAIN + EVENT + b'data: {"error":{"message":"the server is shutting down"}}\n\n', "shutt"),
+        (PLAIN + EVENT + DONE, "without a word of why"),
+    ],
+)
+@pytest.mark.parametrize("command", ["complete", "chat"])
+def test_json_says_what_came_of_an_answer_without_an_end(
+    command: str,
+    answer: bytes,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    subllm: Callable[..., Ran],
+) -> None:
+    if command == "chat":
+        answer = answer.replace(b'"text":"ab"', b'"delta":{"content":"ab"}')
+    with peer(answer) as client:
+        monkeypatch.setattr(ask_module, "open_client", lambda *_, **__: nullcontext(client))
+        ran = subllm(command, "x", "--json")
+    assert ran.status == 7
+    assert (ran.json["text"], ran.json["complete"], ran.json["finish_reason"]) == ("ab", False, "")
+    assert said in ran.json["error"] and said in ran.err
+    assert "2 characters" in ran.err and ran.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +131,7 @@ def test_on_a_terminal_the_error_has_a_line_of_its_own(
         monkeypatch.setattr(ask_module, "open_client", lambda *_, **__: nullcontext(client))
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         ran = subllm(command, "x")
-    assert (ran.status, ran.out) == (8, "ab\n")
+    assert (ran.status, ran.out) == (7, "ab\n")
     assert ran.err.count("\n") == 1
 
 
@@ -111,6 +142,7 @@ def test_a_stream_that_is_whole(head: bytes) -> None:
     with peer(head + sent) as client:
         answer = ask(client, COMPLETIONS, {"prompt": "x"}, lambda text: None)
     assert (answer.text, answer.finish_reason) == ("abc", "length")
+    assert answer.document()["complete"] and answer.document()["error"] is None
 
 
 @pytest.mark.parametrize(
