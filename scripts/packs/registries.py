@@ -14,6 +14,7 @@ import tarfile
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 DEBIAN = "http://deb.debian.org/debian"
@@ -72,13 +73,21 @@ def _debian(package: str, version: str, into: Path, cache: Path) -> None:
     index = cache / "Sources.xz"
     if not index.exists():
         index.write_bytes(_download(_SOURCES))
-    for entry in lzma.decompress(index.read_bytes()).decode().split("\n\n"):
-        if not entry.startswith(f"Package: {package}\n"):
-            continue
+    for entry in _entries(index).get(package, []):
         name = re.search(rf" (\S+_{re.escape(version)}\.orig\.tar\.\w+)$", entry, re.MULTILINE)
         where = re.search(r"^Directory: (\S+)$", entry, re.MULTILINE)
         if name and where:
             (into / name[1]).write_bytes(_download(f"{DEBIAN}/{where[1]}/{name[1]}"))
+
+
+@cache
+def _entries(index: Path) -> dict[str, list[str]]:
+    """Of each source package; unpacking takes seconds."""
+    found: dict[str, list[str]] = {}
+    for entry in lzma.decompress(index.read_bytes()).decode().split("\n\n"):
+        if entry.startswith("Package: "):
+            found.setdefault(entry[9 : entry.index("\n")], []).append(entry)
+    return found
 
 
 _FETCH = {"pypi": _pypi, "npm": _npm, "debian": _debian}

@@ -10,6 +10,11 @@ from pathlib import PurePosixPath
 
 from subllm.errors import UnknownNameError
 
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 LANGUAGES = ("python", "java", "cpp", "javascript")
 GENERAL = "general"
 DENSE = "dense"  # reserved for the unpruned base
@@ -62,9 +67,28 @@ ALIASES: dict[str, str] = {
     "shellscript": "shell",
     "yml": "yaml",
     "md": "markdown",
+    "objective-c": "objectivec",
+    "objective-cpp": "objectivec",
+    "objectivecpp": "objectivec",
     "plaintext": "text",
     "txt": "text",
 }
+
+# More that editors send as a file's language: known, so that they fall back.
+_IDS = words(
+    "abap ada apex asciidoc asm assembly astro awk bat batch bazel bibtex blade c3 caddyfile "
+    "clojure cmake cobol coffeescript commonlisp crystal csv cypher d dockercompose dockerfile "
+    "dotenv elm emacs-lisp erb fish fortran fsharp gdscript git-commit git-rebase gitcommit "
+    "gitignore gleam glsl gn graphql haml handlebars haxe hcl hlsl http idris ignore ini jade "
+    "java-properties jinja jinja2 json5 jsonc jsonl jsonnet just kdl lean less lisp llvm log m4 "
+    "makefile matlab mdx meson mojo nasm nginx nim nix objective-c objective-cpp objectivec "
+    "objectivecpp odin org pascal perl6 pgsql plsql postcss powershell prisma prolog properties "
+    "proto proto3 protobuf pug puppet purescript qml racket raku razor reason regex rescript "
+    "restructuredtext robotframework rst sass scheme scss search-result shaderlab slim smalltalk "
+    "solidity sparql starlark stylus svg system-verilog systemverilog tcl templ terraform "
+    "terraform-vars thrift toml tsql typst v vala vb verilog vhdl vim viml vimscript vlang vyper "
+    "wasm wat wgsl xquery xsl xslt yang zig zsh"
+)
 
 EXTENSIONS: dict[str, str] = {
     **dict.fromkeys(("py", "pyi", "pyw", "pyx", "ipynb"), "python"),
@@ -86,16 +110,21 @@ EXTENSIONS: dict[str, str] = {
     "swift": "swift",
     "scala": "scala",
     "lua": "lua",
-    "pl": "perl",
+    **dict.fromkeys(("pl", "pm"), "perl"),
+    "mm": "objectivec",
+    **dict.fromkeys(("ml", "mli"), "ocaml"),
+    "erl": "erlang",
+    **dict.fromkeys(("groovy", "gradle"), "groovy"),
     "r": "r",
     "jl": "julia",
     "dart": "dart",
     "hs": "haskell",
     "ex": "elixir",
+    "exs": "elixir",
     "zig": "zig",
     "sql": "sql",
     "html": "html",
-    "css": "css",
+    **dict.fromkeys(("css", "scss", "less"), "css"),
     **dict.fromkeys(("sh", "bash", "zsh"), "shell"),
     **dict.fromkeys(("yaml", "yml"), "yaml"),
     "json": "json",
@@ -115,11 +144,22 @@ FILE_NAMES: dict[str, str] = {
 }
 
 
+_KNOWN = frozenset(
+    (*LANGUAGES, GENERAL, DENSE, *UNSTATED, *ALIASES.values(), *EXTENSIONS, *EXTENSIONS.values())
+) | frozenset((*FILE_NAMES.values(), *_IDS))
+
+
 def canonical(name: str) -> str:
     """`"C++"` -> `"cpp"`, `".tsx"` -> `"javascript"`; an unknown name is returned in
     lower case."""
     key = name.strip().lower().removeprefix(".")
     return ALIASES.get(key, key)
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is a language, one of its other names or file extensions, or says that
+    none is known."""
+    return canonical(name) in _KNOWN
 
 
 def parse_languages(text: str) -> tuple[str, ...]:

@@ -3,16 +3,17 @@
 Rules, first match wins:
 
     model     the request names a sub-model
-    language  the request states its language
+    language  the request states its language; one that nobody knows is refused
     path      a file path: stated, or after a file separator token of the prompt
     fence     the tag of a fenced code block
-    named     a language named in the chat text
+    named     a language named in the chat text, or what belongs to one (JUnit)
     content   what the code looks like
     session   the last language of this client
     fallback  the dense or the general model if there, else the one used last
 
 In a chat the newest message that has a fence or a name decides, so that "now in
-Java" wins over an older Python block. A language without a sub-model goes to the
+Java" wins over an older Python block; "translate this to Java" wins over the fence of what is to
+be translated. Names count in prose only, not in code. A language without a sub-model goes to the
 fallback: a stated language is never overruled by a guess.
 """
 
@@ -24,11 +25,27 @@ from typing import Literal
 
 from subllm.errors import NoModelError, UnknownNameError
 from subllm.routing.content import of_content
-from subllm.routing.detect import of_fences, of_names, of_prompt_path
-from subllm.routing.languages import DENSE, GENERAL, UNSTATED, canonical, of_path
+from subllm.routing.detect import of_fences, of_prompt_path
+from subllm.routing.languages import (
+    DENSE,
+    GENERAL,
+    LANGUAGES,
+    UNSTATED,
+    canonical,
+    is_known,
+    of_path,
+)
+from subllm.routing.names import of_conversion, of_names
+from subllm.routing.prose import split
 from subllm.routing.sessions import Sessions
 
 AUTO = "auto"
+
+_CHAT = 12_000
+"""Characters of the newest messages that are looked at."""
+_SYSTEM = frozenset(("system", "developer"))
+_GUESSES = 2
+"""Messages whose code is looked at."""
 
 Reason = Literal["model", "language", "path", "fence", "named", "content", "session", "fallback"]
 
@@ -115,9 +132,10 @@ class Router:
         return name
 
     def route(self, query: Query) -> Route:
-        """Raises UnknownNameError for a model name that is not served, NoModelError for
-        any when nothing is."""
+        """Raises UnknownNameError for a model name that is not served or a language that is none,
+        NoModelError for any name when nothing is served."""
         models = self._models()
+        check_language(query.language, models)
         asked = (query.model or AUTO).strip()
         exact = next((m for m in models if m.name == asked), None)
         if exact is not None:
@@ -180,6 +198,15 @@ class Router:
             self._sessions.put(query.session, language, route.model)
 
 
+def check_language(name: str | None, models: Sequence[SubModel]) -> None:
+    """Raises UnknownNameError for what is neither a language nor a model's domain."""
+    if name and not is_known(name):
+        served = {model.language for model in models}
+        if canonical(name) not in served:
+            known = sorted({*LANGUAGES, *served})
+            raise UnknownNameError("language", name, known, "leave it out where it is not known")
+
+
 def _with_language(candidates: Sequence[SubModel], language: str) -> SubModel | None:
     return next((model for model in candidates if model.language == language), None)
 
@@ -194,18 +221,40 @@ def _evidence(query: Query) -> Iterator[tuple[Reason, str]]:
     if language := of_fences(query.prompt):
         yield "fence", language
     yield from _chat_evidence(query.messages)
-    texts = [query.prompt + "\n" + query.suffix] if query.prompt or query.suffix else []
-    texts += [message.text for message in reversed(query.messages) if message.role != "system"]
-    for text in texts:
-        if language := of_content(text):
-            yield "content", language
+    if (query.prompt or query.suffix) and (language := of_content(query.prompt, query.suffix)):
+        yield "content", language
 
 
 def _chat_evidence(messages: tuple[Message, ...]) -> Iterator[tuple[Reason, str]]:
-    system = [message for message in messages if message.role in ("system", "developer")]
-    dialogue = [message for message in messages if message not in system]
-    for message in [*reversed(dialogue), *reversed(system)]:
-        if language := of_fences(message.text):
-            yield "fence", language
-        elif message.role != "assistant" and (language := of_names(message.text)):
+    codes: list[str] = []
+    for message, text in _newest(messages):
+        prose, code = split(text)
+        asked = message.role != "assistant"
+        if asked and (language := of_conversion(prose)):
             yield "named", language
+        elif language := of_fences(text):
+            yield "fence", language
+        elif asked and (language := of_names(prose)):
+            yield "named", language
+        elif code.strip() and message.role not in _SYSTEM:
+            codes.append(code)
+    for code in codes[:_GUESSES]:
+        if language := of_content(code):
+            yield "content", language
+
+
+def _newest(messages: tuple[Message, ...]) -> Iterator[tuple[Message, str]]:
+    """The dialogue backwards, then what was said before it, with the part of each text that is
+    looked at: of a long one the beginning and the end, where people ask."""
+    dialogue = [message for message in messages if message.role not in _SYSTEM]
+    opening = [message for message in messages if message.role in _SYSTEM]
+    left = _CHAT
+    for message in [*reversed(dialogue), *reversed(opening)]:
+        text = message.text
+        if len(text) > left:
+            text = f"{text[: left // 2]}\n{text[len(text) - left // 2 :]}"
+        left -= len(text)
+        if text.strip():
+            yield message, text
+        if left < 2:
+            return

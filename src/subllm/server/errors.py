@@ -73,6 +73,8 @@ def api_error(error: BaseException) -> ApiError:
     match error:
         case ApiError():
             return error
+        case UnknownNameError(kind="language"):
+            return bad_request(str(error), param="language", code="unknown_language")
         case UnknownNameError():
             return ApiError(404, str(error), param="model", code=f"{error.kind}_not_found")
         case NoModelError():

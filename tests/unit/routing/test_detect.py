@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.snippets import PREFIXES, SERVED_BY, UNCLEAR, WHOLE
-from subllm.routing.content import of_content
-from subllm.routing.detect import of_fences, of_names, of_prompt_path
-from subllm.routing.languages import canonical, of_path
+from subllm.routing.content import of_content, of_head, window
+from subllm.routing.detect import of_fences, of_prompt_path
+from subllm.routing.languages import canonical, is_known, of_path
+from subllm.routing.model import detector
+from subllm.routing.names import of_conversion, of_names
+from subllm.routing.prose import split
 
 
 @pytest.mark.parametrize("language", WHOLE)
@@ -132,11 +135,95 @@ def test_fences(text: str, language: str | None) -> None:
         ("a C# class", "csharp"),
         ("like\n```\nimport java\n```\nbut in typescript", "javascript"),
         ("javascripty or pythonic", None),
+        ("C/C++ pointers", "cpp"),
+        ("C: how do I compare strings?", "cpp"),
+        ("python3.11 syntax", "python"),
+        ("a C function", "cpp"),
+        ("go on", None),
+        ("How do I test for an exception with JUnit?", "java"),
+        ("a pandas frame in Java", "java"),  # a name before what belongs to one
+        ("When is std::move needed?", "cpp"),
+        ("npm does not start", "javascript"),
+        ("see https://example.org/x.py", None),
         ("reverse a linked list", None),
     ],
 )
 def test_names(text: str, language: str | None) -> None:
-    assert of_names(text) == language
+    assert of_names(split(text)[0]) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Translate this Java code to Python:", "python"),
+        ("convert the following from Ruby into C++, please", "cpp"),
+        ("Explain this Java code in simple words", None),
+        ("How do I convert a string to a number in Java?", "java"),
+        ("translate the comments", None),
+    ],
+)
+def test_conversions(text: str, language: str | None) -> None:
+    assert of_conversion(text) == language
+
+
+def test_prose_and_code_without_fences() -> None:
+    code = "class A:\n    # written in Java\n    def f(self):\n        return 1"
+    prose, found = split(f"What does this do?\n\n{code}\n\nI am not sure at all.")
+    assert prose.split("\n") == ["What does this do?", "", "", "I am not sure at all."]
+    assert found == code
+    assert split("Why?\n```\nint x;\n```\nThanks") == ("Why?\n\n\nThanks", "int x;\n")
+
+
+def test_languages_that_editors_send_are_known() -> None:
+    for name in ("C++", "typescriptreact", "objective-c", "shellscript", "zig", "", "plaintext"):
+        assert is_known(name)
+    assert not is_known("klingon")
+
+
+JAVA_NOTICE = (
+    "/*\n" + " * Licensed to the Foundation under one or more agreements.\n" * 40 + " */\n"
+)
+WORST = [
+    (JAVA_NOTICE + "package org.example;\n\nimport java.util.List;\n\n", "java"),
+    ("    /**\n     * Returns the name.\n     *\n     * @param key the key, never {@code null}\n"
+     "     * @return the name\n     * @throws IllegalStateException if closed\n     */\n"
+     "    public String name(Key key) {\n", "java"),
+    ("public class A { void f() {} }", "java"),
+    ("class Greeter(private val name: String) {\n    fun greet(): String {\n"
+     "        val text = \"Hello, $name\"\n        println(text)\n        return text\n    }\n}\n",
+     "kotlin"),
+    ("require 'json'\n\nmodule Shop\n  class Cart\n    attr_reader :items\n\n"
+     "    def initialize(items = [])\n      @items = items\n    end\n\n"
+     "    def total\n      items.map(&:price).sum\n    end\n  end\nend\n", "ruby"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "language"), WORST)
+def test_what_was_once_taken_for_another(text: str, language: str) -> None:
+    assert of_content(text) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("#!/usr/bin/env python3\n\n", "python"),
+        ("#!/usr/bin/env -S node --no-warnings\nx", "javascript"),
+        ("#!/bin/sh\nx", "shell"),
+        ("// -*- mode: c++; tab-width: 4 -*-\nx", "cpp"),
+        ("# vim: set ft=ruby :\nx", "ruby"),
+        ("<?php\nx", "php"),
+        ("<!DOCTYPE html>\nx", "html"),
+        ("# -*- coding: utf-8 -*-\n", None),
+    ],
+)
+def test_what_a_head_says(text: str, language: str | None) -> None:
+    assert of_head(text) == language
+
+
+def test_the_suffix_counts_and_of_long_texts_a_part_is_read() -> None:
+    assert of_content("x", "\n" + WHOLE["java"]) == "java"
+    assert len(window("a" * 10**6, "b" * 10**6)) < 7_000
+    assert of_content(JAVA_NOTICE * 50 + WHOLE["python"]) == "python"
 
 
 PIECES = st.sampled_from(
@@ -160,3 +247,14 @@ def test_time_is_bounded_whatever_a_client_sends(piece: str) -> None:
     for detect in (of_content, of_prompt_path, of_fences, of_names):
         detect(text)
     assert time.process_time() - started < 2.0  # quadratic ones took 20
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "x = 1\n", "```\n", "a b c. ", "<|file_sep|>x\n", "/*"]
+)
+def test_megabytes_take_as_long_as_a_page(piece: str) -> None:
+    text = piece * (4_000_000 // len(piece))
+    detector()
+    started = time.process_time()
+    of_prompt_path(text), of_fences(text), of_content(text, text)
+    assert time.process_time() - started < 0.25

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subllm.errors import NoModelError, UnknownNameError
+from subllm.routing.languages import is_known
 from subllm.routing.router import Message, Query, Route, Router, SubModel
 from subllm.routing.sessions import Sessions, session_key
 
@@ -92,6 +93,29 @@ def test_the_newest_message_with_evidence_decides() -> None:
     assert route(Query(messages=(chat[0], Message("user", "sort")))) == Route(JAVA, "java", "named")
     developer = Message("developer", "You write Java.")
     assert route(Query(messages=(developer, Message("user", "sort")))).model == JAVA
+
+
+def test_what_is_to_be_translated_is_not_the_answers_language() -> None:
+    text = "Translate to Java:\n```python\nx\n```"
+    assert route(Query(messages=(Message("user", text),))) == Route(JAVA, "java", "named")
+
+
+def test_names_in_code_are_not_asked_for() -> None:
+    code = "What is this?\n\n#include <cstdio>\n// faster than Python or Java\nint main() {\n}\n"
+    assert route(Query(messages=(Message("user", code),))) == Route(CPP, "cpp", "content")
+
+
+def test_a_language_that_nobody_knows() -> None:
+    with pytest.raises(UnknownNameError, match="unknown language 'pyhton'; did you mean python"):
+        route(Query(PYTHON, "pyhton"))
+    domain = [*FOUR, sub("chess")]
+    assert route(Query(language="chess"), domain).model == f"{BASE}-chess"
+
+
+def test_a_chat_of_megabytes_is_routed_by_its_ends() -> None:
+    text = "In Java:\n" + "x = 1\n" * 500_000
+    messages = (*[Message("user", "y " * 1000)] * 1000, Message("user", text))
+    assert route(Query(messages=messages)).model == JAVA
 
 
 def test_the_assistant_naming_a_language_is_no_wish() -> None:
@@ -227,8 +251,12 @@ def test_a_served_name_is_always_routed(
     chat: list[Message],
     session: str | None,
 ) -> None:
-    query = Query(model, language, path, prompt, suffix, tuple(chat), session)
     router = make()
+    if language and not is_known(language):
+        with pytest.raises(UnknownNameError, match="unknown language"):
+            router.route(Query(model, language, path, prompt, suffix, tuple(chat), session))
+        language = None
+    query = Query(model, language, path, prompt, suffix, tuple(chat), session)
     first = router.route(query)
     assert first.model in {m.name for m in FOUR}
     assert first.reason == "fallback" or sub(str(first.language)).name == first.model

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
 from subllm import __version__
+from subllm.routing.languages import is_known
 from subllm.runtime.request import TokenEvent
 from subllm.server.convert import Plan
 from subllm.server.dialects.body import Body
@@ -89,8 +90,8 @@ class TabbyBody(Body):
         raw = debug.raw_prompt
         fields = self.chosen()
         fields["path"] = self.path or segments.filepath
-        if fields["language"] == "unknown":
-            fields["language"] = None
+        if self.language is not None and not is_known(self.language):
+            fields["language"] = None  # an editor's own name for a kind of file
         return Generation(
             **fields,
             prompts=(segments.prefix if raw is None else raw,),
