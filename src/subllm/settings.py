@@ -39,6 +39,9 @@ def default_home() -> Path:
     return Path(platformdirs.user_data_dir("subllm", appauthor=False))
 
 
+_ORIGIN = r"[a-z][a-z0-9+.-]*://[\w.*-]+(:[\d*]+)?"  # a scheme, a name, perhaps a port
+
+
 class Settings(BaseSettings):
     """Effective settings. Every field can be set as `SUBLLM_<FIELD>` or in config.toml."""
 
@@ -86,12 +89,21 @@ class Settings(BaseSettings):
         description="Longest prompt plus completion in tokens, where the model's maximum is not "
         f"less. Default: {DEFAULT_CONTEXT}, or less where the server's memory is too small for it.",
     )
-    host: str = Field("127.0.0.1", min_length=1, description="Address that the server listens on.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address that the server listens on, or unix:PATH for a Unix socket.",
+    )
     port: int = Field(11435, ge=1, le=65535, description="Port that the server listens on.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Names under which clients may reach the server besides localhost, as in "
         "box.lan,box.example; several are separated by commas.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("vscode-webview://*",),
+        description="Origins of pages that may ask the server from a browser, as in "
+        "https://app.example; * stands for any characters, several are separated by commas.",
     )
     api_key: SecretStr | None = Field(
         None, min_length=1, description="Key that clients of the server must send."
@@ -171,6 +183,30 @@ class Settings(BaseSettings):
         bytes_of(str(value), 10**9)
         return str(value)
 
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        """From a comma-separated text too; what the header Origin of a request says then."""
+        if isinstance(value, str):
+            value = [origin.strip() for origin in value.split(",") if origin.strip()]
+        if isinstance(value, (list, tuple)):
+            for origin in value:
+                if not (isinstance(origin, str) and re.fullmatch(_ORIGIN, origin)):
+                    raise ValueError("give an origin such as https://app.example, without a path")
+            return tuple(origin.lower() for origin in value)
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _socket(cls, value: str) -> str:
+        """The path of a Unix socket absolute, as paths are."""
+        if not value.startswith("unix:"):
+            return value
+        path = value.removeprefix("unix:")
+        if not path:
+            raise ValueError("give the path of the socket, as in unix:~/subllm.sock")
+        return "unix:" + os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -208,9 +244,8 @@ def help_for(field: str) -> str:
     """One line of help for a command-line option that sets `field`."""
     info = Settings.model_fields[field]
     text = info.description or ""
-    shown = (
-        "" if info.default in (None, ()) or info.default_factory else f", default {info.default}"
-    )
+    default = ",".join(info.default) if isinstance(info.default, tuple) else info.default
+    shown = "" if default in (None, "") or info.default_factory else f", default {default}"
     return f"{text} [{ENV_PREFIX}{field.upper()}{shown}]"
 
 

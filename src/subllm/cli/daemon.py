@@ -44,6 +44,8 @@ class Daemon:
 
 def url_of(host: str, port: int) -> str:
     """What a client connects to that is on this machine, without a slash at the end."""
+    if host.startswith("unix:"):
+        return host
     host = _EVERYWHERE.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

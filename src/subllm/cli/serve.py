@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 subllm serve                     until Ctrl-C
 subllm serve --detach            in the background; 'subllm stop' ends it
+subllm serve --host unix:~/subllm.sock
 SUBLLM_API_KEY=secret subllm serve --host 0.0.0.0
 """
 
@@ -56,6 +57,9 @@ def command(
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAME,...", help=help_for("allowed_hosts"))
     ] = None,
+    allowed_origins: Annotated[
+        str | None, typer.Option(metavar="ORIGIN,...", help=help_for("allowed_origins"))
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help=help_for("log_level"))] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print where it listens as one JSON document.")
@@ -84,6 +88,7 @@ def command(
         "keep_alive": keep_alive,
         "max_queue": max_queue,
         "allowed_hosts": allowed_hosts,
+        "allowed_origins": allowed_origins,
         "log_level": log_level,
     }
     context = open_context(**given)
@@ -109,6 +114,7 @@ def _config(context: Context) -> ServerConfig:
         port=settings.port,
         api_key=context.api_key,
         allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.allowed_origins,
         max_engines=settings.max_loaded_models,
         memory=bytes_of(settings.memory, free_memory()),
         preload=settings.preload,
@@ -128,7 +134,8 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
     with ExitStack() as stack:
 
         def on_ready(host: str, port: int) -> None:
-            me = stack.enter_context(daemon.recorded(settings.home, host, port))
+            # A socket file has no port: the setting's names the record.
+            me = stack.enter_context(daemon.recorded(settings.home, host, port or settings.port))
             _announce(context, me, json_output)
             if sys.stdout.isatty() and not json_output:
                 console.note("Ctrl-C stops it.")
@@ -199,7 +206,8 @@ def _models(context: Context) -> list[str]:
 def _announce(context: Context, server: Daemon, json_output: bool) -> None:
     """Where it listens, what it serves, what to tell an editor."""
     models = _models(context)
-    address = f"{server.url}/v1"
+    socket_file = server.url.removeprefix("unix:") if server.url.startswith("unix:") else None
+    address = f"{server.url}/v1" if socket_file is None else server.url
     if json_output:
         console.emit_json(
             {
@@ -213,12 +221,14 @@ def _announce(context: Context, server: Daemon, json_output: bool) -> None:
         return
     key = "the one in SUBLLM_API_KEY" if context.api_key else "any (none is needed)"
     served = ", ".join(models) or "none yet; 'subllm extract python' makes one, served at once"
+    editors = f"OpenAI-compatible, base URL {address}, model auto, API key {key}"
+    if socket_file is not None:
+        editors = f"as curl --unix-socket {socket_file} http://localhost/v1/models, API key {key}"
     console.facts(
         [
             ("listening", address + _beyond(server.host)),
             ("models", served),
-            ("editors", f"OpenAI-compatible, base URL {address}, model auto, API key {key}"),
-            ("page", f"{server.url}/ shows what runs and lets you try it"),
+            ("editors", editors),
         ]
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from subllm.errors import ContextLengthError, EngineBusyError, ServerError, SubllmError, UsageError
 
+_UNIX = "unix:"
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 600.0
 
@@ -31,14 +33,16 @@ class Stream:
 
 
 class ServerClient:
-    """One server; every request is a connection of its own."""
+    """One server, at an http URL or `unix:PATH`; every request is a connection of its own."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit("" if url.startswith(_UNIX) else url)
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 80
+        self._path = url.removeprefix(_UNIX) if url.startswith(_UNIX) else None
         self._url = url
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # As bytes: `http.client` writes characters as Latin-1 and refuses others.
+        self._headers = {"Authorization": f"Bearer {api_key}".encode()} if api_key else {}
 
     def healthy(self) -> bool:
         """Whether the server answers `/health`."""
@@ -75,8 +79,8 @@ class ServerClient:
     def _request(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
-        headers = dict(self._headers)
+        connection = _Connection(self._host, self._port, self._path, seconds)
+        headers: dict[str, str | bytes] = dict(self._headers)
         data = None
         if body is not None:
             data = json.dumps(body).encode()
@@ -134,6 +138,22 @@ class ServerClient:
             f"the server at {self._url} was lost before the answer was complete ({reason}); "
             "see 'subllm ps' and ask again"
         )
+
+
+class _Connection(http.client.HTTPConnection):
+    """Over TCP, or a Unix socket at `path`."""
+
+    def __init__(self, host: str, port: int, path: str | None, seconds: float) -> None:
+        super().__init__(host, port, timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        if self._path is None:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _reason(error: Exception) -> str:

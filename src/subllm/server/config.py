@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from subllm.errors import SettingsError
 
+UNIX = "unix:"
+"""What a host begins with that is the path of a Unix socket."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,7 +29,9 @@ class ServerConfig:
     """How the server binds, whom it answers and how much it keeps loaded.
 
     A host other than loopback needs `api_key`. `allowed_hosts` extends the Host
-    headers that are answered (localhost, *.localhost, 127.0.0.1, [::1]).
+    headers that are answered (localhost, *.localhost, 127.0.0.1, [::1]). `allowed_origins` are
+    those of pages in browsers that may ask and read answers (`*` for any characters in one).
+    `host` may be `unix:PATH`, a socket that this user alone may open; `port` says nothing then.
     `default_base` is preferred by `auto` when several bases have the language.
     `max_engines` and `memory`, bytes of weights, keys and values and kept prefixes together
     (None: as many as there are engines, each with the KV memory of one context), bound the
@@ -44,6 +49,7 @@ class ServerConfig:
     port: int = 11435
     api_key: str | None = None
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ("vscode-webview://*",)
     default_base: str = "qwen2.5-coder:0.5b"
     max_engines: int = 4
     memory: int | None = None
@@ -82,8 +88,8 @@ class ServerConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """True for localhost and loopback addresses; names are not looked up."""
-    if host == "localhost":
+    """True for localhost, loopback addresses and Unix sockets; names are not looked up."""
+    if host == "localhost" or host.startswith(UNIX):
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

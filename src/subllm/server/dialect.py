@@ -9,11 +9,9 @@ from subllm.server.framing import ErrorShape
 
 @dataclass(frozen=True)
 class Dialect:
-    """error      the body of a failure
-    x_api_key  the key may stand in the header X-Api-Key, beside "Authorization: Bearer"
-    any_type   bodies are read as JSON whatever their Content-Type, or without one
+    """error     the body of a failure
+    any_type  bodies are read as JSON whatever their Content-Type, or without one
     """
 
     error: ErrorShape
-    x_api_key: bool = False
     any_type: bool = False

@@ -1,18 +1,22 @@
-"""Who may talk to the server: Host header, API key, content type, body size.
+"""Who may talk to the server: Host header, origin, API key, content type, body size.
 
 A page in a browser can reach a loopback port. It cannot forge the Host header (so
-DNS rebinding fails), cannot send JSON across origins without a preflight that is
-never answered, and cannot read replies, since no CORS header is ever sent.
+DNS rebinding fails), cannot send JSON across origins without a preflight, and cannot read
+replies without a CORS header; both are for origins that the settings allow alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
+import re
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from subllm.server.config import ServerConfig, is_loopback
@@ -22,6 +26,17 @@ from subllm.server.page import files as page_files
 
 # The page asks for the key itself; what it shows needs one.
 OPEN_PATHS = frozenset({"/health", *page_files.FILES})
+_CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": (
+        "Authorization",
+        "Content-Type",
+        "X-Api-Key",
+        "x-subllm-language",
+        "x-subllm-timeout-ms",
+    ),
+    "expose_headers": ("x-subllm-route", "x-subllm-draft", "Retry-After"),
+}
 _DRAIN = 8  # times the limit: how much of a body that is too large is read, then dropped
 
 
@@ -33,19 +48,34 @@ class Guard:
     ) -> None:
         self._app = app
         self._dialect_of = dialect_of
-        self._key = config.api_key
+        self._keys = _encodings(config.api_key)
         self._limit = config.limits.body_bytes
         self._any_address = not is_loopback(config.host)
         own = () if config.host in ("0.0.0.0", "::") else (config.host,)  # noqa: S104
         self._hosts = frozenset(
             host.strip("[]").lower().rstrip(".") for host in (*config.allowed_hosts, *own)
         )
+        self._origins = tuple(re.compile(pattern_of(origin)) for origin in config.allowed_origins)
+        # Which origin may is asked here: to others not even a refusal says more than before.
+        self._shared = CORSMiddleware(self._answer, allow_origin_regex=".*", **_CORS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "").lower()
+        if (
+            origin
+            and self._knows_host(headers)
+            and any(pattern.fullmatch(origin) for pattern in self._origins)
+        ):
+            await self._shared(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watched(message: Message) -> None:
@@ -58,7 +88,7 @@ class Guard:
             self._check_host(headers)
             dialect = self._dialect_of(scope["path"])
             if scope["path"] not in OPEN_PATHS:
-                self._check_key(headers, dialect)
+                self._check_key(headers)
             if scope["method"] in ("POST", "PUT", "PATCH"):
                 scope = _json_scope(scope, headers, dialect)
                 receive = await self._buffered(headers, receive)
@@ -71,16 +101,19 @@ class Guard:
                 shape = self._dialect_of(scope["path"]).error
                 await wire.response(shape)(scope, receive, send)
 
-    def _check_host(self, headers: Headers) -> None:
+    def _knows_host(self, headers: Headers) -> bool:
         hosts = headers.getlist("host")
         name = host_name(hosts[0]) if len(hosts) == 1 else None
-        if name is None or not (
+        return name is not None and (
             is_loopback(name)
             or name.endswith(".localhost")
             or name in self._hosts
             # Rebinding needs a name: an address says where the browser really connects.
             or (self._any_address and _is_address(name))
-        ):
+        )
+
+    def _check_host(self, headers: Headers) -> None:
+        if not self._knows_host(headers):
             raise ApiError(
                 403,
                 "this Host header is not answered; use localhost, or start the server with "
@@ -89,17 +122,19 @@ class Guard:
                 code="host_not_allowed",
             )
 
-    def _check_key(self, headers: Headers, dialect: Dialect) -> None:
-        if self._key is None:
+    def _check_key(self, headers: Headers) -> None:
+        if not self._keys:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if dialect.x_api_key and "x-api-key" in headers:
+        if "x-api-key" in headers:
             scheme, given = "bearer", headers["x-api-key"]
-        equal = secrets.compare_digest(given.strip().encode(), self._key.encode())
-        if scheme.lower() != "bearer" or not equal:
+        # Header values come as Latin-1 characters for bytes.
+        sent = given.strip().encode("latin-1")
+        equal = [secrets.compare_digest(sent, key) for key in self._keys]
+        if scheme.lower() != "bearer" or not any(equal):
             raise ApiError(
                 401,
-                "missing or wrong API key; send 'Authorization: Bearer KEY'",
+                "missing or wrong API key; send 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'",
                 kind="authentication_error",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
@@ -137,6 +172,21 @@ class Guard:
             code="body_too_large",
             headers={"Connection": "close"},
         )
+
+
+def _encodings(key: str | None) -> tuple[bytes, ...]:
+    """The bytes that clients send for a key: UTF-8, or Latin-1 as HTTP once had it."""
+    if key is None:
+        return ()
+    found = [key.strip().encode()]
+    with contextlib.suppress(UnicodeEncodeError):
+        found.append(key.strip().encode("latin-1"))
+    return tuple(dict.fromkeys(found))
+
+
+def pattern_of(origin: str) -> str:
+    """Of an origin in which `*` stands for any characters but `/`."""
+    return "[^/]*".join(re.escape(part) for part in origin.lower().rstrip("/").split("*"))
 
 
 def _json_scope(scope: Scope, headers: Headers, dialect: Dialect) -> Scope:

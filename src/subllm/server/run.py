@@ -17,11 +17,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -29,7 +32,8 @@ import uvicorn
 from subllm.errors import ServerError
 from subllm.runtime.backends.table import BackendName, KvTypeName
 from subllm.server.app import create_app
-from subllm.server.config import ServerConfig
+from subllm.server.config import UNIX, ServerConfig
+from subllm.server.connection import Connection
 from subllm.server.convert import Plan
 from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
@@ -61,8 +65,8 @@ def serve(
     """Serve every model of `store`; call it on the main thread, where signals arrive.
 
     context_length  as for `StoreLoader`, like what is named before it
-    on_ready        called once, with host and port (the real one for port 0), when
-                    requests are accepted
+    on_ready        called once, with host and port (the real one for port 0, 0 for a Unix
+                    socket), when requests are accepted
     extract         called for languages that are asked for often and that no sub-model has
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
@@ -80,7 +84,7 @@ def serve(
         max_batch=config.max_batch,
         queue_limit=config.max_queue,
     )
-    with contextlib.closing(bind(config.host, config.port)) as listener:
+    with _listening(config.host, config.port) as listener:
         models = ModelSet.of_store(
             store, loader.engine, loader.draft, loader.footprint, loader.context_of
         )
@@ -100,13 +104,24 @@ def _nothing(_: Plan) -> None:
     pass
 
 
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The socket of `bind`, and no file of it afterwards."""
+    with contextlib.closing(bind(host, port)) as listener:
+        try:
+            yield listener
+        finally:
+            if host.startswith(UNIX):
+                Path(host.removeprefix(UNIX)).unlink(missing_ok=True)
+
+
 def uvicorn_config(app: object) -> uvicorn.Config:
     """How uvicorn runs the application. Forwarded headers are not believed: a client
     could take another one's session with them."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -133,7 +148,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self._on_ready is not None and sockets:
-            host, port = sockets[0].getsockname()[:2]
+            name = sockets[0].getsockname()
+            host, port = (f"{UNIX}{name}", 0) if isinstance(name, str) else name[:2]
             try:
                 self._on_ready(host, port)
             except BaseException:
@@ -163,6 +179,8 @@ class Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises ServerError."""
+    if host.startswith(UNIX):
+        return _bind_path(host.removeprefix(UNIX))
     name = "127.0.0.1" if host == "localhost" else host.strip("[]")
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -171,6 +189,42 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ServerError(_why_not(host, port, error)) from error
+
+
+def _bind_path(path: str) -> socket.socket:
+    """A socket file that this user alone may open. One that a killed server left is replaced, one
+    on which somebody answers is not."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        if _left_behind(path):
+            Path(path).unlink()
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = "taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise ServerError(f"cannot listen on {path} ({reason}); choose another path") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _left_behind(path: str) -> bool:
+    """Whether `path` is a socket on which nobody listens."""
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

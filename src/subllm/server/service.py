@@ -71,7 +71,8 @@ class Service:
 def caller_of(request: Request) -> Caller:
     headers = request.headers
     peer = request.client.host if request.client else ""
-    session = session_key(headers.get("authorization", ""), headers.get("user-agent", ""), peer)
+    key = headers.get("x-api-key") or headers.get("authorization", "")
+    session = session_key(key, headers.get("user-agent", ""), peer)
     return Caller(session, headers.get("x-subllm-language"), _timeout(headers))
 
 

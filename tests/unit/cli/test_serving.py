@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from subllm import __version__
@@ -256,14 +257,50 @@ def test_a_server_that_ends_while_it_answers(
             os.kill(server.pid, signal.SIGKILL)
         text += process.stdout.read()
         err = process.stderr.read().decode()
-        assert process.wait(PATIENCE) == 8
+        assert process.wait(PATIENCE) == 7
     assert len(text) < 8000
     assert greedy(Store(home), b"def f(", len(text)).encode() == text
     said = (
         "the server is shutting down" if way == "stop" else f"the server at {server.url} was lost"
     )
     assert err.startswith(f"error: {said}")
+    assert err.endswith(f"({len(text)} characters of the answer came)\n")
     assert err.count("\n") == 1
+
+
+def test_a_unix_socket(tiny: Store, tmp_path: Path, subllm: Command) -> None:
+    """Its file is this user's alone; one that a killed server left is taken over, one in use
+    is not."""
+    path = tmp_path / "s.sock"
+    url, serve = f"unix:{path}", ("serve", "--host", f"unix:{path}", "--detach")
+    started = subllm(*serve)
+    assert (started.status, started.err) == (0, "")
+    assert started.out.splitlines()[0] == f"listening  {url}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert subllm("complete", "def f(", "-n", "5", "--json").json["text"] == greedy(
+        tiny, b"def f(", 5
+    )
+    (server,) = subllm("ps", "--json").json
+    assert (server["url"], server["answers"]) == (url, True)
+    refused = subllm(*serve, "--port", "4242")
+    assert (refused.status, f"{path} (taken)" in refused.err) == (8, True)
+
+    os.kill(server["pid"], signal.SIGKILL)
+    until_gone(server["pid"])
+    assert path.exists()
+    assert subllm(*serve).status == 0
+    assert subllm("complete", "def f(", "-n", "1").status == 0
+    assert subllm("stop").status == 0
+    assert not path.exists()
+
+    path.write_text("a file of somebody")
+    refused = subllm(*serve)
+    assert refused.status == 8 and path.read_text() == "a file of somebody"
+
+
+def until_gone(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(PATIENCE)
 
 
 def test_a_name_in_the_network_is_answered_where_it_is_allowed(

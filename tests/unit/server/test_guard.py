@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from server.test_errors import COMPLETIONS, check
-from server.tiny import PYTHON, Live, live, shelf
+from server.tiny import PATIENCE, PYTHON, Live, live, shelf
 from subllm.cli.serve import command as serve_command
+from subllm.cli.server_client import ServerClient
+from subllm.server import connection
 from subllm.server.guard import host_name
 from subllm.settings import Settings
 
@@ -96,6 +101,173 @@ def test_the_right_key_and_health_without_one(guarded: Live) -> None:
     client = guarded.openai.with_options(api_key="sesame")
     assert client.completions.create(model=PYTHON, prompt="x", max_tokens=1).model == PYTHON
     assert guarded.http.get("/health").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": b"sesame"},
+        {"x-api-key": b"sesame", "authorization": b"Bearer none-is-needed"},
+        {"authorization": b"bearer   sesame"},
+    ],
+)
+def test_where_a_key_may_stand(guarded: Live, headers: dict[str, bytes]) -> None:
+    assert guarded.http.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_a_wrong_x_api_key(guarded: Live) -> None:
+    headers = {"x-api-key": "wrong", "authorization": "Bearer sesame"}
+    check(guarded.http.get("/v1/models", headers=headers), 401, None, "invalid_api_key")
+
+
+def test_a_key_of_any_letters() -> None:
+    with live(shelf(), api_key="Schlüssel-鍵") as running:
+        for key, status in (("Schlüssel-鍵", 200), ("Schlüssel-锁", 401), ("Schl\ufffdssel", 401)):
+            for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+                sent = {name: value.encode() for name, value in headers.items()}
+                assert running.http.get("/v1/models", headers=sent).status_code == status
+        client = ServerClient(f"http://{running.host}:{running.port}", "Schlüssel-鍵")
+        assert client.get("/v1/models")["data"]
+    with live(shelf(), api_key="clé") as running:
+        for sent in ("clé".encode(), "clé".encode("latin-1")):
+            reply = running.http.get("/v1/models", headers={"authorization": b"Bearer " + sent})
+            assert reply.status_code == 200
+
+
+VSCODE = "vscode-webview://0kfh3a1b"
+
+
+def test_an_allowed_origin_may_ask_and_read() -> None:
+    origins = ("vscode-webview://*", "https://app.example", "http://localhost:*")
+    with live(shelf(), api_key="sesame", allowed_origins=origins) as running:
+        for origin in (VSCODE, "https://app.example", "http://localhost:5173"):
+            asks = {"origin": origin, "access-control-request-method": "POST"}
+            wanted = {**asks, "access-control-request-headers": "authorization, content-type"}
+            preflight = running.http.options(COMPLETIONS, headers=wanted)
+            assert preflight.status_code == 200  # a preflight carries no key
+            assert preflight.headers["access-control-allow-origin"] == origin
+            assert "POST" in preflight.headers["access-control-allow-methods"]
+            without = running.http.get("/v1/models", headers={"origin": origin})
+            check(without, 401, None, "invalid_api_key")
+            assert without.headers["access-control-allow-origin"] == origin
+            key = {"origin": origin, "authorization": "Bearer sesame"}
+            reply = running.http.get("/v1/models", headers=key)
+            assert reply.headers["access-control-allow-origin"] == origin
+            assert "access-control-allow-credentials" not in reply.headers
+        for origin in (
+            "https://app.example.evil",
+            "https://evil.example",
+            "null",
+            "http://localhost",
+        ):
+            asks = {"origin": origin, "access-control-request-method": "POST"}
+            for reply in (
+                running.http.options(COMPLETIONS, headers=asks),
+                running.http.get("/v1/models", headers={"origin": origin}),
+            ):
+                assert not [name for name in reply.headers if name.startswith("access-control")]
+        rebound = running.http.options(
+            COMPLETIONS, headers={**asks, "origin": VSCODE, "host": "evil"}
+        )
+        check(rebound, 403, None, "host_not_allowed")
+
+
+def test_webviews_of_vs_code_may_unless_the_settings_say_otherwise(shared: Live) -> None:
+    reply = shared.http.get("/v1/models", headers={"origin": VSCODE})
+    assert reply.headers["access-control-allow-origin"] == VSCODE
+    with live(shelf(), allowed_origins=()) as running:
+        reply = running.http.get("/v1/models", headers={"origin": VSCODE})
+        assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize("head", ["", "GET /health HT", "GET /health HTTP/1.1\r\nHost: loc"])
+def test_half_a_head_ends(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
+    with live(shelf()) as running, socket.create_connection((running.host, running.port)) as peer:
+        peer.sendall(head.encode())
+        peer.settimeout(PATIENCE)
+        began = time.monotonic()
+        assert peer.recv(1000) == b""
+        assert time.monotonic() - began < PATIENCE / 2
+        assert running.http.get("/health").status_code == 200
+
+
+def test_a_head_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.5)
+    with (
+        live(shelf()) as running,
+        socket.create_connection((running.host, running.port)) as peer,
+        pytest.raises(OSError),
+    ):
+        for byte in b"GET /health HTTP/1.1\r\n" + b"X-A: " + b"a" * 2000:
+            peer.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+
+def test_half_a_body_ends_and_a_slow_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 1.0)
+    body = json.dumps({"model": PYTHON, "prompt": "x", "max_tokens": 1}).encode()
+    head = (
+        f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with live(shelf()) as running:
+        address = (running.host, running.port)
+        with socket.create_connection(address, timeout=PATIENCE) as peer:
+            peer.sendall(head + body[:5])
+            assert peer.recv(1000) == b""
+        with socket.create_connection(address, timeout=PATIENCE) as peer:
+            peer.sendall(head)
+            for at in range(0, len(body), 12):
+                time.sleep(0.3)
+                peer.sendall(body[at : at + 12])
+            assert peer.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_reply_that_takes_long_is_no_half_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.2)
+    with live(shelf()) as running:
+        running.post(COMPLETIONS, model=PYTHON, prompt="x", max_tokens=1)
+        running.shelf.engine(PYTHON).delay = 0.1
+        reply = running.http.post(
+            COMPLETIONS,
+            json={"model": PYTHON, "prompt": "x", "max_tokens": 8, "ignore_eos": True},
+        )
+        assert reply.status_code == 200
+
+
+def test_what_is_echoed_is_cut(shared: Live) -> None:
+    long = "x" * 200_000
+    for body in (
+        {"model": long, "prompt": "x"},
+        {"model": PYTHON, "prompt": "x", "language": long},
+        {"model": PYTHON, "prompt": "x", long: 1},
+        {"model": PYTHON, "prompt": "x", "speculation": long},
+        {"model": PYTHON, "prompt": "x", "max_tokens": long},
+    ):
+        reply = shared.http.post(COMPLETIONS, json=body)
+        assert reply.status_code in (200, 400, 404)
+        assert len(reply.content) < 4_000, reply.content[:300]
+    for reply in (
+        shared.http.get("/" + "x" * 20_000),
+        shared.http.get("/v1/models/" + "x" * 20_000),
+        shared.http.post(
+            COMPLETIONS, json={"prompt": "x"}, headers={"x-subllm-language": "x" * 9000}
+        ),
+    ):
+        assert 400 <= reply.status_code < 500 and len(reply.content) < 4_000
+
+
+def test_a_language_that_nobody_knows_is_refused(shared: Live) -> None:
+    for reply in (
+        shared.http.post(COMPLETIONS, json={"prompt": "x", "language": "pyhton"}),
+        shared.http.post(
+            COMPLETIONS, json={"prompt": "x"}, headers={"x-subllm-language": "pyhton"}
+        ),
+    ):
+        assert "did you mean python" in check(reply, 400, "language", "unknown_language")
+    segments = {"segments": {"prefix": "x"}, "language": "an-editors-own"}
+    assert shared.http.post(COMPLETIONS, json=segments).status_code == 200
 
 
 def test_no_cors_and_no_preflight(shared: Live) -> None:

@@ -56,7 +56,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
-ANTHROPIC = Dialect(error_body, x_api_key=True)
+ANTHROPIC = Dialect(error_body)
 EVENTS = named_events(error_body, waiting={"type": "ping"})
 _TEXT: dict[str, Any] = {"type": "text", "text": ""}
 

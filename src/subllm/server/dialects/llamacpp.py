@@ -50,7 +50,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
     return {"error": {"code": error.status, "message": error.message, "type": kind}}
 
 
-LLAMACPP = Dialect(error_body, x_api_key=True)
+LLAMACPP = Dialect(error_body)
 EVENTS = data_events(error_body)
 
 
