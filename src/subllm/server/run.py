@@ -44,6 +44,7 @@ from subllm.server.worker import EngineWorker
 if TYPE_CHECKING:
     from subllm.store.store import Store
 
+KEEP_ALIVE_SECONDS = 65
 GRACE_SECONDS = 3  # for replies to end after the signal
 _BACKLOG = 128
 
@@ -128,6 +129,9 @@ def uvicorn_config(app: object) -> uvicorn.Config:
         log_config=None,
         proxy_headers=False,
         server_header=False,
+        # Longer than clients keep a connection (5 seconds, where theirs are as short as uvicorn's
+        # own): whoever closes first must not be asked at the same time.
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

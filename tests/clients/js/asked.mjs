@@ -8,6 +8,14 @@ export const SUFFIX = "\n    return total\n";
 export const QUESTION = "Name one sorting algorithm.";
 export const TOKENS = 24;
 
+// A form that every model can be held to in a few tokens.
+export const SIZES = {
+  type: "object",
+  properties: { size: { enum: ["small", "large"] } },
+  required: ["size"],
+  additionalProperties: false,
+};
+
 export async function collect(pieces, text) {
   let all = "";
   for await (const piece of pieces) all += text(piece) ?? "";

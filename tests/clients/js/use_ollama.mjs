@@ -1,7 +1,7 @@
 // Ollama's own client: what is there, generate with and without a suffix, chat.
 import assert from "node:assert/strict";
 import { Ollama } from "ollama";
-import { collect, MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SUFFIX, TOKENS, URL_ } from "./asked.mjs";
+import { collect, MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SIZES, SUFFIX, TOKENS, URL_ } from "./asked.mjs";
 
 const client = new Ollama({ host: URL_ });
 const options = { num_predict: TOKENS };
@@ -21,6 +21,9 @@ const chat = { model: MODEL, messages: [{ role: "user", content: QUESTION }], op
 const reply = await client.chat(chat);
 const stream = await client.chat({ ...chat, stream: true });
 assert.equal(await collect(stream, (piece) => piece.message.content), reply.message.content);
+
+const sized = await client.chat({ ...chat, format: SIZES });
+assert.ok(["small", "large"].includes(JSON.parse(sized.message.content).size));
 
 await assert.rejects(client.generate({ model: NO_MODEL, prompt: "x" }), (error) =>
   error.message.includes(NO_MODEL),

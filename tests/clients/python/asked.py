@@ -11,3 +11,11 @@ PROMPT = "def is_prime(n: int) -> bool:\n    "
 PREFIX, SUFFIX = "def add(a, b):\n    total = ", "\n    return total\n"
 QUESTION = "Name one sorting algorithm."
 TOKENS = 24
+
+SIZES = {
+    "type": "object",
+    "properties": {"size": {"enum": ["small", "large"]}},
+    "required": ["size"],
+    "additionalProperties": False,
+}
+"""A form that every model can be held to in a few tokens."""

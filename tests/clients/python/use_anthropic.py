@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import anthropic
-from asked import MODEL, NO_MODEL, QUESTION, TOKENS, URL
+from asked import MODEL, NO_MODEL, QUESTION, SIZES, TOKENS, URL
 
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
 ask = [{"role": "user", "content": QUESTION}]
@@ -16,6 +16,12 @@ assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 with client.messages.stream(model=MODEL, messages=ask, max_tokens=TOKENS) as stream:
     assert "".join(stream.text_stream) == reply.content[0].text
     assert stream.get_final_message().stop_reason == reply.stop_reason
+
+tools = [{"name": "resize", "input_schema": SIZES}]
+choice = {"type": "any", "disable_parallel_tool_use": True}
+calling = {"model": MODEL, "messages": ask, "max_tokens": 200, "tools": tools}
+called = client.messages.create(**calling, tool_choice=choice)
+assert called.stop_reason == "tool_use" and called.content[0].input["size"] in ("small", "large")
 
 try:
     client.messages.create(model=NO_MODEL, messages=ask, max_tokens=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import ollama
-from asked import MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SUFFIX, TOKENS, URL
+from asked import MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SIZES, SUFFIX, TOKENS, URL
 
 client = ollama.Client(URL)
 few = {"num_predict": TOKENS}
@@ -22,6 +24,9 @@ reply = client.chat(MODEL, ask, options=few)
 assert reply.message.content
 stream = client.chat(MODEL, ask, options=few, stream=True)
 assert "".join(piece.message.content or "" for piece in stream) == reply.message.content
+
+sized = client.chat(MODEL, ask, format=SIZES, options=few)
+assert json.loads(sized.message.content)["size"] in ("small", "large")
 
 try:
     client.generate(NO_MODEL, "x")

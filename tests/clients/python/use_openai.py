@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import openai
-from asked import MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SUFFIX, TOKENS, URL
+from asked import MODEL, NO_MODEL, PREFIX, PROMPT, QUESTION, SIZES, SUFFIX, TOKENS, URL
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
 assert MODEL in {model.id for model in client.models.list()}
@@ -37,6 +39,25 @@ response = client.responses.create(model=MODEL, input=QUESTION, max_output_token
 assert response.output_text == text
 with client.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=TOKENS) as events:
     assert events.get_final_response().output_text == text
+
+form = {"type": "json_schema", "json_schema": {"name": "size", "schema": SIZES}}
+sized = client.chat.completions.create(model=MODEL, messages=ask, response_format=form)
+assert json.loads(sized.choices[0].message.content)["size"] in ("small", "large")
+tool = {"type": "function", "function": {"name": "resize", "parameters": SIZES}}
+calling = {
+    "model": MODEL,
+    "messages": ask,
+    "tools": [tool],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+}
+called = client.chat.completions.create(**calling).choices[0]
+call = called.message.tool_calls[0].function
+assert called.finish_reason == "tool_calls" and call.name == "resize"
+assert json.loads(call.arguments)["size"] in ("small", "large")
+with client.chat.completions.stream(**calling) as stream:
+    final = stream.get_final_completion().choices[0].message
+    assert final.tool_calls[0].function.arguments == call.arguments
 
 try:
     client.completions.create(model=NO_MODEL, prompt="x")

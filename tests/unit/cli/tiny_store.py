@@ -30,6 +30,7 @@ SPECIAL = (
     "<|fim_middle|>",
 )
 TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}, written as <tool_call>{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

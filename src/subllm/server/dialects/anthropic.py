@@ -47,6 +47,8 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "container": (),
     "mcp_servers": (),
     "context_management": (),
+    "diagnostics": (),
+    "inference_geo": (),
     "speed": ("standard",),
 }
 
@@ -172,7 +174,10 @@ class CountBody(Body):
     def form(self) -> Schema | None:
         """Raises ApiError."""
         config = self.output_config or OutputConfig()
-        refuse(config.model_extra, dict.fromkeys(config.model_extra or (), ()))
+        others = {
+            f"output_config.{name}": value for name, value in (config.model_extra or {}).items()
+        }
+        refuse(others, dict.fromkeys(others, ()))
         given = config.format or self.output_format
         return given.schema_ if given else None
 
@@ -191,7 +196,8 @@ class CountBody(Body):
 
 
 class MessagesBody(CountBody):
-    """`metadata` and `service_tier` are accepted and of no effect."""
+    """`metadata`, `service_tier`, `user_profile_id`, `workspace_id` and `cache_control` (prefixes
+    are always kept) are accepted and of no effect."""
 
     max_tokens: Annotated[MaxTokens, Field(ge=1)]
     stop_sequences: Texts | None = None

@@ -8,9 +8,9 @@ stop_token_ids, ignore_eos, language, path (of the file being edited), speculati
 with finish_reason "length"; 0: no limit), prediction, response_format and max_completion_tokens
 on completions too, llama.cpp's n_predict, and Ollama's options and keep_alive. Fields of OpenAI's
 that would change the result and are not supported are refused by name. Of no effect, and accepted:
-user, metadata, safety_identifier, prompt_cache_key, a message's name and tool_call_id (results come
-in the order of the calls), and include_obfuscation of stream_options. Fields that OpenAI does not
-document are ignored.
+user, metadata, safety_identifier, prompt_cache_key and _options (prefixes are always kept), a
+message's name and tool_call_id (results come in the order of the calls), and include_obfuscation of
+stream_options. Fields that OpenAI does not document are ignored.
 """
 
 from __future__ import annotations

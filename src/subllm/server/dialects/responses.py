@@ -25,9 +25,12 @@ from subllm.server.timings import llamacpp_timings
 from subllm.server.values import MaxTokens, Temperature, Text, TopP, Wire
 
 _REFUSED: dict[str, tuple[Any, ...]] = {
+    "access_programs": (),
     "background": (),
+    "background_options": (),
     "context_management": (),
     "conversation": (),
+    "image": (),
     "include": (),
     "max_tool_calls": (),
     "moderation": (),
@@ -82,8 +85,9 @@ class TextOptions(Wire):
 
 
 class ResponsesBody(Body):
-    """Of no effect, and accepted: metadata, user, safety_identifier, prompt_cache_key,
-    parallel_tool_calls, and `include_obfuscation` of stream_options."""
+    """Of no effect, and accepted: metadata, user, safety_identifier, prompt_cache_key and
+    _options (prefixes are always kept), parallel_tool_calls, and `include_obfuscation` of
+    stream_options."""
 
     input: Text | Annotated[list[Item], Field(min_length=1, fail_fast=True)]
     instructions: Text | None = None

@@ -19,6 +19,7 @@ from subllm.routing.languages import is_known
 from subllm.runtime.request import TokenEvent
 from subllm.server.convert import Plan
 from subllm.server.dialects.body import Body
+from subllm.server.dialects.tabby_stops import stops_of
 from subllm.server.errors import validation_error
 from subllm.server.generation import Generation
 from subllm.server.refusals import refuse
@@ -98,6 +99,7 @@ class TabbyBody(Body):
             suffix=(segments.suffix or "") if raw is None else None,
             extra=segments.extra if raw is None else (),
             max_tokens=MAX_TOKENS,
+            stop=stops_of(fields["language"], fields["path"]) if raw is None else (),
             temperature=self.temperature,
             seed=self.seed,
         )

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from server.tiny import CPP, JAVA, MID, PRE, SEP, SUF, Live
+from subllm.server.config import Limits
+from subllm.server.dialects.tabby_stops import stops_of
 
 COMPLETIONS = "/v1/completions"
 BODY: dict[str, Any] = {
@@ -65,3 +67,19 @@ def test_health_and_events(shared: Live) -> None:
         assert {"model", "device", "arch", "cpu_info", "version"} <= set(reply.json())
     event = {"type": "view", "completion_id": "cmpl-1", "choice_index": 0}
     assert shared.post("/v1/events", **event).status_code == 200
+
+
+def test_a_completion_ends_before_the_next_thing_of_the_file(shared: Live) -> None:
+    def stops(**body: Any) -> tuple[str, ...]:
+        assert shared.post(COMPLETIONS, **{**BODY, **body}).status_code == 200
+        name = JAVA if body.get("language", "java") == "java" else CPP
+        return shared.shelf.engine(name).requests[-1].params.stop
+
+    assert {"\n//", "\npublic ", "\nclass "} <= set(stops())
+    segments = {"prefix": "x", "filepath": "a.cpp"}
+    assert "\n#include " in stops(language="unknown", segments=segments)
+    assert stops(language="java", debug_options={"raw_prompt": "x"}) == ()
+    for language, path in ((None, None), ("cobol", None), (None, "a.xyz")):
+        assert stops_of(language, path) == ()
+    limit = Limits().stops
+    assert all(len(stops_of(name, None)) <= limit for name in ("python", "cpp", "tsx", "c#"))
