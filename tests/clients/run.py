@@ -29,6 +29,7 @@ NODE = ("openai", "ollama", "continue", "tabby")
 CLIENTS = {
     **{name: (f"python/use_{name}.py", "python") for name in PYTHON},
     "aider": ("python/use_aider.py", "aider"),
+    "schemathesis": ("python/use_schemathesis.py", "schemathesis"),
     **{f"{name}.js": (f"js/use_{name}.mjs", "js") for name in NODE},
 }
 LONGEST = 900  # seconds that one client may take
@@ -44,6 +45,7 @@ def install(kind: str) -> None:
     listed = {
         "python": HERE / "python" / "requirements.txt",
         "aider": HERE / "python" / "requirements-aider.txt",
+        "schemathesis": HERE / "python" / "requirements-schemathesis.txt",
         "js": HERE / "js" / "package.json",
     }[kind]
     stamp, now = place / "stamp", hashlib.sha256(listed.read_bytes()).hexdigest()

@@ -24,6 +24,7 @@ from subllm.server.live import LiveRequests
 from subllm.server.loaded import LoadedModel
 from subllm.server.metrics import Metrics
 from subllm.server.models import ModelSet
+from subllm.server.openapi import describe
 from subllm.server.page import routes as page
 from subllm.server.page.state import Facts, NoFacts
 from subllm.server.service import Service
@@ -73,6 +74,7 @@ def create_app(
     )
     app.state.worker = worker
     app.add_middleware(Guard, config=config, dialect_of=dialect_of)
+    describe(app)
     errors.install(app, lambda path: dialect_of(path).error)
 
     service = Service(models, router, planner, worker, config, Metrics(), LiveRequests(), planned)

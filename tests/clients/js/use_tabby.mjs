@@ -55,7 +55,7 @@ try {
   await request("initialize", {
     processId: process.pid,
     rootUri: null,
-    capabilities: { textDocument: { completion: {}, inlineCompletion: {} } },
+    capabilities: { textDocument: { completion: {} } },
     clientInfo: { name: "test", version: "1" },
   });
   notify("initialized", {});
@@ -67,7 +67,7 @@ try {
   const deadline = Date.now() + 50_000;
   let items = [];
   while (!items.length && Date.now() < deadline) {
-    const found = await request("textDocument/inlineCompletion", {
+    const found = await request("textDocument/completion", {
       textDocument: { uri },
       position,
       context: { triggerKind: 1 },
@@ -75,8 +75,8 @@ try {
     items = Array.isArray(found) ? found : (found?.items ?? []);
     if (!items.length) await new Promise((resolve) => setTimeout(resolve, 500));
   }
-  const text = JSON.stringify(items[0]);
-  assert.ok(items.length && /a|b/.test(text), `nothing was suggested: ${text}`);
+  const text = items[0]?.textEdit?.newText ?? items[0]?.insertText;
+  assert.ok(text?.trim(), `nothing was suggested: ${JSON.stringify(items)}`);
 } finally {
   clearTimeout(timer);
   agent.kill();

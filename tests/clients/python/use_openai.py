@@ -30,15 +30,16 @@ ask = [{"role": "user", "content": QUESTION}]
 reply = client.chat.completions.create(model=MODEL, messages=ask, max_completion_tokens=TOKENS)
 text = reply.choices[0].message.content
 assert text and reply.choices[0].finish_reason in ("stop", "length")
-with client.chat.completions.stream(
-    model=MODEL, messages=ask, max_completion_tokens=TOKENS
-) as stream:
-    assert stream.get_final_completion().choices[0].message.content == text
+stream = client.chat.completions.create(
+    model=MODEL, messages=ask, max_completion_tokens=TOKENS, stream=True
+)
+assert "".join(piece.choices[0].delta.content or "" for piece in stream) == text
 
 response = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=TOKENS)
 assert response.output_text == text
-with client.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=TOKENS) as events:
-    assert events.get_final_response().output_text == text
+events = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=TOKENS, stream=True)
+deltas = (event.delta for event in events if event.type == "response.output_text.delta")
+assert "".join(deltas) == text
 
 form = {"type": "json_schema", "json_schema": {"name": "size", "schema": SIZES}}
 sized = client.chat.completions.create(model=MODEL, messages=ask, response_format=form)
