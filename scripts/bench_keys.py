@@ -5,9 +5,10 @@
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
 to the first token, at the end of the file and in its middle. There the text behind the cursor
-comes after what was typed, as models are trained, and is computed again. Then eight prompts of so
-many tokens are completed one by one and together: tokens of the replies per second. Cold and warm,
-one by one and together take turns, so that what else the machine does hits both.
+comes after what was typed, as models are trained, and is computed again. The CPU time that the
+server spends on the same is told as well, for machines that do other things. Then eight prompts
+of so many tokens are completed one by one and together: tokens of the replies per second. Cold and
+warm, one by one and together take turns, so that what else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import psutil
 from bench_serve import PATIENCE, server, text
 
 STREAMS, LONG = 8, 64
@@ -37,8 +39,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    with server(arguments.threads) as (url, _):
-        bench = Bench(url, arguments.model, arguments.tokens)
+    with server(arguments.threads) as (url, process):
+        bench = Bench(url, arguments.model, arguments.tokens, psutil.Process(process.pid))
         bench.first("x", "")
         bench.keystrokes("at the end", 1.0, arguments.rounds)
         bench.keystrokes("in the middle", 0.5, arguments.rounds)
@@ -46,8 +48,8 @@ def main() -> None:
 
 
 class Bench:
-    def __init__(self, url: str, model: str, tokens: int) -> None:
-        self._url, self._model, self._tokens = url, model, tokens
+    def __init__(self, url: str, model: str, tokens: int, process: psutil.Process) -> None:
+        self._url, self._model, self._tokens, self._process = url, model, tokens, process
         self._seed = 0
 
     def keystrokes(self, where: str, share: float, rounds: int) -> None:
@@ -56,18 +58,20 @@ class Bench:
             file = self._new()
             cursor = int(len(file) * share)
             before, after = f"{file[:cursor]}\n", file[cursor:]
-            cold.append(self.first(before, after)[0])
+            cold.append(self.first(before, after)[:2])
             self.first(self._new(), "")
             for count in range(1, len(TYPED), 3):
-                seconds, known = self.first(before + TYPED[:count], after)
-                warm.append(seconds)
+                seconds, spent, known = self.first(before + TYPED[:count], after)
+                warm.append((seconds, spent))
                 cached.append(known)
-        one, other = statistics.median(cold), statistics.median(warm)
-        print(
-            f"cursor {where}: first token {1e3 * one:.0f} ms cold, {1e3 * other:.0f} ms after a "
-            f"keystroke ({other / one:.3f} of it), {statistics.median(cached):.0f} tokens cached",
-            flush=True,
-        )
+        print(f"cursor {where}, {statistics.median(cached):.0f} tokens cached")
+        for name, part in (("first token", 0), ("CPU time", 1)):
+            one, other = (statistics.median(row[part] for row in rows) for rows in (cold, warm))
+            print(
+                f"  {name:12} {1e3 * one:.0f} ms cold, {1e3 * other:.0f} ms after a keystroke: "
+                f"{other / one:.3f} of it",
+                flush=True,
+            )
 
     def together(self, rounds: int) -> None:
         ratios = []
@@ -79,13 +83,18 @@ class Bench:
             "times as fast as one by one"
         )
 
-    def first(self, prompt: str, suffix: str) -> tuple[float, int]:
-        """Seconds to the first token of the reply, and how many of the prompt's were known."""
+    def first(self, prompt: str, suffix: str) -> tuple[float, float, int]:
+        """Seconds to the first token of the reply, seconds of CPU time for it, and how many of
+        the prompt's were known."""
         body = {"model": self._model, "prompt": prompt, "suffix": suffix, "max_tokens": 1}
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), self._spent()
         reply = self._post(body)
-        seconds = time.perf_counter() - began
-        return seconds, int(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
+        seconds, spent = time.perf_counter() - began, self._spent() - spent
+        return seconds, spent, int(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    def _spent(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
 
     def _timed(self, groups: list[list[str]]) -> float:
         """Seconds of all, each group at once."""
