@@ -138,14 +138,20 @@ def _endpoint(context: Context, model: str | None) -> tuple[Endpoint, bool]:
     from subllm.cli import daemon
     from subllm.cli.editors.endpoint import Endpoint
     from subllm.cli.server_client import CONNECT_SECONDS, ServerClient
+    from subllm.errors import UsageError
     from subllm.served_context import served_context
 
     settings = context.settings
     name, longest = _model(context, model)
     length = served_context(longest, settings.context_length)
     found = daemon.find(settings.home, settings.port)
+    url = found.url if found is not None else daemon.url_of(settings.host, settings.port)
+    if url.startswith("unix:"):
+        raise UsageError(
+            f"the server's place is the socket file {url.removeprefix('unix:')}, which editors "
+            "cannot ask; start one with --host 127.0.0.1"
+        )
     if found is None:
-        url = daemon.url_of(settings.host, settings.port)
         return Endpoint(url, name, length, context.api_key), False
     client = ServerClient(found.url, context.api_key)
     running = client.healthy()

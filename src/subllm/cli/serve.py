@@ -224,11 +224,13 @@ def _announce(context: Context, server: Daemon, json_output: bool) -> None:
     editors = f"OpenAI-compatible, base URL {address}, model auto, API key {key}"
     if socket_file is not None:
         editors = f"as curl --unix-socket {socket_file} http://localhost/v1/models, API key {key}"
+    page = "" if socket_file else f"{server.url}/ shows what runs and lets you try it"
     console.facts(
         [
             ("listening", address + _beyond(server.host)),
             ("models", served),
             ("editors", editors),
+            ("page", page),
         ]
     )
 

@@ -15,12 +15,14 @@ _HOLDER = re.compile(r"key-(?P<key>.*)-[0-9a-f]{16}\.holder")
 
 @dataclass(frozen=True)
 class Work:
-    """key     what is worked on, as `workspace.slug` writes it
-    blocks  of a model that is being extracted, those done"""
+    """key      what is worked on, as `workspace.slug` writes it
+    blocks   of a model that is being extracted, those done
+    command  subllm's command line, "" of another program's work"""
 
     key: str
     pid: int
     blocks: int = 0
+    command: str = ""
 
 
 def working(workspace: Workspace) -> list[Work]:
@@ -34,5 +36,16 @@ def working(workspace: Workspace) -> list[Work]:
             continue
         if name and psutil.pid_exists(pid):
             packed = (workspace.partials / path.stem).glob("block-*.packed")
-            found.append(Work(name["key"], pid, len(list(packed))))
+            found.append(Work(name["key"], pid, len(list(packed)), _command(pid)))
     return found
+
+
+def _command(pid: int) -> str:
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return ""
+    for number, word in enumerate(words[:4]):
+        if word.rpartition("/")[2] == "subllm":
+            return " ".join(["subllm", *words[number + 1 :]])
+    return ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from subllm.store.store import Store
@@ -11,8 +15,6 @@ OWN = "extract tiny:1m python"
 
 
 def test_holders_of_locks(tmp_path: Path) -> None:
-    import os
-
     store = Store(tmp_path)
     assert working(store.workspace) == []
     with store.lock(OWN), store.lock("other"):
@@ -26,6 +28,29 @@ def test_holders_of_locks(tmp_path: Path) -> None:
             Work("other", os.getpid()),
         ]
     assert working(store.workspace) == []
+
+
+def test_the_command_that_works(tmp_path: Path) -> None:
+    """As the system tells it of a process that calls itself subllm."""
+    store = Store(tmp_path)
+    words = ["recover", "tiny:1m-python", "--for", "1h"]
+    code = "import sys, time; print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        ["subllm", "-c", code, *words],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with store.lock(OWN):
+            (holder,) = store.workspace.locks.glob("key-*.holder")
+            holder.write_text(json.dumps({"pid": process.pid}))
+            (work,) = working(store.workspace)
+        process.communicate("")
+    assert work.command.startswith("subllm -c ")
+    assert work.command.endswith(" ".join(words))
 
 
 def test_the_dead_do_not_work(tmp_path: Path) -> None:

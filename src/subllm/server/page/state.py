@@ -61,7 +61,7 @@ def state(service: Service, facts: Facts) -> dict[str, Any]:
         "loading": worker.loading,
         "ids": service.router.ids(),
         "models": models,
-        "work": [{"what": w.key, "pid": w.pid, "blocks": w.blocks} for w in work],
+        "work": [{"what": w.command or w.key, "pid": w.pid, "blocks": w.blocks} for w in work],
     }
 
 

@@ -108,6 +108,15 @@ def test_no_server_is_said(store: Store, subllm: Command, home: Path) -> None:
     assert f"Its place is {home}/.tabby-client/agent/config.toml" in ran.err
 
 
+def test_a_socket_file_is_nothing_for_editors(
+    store: Store, subllm: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBLLM_HOST", f"unix:{home}/s.sock")
+    ran = subllm("config", "zed")
+    assert (ran.status, ran.out) == (2, "")
+    assert "--host 127.0.0.1" in ran.err
+
+
 def test_a_running_server_is_found(live: Live, subllm: Command, home: Path) -> None:
     ran = subllm("config", "continue", "--json")
     document = ran.json

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from fakes.browser import Browser, Page, executable
 
+from server.page.test_page import Facts
 from server.tiny import CPP, PYTHON, Live, live, shelf
 
 ROWS = "document.querySelectorAll('#models tbody tr').length"
@@ -138,6 +139,18 @@ def test_it_fits(page: Page, width: int, dark: bool) -> None:
     ground = page.run("getComputedStyle(document.body).backgroundColor")
     shade = [int(part) for part in ground[4:-1].split(",")]
     assert (sum(shade) < 200) is dark
+
+
+def test_what_is_being_made_is_shown(browser: Browser) -> None:
+    with live(shelf(), facts=Facts()) as running:
+        browser.events.clear()
+        opened = browser.open(f"{running.url}/")
+        opened.wait("!document.getElementById('work').hidden")
+        assert opened.run("document.querySelector('#work li').textContent") == (
+            "tiny-1m-cpp: 3 blocks done"
+        )
+        assert opened.troubles() == []
+        opened.call("Page.close")
 
 
 def test_the_key_is_asked_for(browser: Browser) -> None:

@@ -75,5 +75,5 @@ const client = (agent) => (agent.startsWith("Mozilla/") ? "a browser" : agent.sp
 export function showWork(work) {
   $("work").hidden = work.length === 0;
   fill($("work").querySelector("ul"), work.map(({ what, blocks }) =>
-    element("li", {}, what, blocks ? `: ${blocks} blocks done` : "")));
+    element("li", {}, element("code", {}, what), blocks ? `: ${blocks} ${blocks === 1 ? "block" : "blocks"} done` : "")));
 }
