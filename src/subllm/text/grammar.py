@@ -49,8 +49,9 @@ class Matcher:
 
 
 class Grammars:
-    """Compiles grammars for one tokenizer. Thread-safe; the first takes a second, in which all
-    tokens are sorted by their bytes."""
+    """Compiles grammars for one tokenizer. Thread-safe. The first takes a second, in which all
+    tokens are sorted by their bytes; for half of it llguidance holds the interpreter's lock, and
+    other threads wait."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -159,7 +159,9 @@ def routes(service: Service) -> APIRouter:
             },
         }
 
-    router.add_api_route("/v1/health", health, methods=["GET", "POST"])
+    for method in ("GET", "POST"):
+        name = f"health_{method.lower()}"
+        router.add_api_route("/v1/health", health, methods=[method], name=name)
 
     @router.post("/v1/events")
     def events() -> Response:
