@@ -27,7 +27,7 @@ DEFAULT_VALUES = "int4"
 perplexity, a recovered one 1 %, and in int8 half of the weights are slower and worse than all of
 them in int4."""
 
-DEFAULT_PATTERN = "10:16"
+DEFAULT_PATTERN = "11:16"
 """What is kept where nobody says: as many bytes as this pattern everywhere, laid out by what the
 base's matrices are worth where that comes with subllm, else the pattern itself."""
 

@@ -192,8 +192,9 @@ class Recovery:
         if not math.isfinite(loss.weighted):
             raise DivergedError("the loss is not finite")
         assert loss.gradient is not None
+        calm = recipe.calm(standing.nearest(recipe.tokens))
         standing.run_tokens += recipe.tokens
-        self._adamw.begin(recipe.rate(run.share(standing)))
+        self._adamw.begin(calm * recipe.rate(run.share(standing)))
         states.backward(loss.gradient)  # type: ignore[no-untyped-call]
         standing.step += 1
         self._sums[0] += loss.divergence

@@ -16,6 +16,9 @@ class Recipe:
     """Two recoveries with the same recipe, masks, text and budget of tokens are the same.
 
     lr            AdamW's step at its highest: 1e-4 breaks a 0.5b, 1.5e-5 does not
+    near          held-out KL in nats; a student that begins a run below it takes steps that are
+                  smaller in proportion, as `lr` would throw it off before it learned. Not where
+                  next tokens are learned, which is a goal of its own
     warmup        share of the budget in which the step rises from 0
     final         share of `lr` at which the cosine after that ends
     betas, eps    AdamW's; there is no weight decay, which would pull towards the pruned state
@@ -37,6 +40,7 @@ class Recipe:
     """
 
     lr: float = 1.5e-5
+    near: float = 0.1
     warmup: float = 0.05
     final: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -57,9 +61,11 @@ class Recipe:
         """Raises UsageError for values that cannot be learned with."""
         if self.sequences < 1 or self.length < 2 or self.top_k < 0:
             raise UsageError("a recipe needs 1 sequence, 2 tokens a sequence and top_k 0 up")
-        positive = (self.lr, self.clip, self.temperature, self.disagreement, self.eps)
+        positive = (self.lr, self.near, self.clip, self.temperature, self.disagreement, self.eps)
         if not all(math.isfinite(value) and value > 0 for value in positive):
-            raise UsageError("lr, clip, temperature, disagreement and eps of a recipe are above 0")
+            raise UsageError(
+                "lr, near, clip, temperature, disagreement and eps of a recipe are above 0"
+            )
         if not (0 <= self.warmup <= 1 and 0 <= self.final <= 1):
             raise UsageError("warmup and final of a recipe are shares, 0 to 1")
         if not 0 <= self.next_token < 1:
@@ -78,6 +84,10 @@ class Recipe:
         if not self.next_token:
             del fields["next_token"]
         return fields
+
+    def calm(self, kl: float) -> float:
+        """What the step size is multiplied by for a student that begins at a held-out KL."""
+        return 1.0 if self.next_token else min(1.0, kl / self.near)
 
     def rate(self, done: float) -> float:
         """The step size when a share `done` (0 to 1) of the budget is used up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,12 @@ class Standing:
     run_tokens: int = 0
     run_seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
+
+    def nearest(self, batch: int) -> float:
+        """The lowest held-out KL on the curve by when the run began; `batch`: tokens of a step.
+        The same whether the run was resumed or not."""
+        began = self.step * batch - self.run_tokens
+        return min((p.heldout_kl for p in self.curve if p.tokens <= began), default=math.inf)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

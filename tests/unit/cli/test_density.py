@@ -90,7 +90,7 @@ def test_one_way_to_say_what_is_kept(tiny: Store, extract: Command, subllm: Comm
 
 def test_a_uniform_model_is_not_drawn(tiny: Store, extract: Command, subllm: Command) -> None:
     ran = extract("--json")
-    assert ran.json["patterns"] is None and ran.json["pattern"] == "10:16"
+    assert ran.json["patterns"] is None and ran.json["pattern"] == "11:16"
     assert "what each matrix keeps" not in subllm("show", NAME).out
     for name in (NAME, BASE):
         assert subllm("show", name, "--json").json["patterns"] is None

@@ -33,17 +33,17 @@ def test_a_sub_model_is_made_listed_and_asked(
     facts = dict(line.split("  ", 1) for line in ran.out.splitlines())
     assert facts["name"].strip() == name
     assert "shared by all sub-models" in facts["packed"]
-    assert "62.5% of the block weights, int4" in facts["density"]
+    assert "68.8% of the block weights, int4" in facts["density"]
     assert "dense ->" in facts["python perplexity"]
     assert "held-out tokens have the dense base's first choice" in facts["python agreement"]
     said = ran.err.splitlines()
-    assert said[0].startswith(f"{name}: wanda, 10:16, int4, head int8; 4 x 64 tokens of ")
+    assert said[0].startswith(f"{name}: wanda, 11:16, int4, head int8; 4 x 64 tokens of ")
     assert said[-1] == f'try it: subllm complete --model {name} "..."'
 
     manifest = tiny.model(name)
     assert (manifest.method.name, manifest.pattern, manifest.language) == (
         "wanda",
-        "10:16",
+        "11:16",
         "python",
     )
     assert manifest.blobs.shared == tiny.model(f"{BASE}-dense").blobs.shared
@@ -56,7 +56,7 @@ def test_a_sub_model_is_made_listed_and_asked(
     assert "taken from the store" in again.err
     assert "from the store" in again.out
     other = extract("python", "--tag", "own", "--pattern", "2:4")
-    assert f"{name} exists (wanda 10:16 int4, head int8) and will be replaced" in other.err
+    assert f"{name} exists (wanda 11:16 int4, head int8) and will be replaced" in other.err
     assert tiny.model(name).pattern == "2:4"
 
 
@@ -86,7 +86,7 @@ def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
 
     replacing = extract("python", "--head", "int4")
     assert (
-        f"{BASE}-python exists (wanda 10:16 int4, head int8) and will be replaced; --tag keeps"
+        f"{BASE}-python exists (wanda 11:16 int4, head int8) and will be replaced; --tag keeps"
         in (replacing.err)
     )
     assert "taken from the store" in replacing.err
@@ -97,7 +97,7 @@ def test_a_method_has_its_parameters(tiny: Store, extract: Command, subllm: Comm
     ran = extract("python", "--method", "ria", "--method-param", "a=0.7", "--json")
     assert ran.status == 0, ran.err
     assert (ran.json["method"], ran.json["method_params"]) == ("ria", {"a": 0.7})
-    assert f"{BASE}-python: ria a=0.7, 10:16, " in ran.err
+    assert f"{BASE}-python: ria a=0.7, 11:16, " in ran.err
     shown = subllm("show", f"{BASE}-python").out
     assert "ria (a 0.7)" in shown
     assert f"threads, blocks in {ran.json['compute']}, peak memory" in " ".join(shown.split())
@@ -141,7 +141,7 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
         "int4",
         False,
     )
-    assert document["density"] == pytest.approx(0.625)
+    assert document["density"] == pytest.approx(0.6875)
     assert document["compute"] in ("bfloat16", "float32")
     assert document["calibration"] is None
     assert document["perplexity"]["java"]["after"] > document["perplexity"]["java"]["before"] > 1

@@ -155,7 +155,7 @@ def test_an_extraction_recovers_unless_told_otherwise(
     assert ran.status == 0, ran.err
     made = tiny.model(NAME)
     assert made.recovery is not None and made.recovery.budget == "2048tok"
-    assert (made.method.name, made.pattern, made.values) == ("sparsegpt", "10:16", "int4")
+    assert (made.method.name, made.pattern, made.values) == ("sparsegpt", "11:16", "int4")
     assert subllm("extract", "python", *where, "--fast").status == 0
     made = tiny.model(NAME)
     assert made.recovery is None and (made.method.name, made.values) == ("wanda", "int4")

@@ -19,6 +19,7 @@ from oracles.tiny_models import oracle
 from subllm.errors import CalibrationError, ExtractionError, UsageError
 from subllm.recovery.budget import Budget
 from subllm.recovery.distil import Recovery
+from subllm.recovery.masters import AdamW
 from subllm.recovery.rows import RecoveryText
 from subllm.recovery.standing import Report
 
@@ -210,6 +211,36 @@ Recovery(task, Path({str(tmp_path / "killed")!r}), compute="float32").run(steps(
     assert any("goes on after" in note for note in notes.notes)
     assert outcome.tokens == 30 * BATCH
     assert same(everything(rest), everything(whole))
+
+
+def test_who_begins_near_takes_small_steps(task, tmp_path, monkeypatch) -> None:
+    """In proportion to where this run began, also after a stop; not where it is far."""
+    sizes: list[float] = []
+    begin = AdamW.begin
+
+    def noted(self: AdamW, lr: float) -> None:
+        sizes.append(lr)
+        begin(self, lr)
+
+    monkeypatch.setattr(AdamW, "begin", noted)
+    far = task(near=1e-9)
+    outcome = Recovery(far, tmp_path / "far", compute="float32").run(steps(20))
+    usual, sizes[:] = list(sizes), []
+    kl = outcome.curve[0].heldout_kl
+    near = task(near=4 * kl)
+    stopped = Recovery(near, tmp_path / "near", compute="float32")
+    stopped.run(steps(20), **after(12))
+    rest = Recovery(near, tmp_path / "near", compute="float32")
+    nearer = rest.run(steps(20))
+    assert sizes == pytest.approx([size / 4 for size in usual])
+    sizes.clear()
+    best = min(point.heldout_kl for point in nearer.curve)
+    rest.run(steps(10))  # another run, which begins where that one ended
+    assert max(sizes) == pytest.approx(near.recipe.lr * best / (4 * kl), rel=0.2)
+    sizes.clear()
+    told = task(near=4 * kl, next_token=0.5)
+    Recovery(told, tmp_path / "told", compute="float32").run(steps(20))
+    assert sizes == pytest.approx(usual)
 
 
 def test_a_stop_while_the_teacher_is_asked_waits_for_no_more_than_a_block(task, tmp_path) -> None:

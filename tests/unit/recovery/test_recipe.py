@@ -24,6 +24,13 @@ def test_without_warmup_it_starts_at_its_highest() -> None:
     assert Recipe(lr=2.0, warmup=0.0).rate(0.0) == 2.0
 
 
+def test_who_is_near_takes_smaller_steps() -> None:
+    recipe = Recipe(near=0.1)
+    assert recipe.calm(0.025) == pytest.approx(0.25)
+    assert recipe.calm(0.1) == recipe.calm(7.0) == recipe.calm(math.inf) == 1.0
+    assert replace(recipe, next_token=0.5).calm(0.025) == 1.0
+
+
 def test_every_field_is_part_of_its_identity() -> None:
     identity = Recipe().identity()
     assert json.loads(json.dumps(identity)) == identity
@@ -34,8 +41,8 @@ def test_every_field_is_part_of_its_identity() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0}, {"warmup": 1.5},
-     {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
+    [{"near": 0.0}, {"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0},
+     {"warmup": 1.5}, {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
      {"next_token": -0.1}, {"next_token": math.nan}],
 )  # fmt: skip
 def test_refuses_values_that_cannot_be_learned_with(wrong) -> None:
