@@ -137,7 +137,8 @@ def patterns(manifest: ModelManifest) -> list[dict[str, str]] | None:
 
 def is_mixed(manifest: ModelManifest) -> bool:
     """Whether block matrices differ in pattern."""
-    return len({entry.pattern for entry in manifest.tensors if entry.blob == "own"}) > 1
+    matrices = (entry for entry in manifest.tensors if entry.values != "f32")
+    return len({entry.pattern for entry in matrices if entry.blob == "own"}) > 1
 
 
 def draw(layers: Sequence[Mapping[str, float]]) -> None:

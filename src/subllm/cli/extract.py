@@ -127,6 +127,14 @@ def command(
             "'subllm recover'.",
         ),
     ] = None,
+    no_keep_state: Annotated[
+        bool,
+        typer.Option(
+            "--no-keep-state",
+            help="Do not keep what was learned before it is rounded, two bytes a kept weight, "
+            "which 'subllm recover' goes on from.",
+        ),
+    ] = False,
     evaluate: Annotated[
         str, typer.Option(help="Also measure the loss on these languages: a,b or 'all'.")
     ] = "",
@@ -202,6 +210,7 @@ def command(
                 pattern=pattern or DEFAULT_PATTERN,
                 values=values or DEFAULT_VALUES,
                 head=head,
+                keep_unrounded=not no_keep_state,
                 calibration=calibration,
                 samples=samples,
                 fast=fast,

@@ -70,7 +70,8 @@ def command(
     Every checkpoint that is better on held-out text becomes the served sub-model; 'subllm gc'
     frees the one before. Ctrl-C stops with what was reached, packed and stored; the same
     command goes on with what is left of its --for, also after a kill. What it needs for that
-    stays in the store as long as the sub-model ('subllm show' says how much). At the end 40 small
+    stays in the store as long as the sub-model ('subllm show' says how much), also after another
+    --for, and what an extraction learned before it rounded its values. At the end 40 small
     problems tell what was kept, as for 'extract'; not after Ctrl-C, nor in the background.
     """
     from subllm.errors import UsageError
@@ -137,7 +138,11 @@ def _recover(
 
 def _announce(prepared: PreparedRecovery) -> None:
     data = prepared.job.data
-    start = "goes on where it was" if prepared.resumes else "starts from the served values"
+    start = "starts from the served values"
+    if prepared.resumes:
+        start = "goes on where it was"
+    elif prepared.unrounded is not None:
+        start = "starts from what the served values were rounded from"
     console.note(
         f"{prepared.name}: recovery for {prepared.job.budget} on {data.source} "
         f"({data.unique_tokens:,} tokens, in several forms), {prepared.device} in "

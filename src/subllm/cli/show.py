@@ -124,7 +124,7 @@ def _model_facts(manifest: ModelManifest, served: int) -> Facts:
         ("method", _with_params(manifest.method.name, manifest.method.params)),
         ("pattern", f"{manifest.pattern}, {manifest.density:.1%} of the block weights kept"),
         ("values", f"{manifest.values}, head {manifest.head}"),
-        ("tensors", f"{len(manifest.tensors)}, {sparse} of them sparse"),
+        ("tensors", f"{len(manifest.table())}, {sparse} of them sparse"),
     ]
     if calibration is not None:
         facts.append(

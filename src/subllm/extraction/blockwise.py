@@ -7,14 +7,14 @@ statistics of a block come after all earlier blocks were pruned).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.blocks.protocol import Blocks, Floats
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.heldout import HeldoutStream, advance
 from subllm.extraction.quantiser import needs_of
@@ -28,11 +28,13 @@ from subllm.sparsity.packing import PackedTensor
 
 @dataclass(frozen=True)
 class BlockRecipe:
-    """What is done to every block: steps in their order, then packing."""
+    """What is done to every block: steps in their order, then packing. vectors: norms and biases
+    that take the place of the base's, by their full names."""
 
     steps: Sequence[BlockStep]
     allocation: Allocation
     values: Values
+    vectors: Mapping[str, Floats] = field(default_factory=dict)
 
 
 OnBlock = Callable[[int, dict[str, torch.Tensor]], None]  # layer, masks by matrix name
@@ -112,7 +114,7 @@ class BlockwiseExtraction:
         if self._calibration is not None and not last:
             masked.append(self._calibration)
         if masked:
-            self._blocks.prune(layer, work.matrices, packed)
+            self._blocks.prune(layer, work.matrices, packed, self._recipe.vectors)
         for states in masked:
             advance(states, self._batch, forward)
         if self._heldout:

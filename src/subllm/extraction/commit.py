@@ -25,18 +25,21 @@ from subllm.store.manifest import (
 )
 from subllm.store.store import Store
 from subllm.store.tokenizers import open_tokenizer
+from subllm.store.unrounded import keep_unrounded
 from subllm.weights.reader import WeightReader
 
 
 @dataclass(frozen=True)
 class Parts:
     """Packed files of one model, not in the store yet. shared is a file, or the digest
-    of a blob that the store holds already."""
+    of a blob that the store holds already; unrounded: what recovered values were rounded from,
+    where that is to be kept."""
 
     blocks: Sequence[Path]
     shared: Path | str
     shared_entries: Sequence[TensorEntry]
     tokenizer: bytes
+    unrounded: Path | None = None
 
 
 def commit_model(
@@ -87,19 +90,21 @@ def commit_model(
         blobs=ModelBlobs(own=own, shared=shared, tokenizer=tokenizer),
         perplexity=perplexity,
         recovery=recovery,
-        density=float(f"{sum(e.kept for e in own_entries) / total:.6g}"),
+        density=float(f"{sum(e.kept for e in own_entries if e.values != 'f32') / total:.6g}"),
     )
     digest = store.put_manifest(manifest)
+    if parts.unrounded is not None:
+        keep_unrounded(store, digest, parts.unrounded)
     store.set_ref(name, digest)
     open_tokenizer(store, manifest)  # now, so that the first answer need not make its cache
     return digest, manifest
 
 
 def block_entries(packed: Path) -> list[TensorEntry]:
-    """Tensor-table rows of a packed file of block matrices."""
+    """Tensor-table rows of a packed file of block matrices, and of vectors that learned."""
     with PackedReader(packed) as reader:
         entries = []
-        for name in reader.names():
+        for name in reader.table:
             tensor = reader.tensor(name)
             entries.append(
                 TensorEntry(
@@ -109,6 +114,13 @@ def block_entries(packed: Path) -> list[TensorEntry]:
                     pattern=tensor.pattern,
                     values=tensor.values,
                     kept=tensor.kept,
+                )
+            )
+        for name in reader.vectors:
+            size = reader.vector(name).size
+            entries.append(
+                TensorEntry(
+                    name=name, shape=(size,), blob="own", pattern="dense", values="f32", kept=size
                 )
             )
         return entries

@@ -31,7 +31,7 @@ from subllm.extraction.recovering import (
     run_recovery,
 )
 from subllm.extraction.shared import find_shared, shared_entries, write_shared
-from subllm.extraction.steps import BlockStep, Choose, Given
+from subllm.extraction.steps import BlockStep, Choose
 from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.maskllm import MaskLlm
@@ -131,7 +131,7 @@ class _Run:
             prepared.options.batch,
             self._progress,
         )
-        record = run = None
+        record = run = unrounded = None
         if prepared.recovery is None:
             result = self._prune(passes, plan.values, prepared.heldout, on_block)
             resumed_at = result.resumed_at
@@ -141,8 +141,9 @@ class _Run:
                 learned = Learned(self._workspace, packed)
                 run = self._recover(prepared.recovery, packed, learned)
                 better, best = learned.best(run.curve)
-                result = self._pack(passes, packed, better)
+                result = self._pack(passes, packed, learned, better)
             record = record_of(prepared.recovery, run.curve[0], best)
+            unrounded = better if prepared.options.keep_unrounded else None
         digest, manifest = commit_model(
             self._store,
             prepared.name,
@@ -151,7 +152,7 @@ class _Run:
             prepared.base,
             prepared.reader,
             prepared.base.prompt,
-            Parts(result.files, shared, entries, prepared.tokenizer.to_bundle()),
+            Parts(result.files, shared, entries, prepared.tokenizer.to_bundle(), unrounded),
             result.perplexity,
             self._workspace,
             record,
@@ -211,19 +212,21 @@ class _Run:
             prepared.plan.compute,
             self._progress,
             learned.write,
+            prepared.plan.values,
         )
         run = run_of(outcome, prepared.plan.compute)
         write_atomic(done, run.model_dump_json().encode(), self._store.workspace.partials)
         return run
 
-    def _pack(self, passes: ModelPass, pruned: PackedReader, learned: Path | None) -> PassResult:
+    def _pack(
+        self, passes: ModelPass, pruned: PackedReader, learned: Learned, path: Path | None
+    ) -> PassResult:
         """What was learned, packed, and measured before and after that."""
         prepared, plan = self._prepared, self._prepared.plan
-        with ExitStack() as stack:
-            better = None if learned is None else stack.enter_context(PackedReader(learned))
+        with ExitStack() as opened:
             return pack_given(
                 passes,
-                Given(pruned, better),
+                learned.given(path, opened),
                 plan.allocation,
                 plan.values,
                 prepared.tokens,

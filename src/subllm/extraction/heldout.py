@@ -9,14 +9,14 @@ there is one, goes through the weights that are packed, and tells what packing c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from subllm.extraction.blocks.protocol import Blocks, Scores
+from subllm.extraction.blocks.protocol import NO_VECTORS, Blocks, Floats, Scores
 from subllm.sparsity.packing import PackedTensor
 from subllm.store.manifest import Perplexity
 
@@ -46,27 +46,33 @@ def scores(
     hidden: torch.Tensor,
     tokens: npt.NDArray[np.int32],
     head: PackedTensor | None,
+    vectors: Mapping[str, Floats] = NO_VECTORS,
 ) -> Scores:
     """Of tokens[:, 1:] given those before.
 
     hidden: last block's outputs [sequences, length, hidden]; tokens int32 of the same
-    first two dimensions; head as in `Blocks.score`.
+    first two dimensions; head and vectors as in `Blocks.score`.
     """
     with torch.no_grad():
         states = hidden[:, :-1].reshape(-1, hidden.shape[-1])
         gold = torch.from_numpy(tokens[:, 1:].astype(np.int64)).reshape(-1)
-        return blocks.score(states, gold, head)
+        return blocks.score(states, gold, head, vectors)
 
 
-def compare(blocks: Blocks, stream: HeldoutStream, head: PackedTensor) -> Perplexity:
+def compare(
+    blocks: Blocks,
+    stream: HeldoutStream,
+    head: PackedTensor,
+    vectors: Mapping[str, Floats] = NO_VECTORS,
+) -> Perplexity:
     """The streams' perplexities and how often they choose the same token, the packed one with
-    the packed `head`, the masked one with the base's; figures rounded to 6 digits, as
-    manifests hold them."""
+    the packed `head`, the masked one with the base's, both with `vectors`; figures rounded to 6
+    digits, as manifests hold them."""
     before = scores(blocks, stream.dense, stream.tokens, None)
-    after = scores(blocks, stream.packed, stream.tokens, head)
+    after = scores(blocks, stream.packed, stream.tokens, head, vectors)
     masked = None
     if stream.masked is not None:
-        masked = scores(blocks, stream.masked, stream.tokens, None)
+        masked = scores(blocks, stream.masked, stream.tokens, None, vectors)
     return Perplexity(
         before=_rounded(_perplexity(before)),
         after=_rounded(_perplexity(after)),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from subllm.errors import StoreError
@@ -15,7 +17,6 @@ from subllm.extraction.model_pass import ModelPass, pack_given
 from subllm.extraction.plan import value_type
 from subllm.extraction.prepare_recover import PreparedRecovery
 from subllm.extraction.recovering import Learned, run_of, run_recovery
-from subllm.extraction.steps import Given
 from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
@@ -34,6 +35,7 @@ from subllm.store.manifest import (
 )
 from subllm.store.recovery_state import Owner, claim, owner_of, state_path
 from subllm.store.store import Store
+from subllm.store.unrounded import drop_unrounded, keep_unrounded
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ class LearningOn(ABC):
         else:
             self._earlier = owner.earlier
         self._claim(*filter(None, [prepared.served]))
-        with PackedReader(store.blobs.path(first.blobs.own)) as pruned:
+        with ExitStack() as opened:
+            pruned = opened.enter_context(PackedReader(store.blobs.path(first.blobs.own)))
+            unrounded = None
+            if prepared.unrounded is not None:
+                unrounded = opened.enter_context(PackedReader(prepared.unrounded))
             outcome = run_recovery(
                 store,
                 prepared.job,
@@ -120,7 +126,9 @@ class LearningOn(ABC):
                 prepared.compute,
                 self._progress,
                 lambda point, weights: self._serve(point, weights, pruned),
+                value_type(first.values),
                 stopped,
+                unrounded,
             )
         run = run_of(outcome, prepared.compute)
         better = self._digest != prepared.served
@@ -160,7 +168,7 @@ class LearningOn(ABC):
         patterns = {
             entry.name: Pattern.parse(entry.pattern)
             for entry in self._manifest.tensors
-            if entry.blob == "own"
+            if entry.blob == "own" and entry.values != "f32"
         }
         passes = ModelPass(
             prepared.reader,
@@ -170,10 +178,10 @@ class LearningOn(ABC):
             prepared.batch,
             self._progress,
         )
-        with PackedReader(path) as better:
+        with ExitStack() as opened:
             result = pack_given(
                 passes,
-                Given(pruned, better),
+                learned.given(path, opened),
                 Allocation.of_patterns(patterns),
                 value_type(self._manifest.values),
                 prepared.fitted,
@@ -195,14 +203,16 @@ class LearningOn(ABC):
                 **self._changes(curve[0], best),
             }
         )
-        self._commit(manifest)
+        self._commit(manifest, path)
         self._put_run(RecoveryRun(seconds=best.seconds, compute=prepared.compute, curve=curve))
         shutil.rmtree(packing, ignore_errors=True)
         path.unlink()
+        learned.rounded(path).unlink(missing_ok=True)
 
-    def _commit(self, manifest: ModelManifest) -> None:
+    def _commit(self, manifest: ModelManifest, unrounded: Path) -> None:
         store, name = self._store, self._prepared.name
         digest = store.put_manifest(manifest)
+        keep_unrounded(store, digest, unrounded)
         with store.workspace.mutation():
             if store.names().get(name) != self._digest:
                 raise StoreError(
@@ -211,6 +221,8 @@ class LearningOn(ABC):
                 )
             self._claim(*filter(None, [self._digest]), digest)
             store.set_ref(name, digest)
+            if self._digest is not None:
+                drop_unrounded(store, self._digest)
         self._digest, self._manifest = digest, manifest
         self._progress.note(self._news(manifest))
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from subllm.extraction.blocks.open import open_blocks
-from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.blocks.protocol import Blocks, Floats
 from subllm.extraction.blockwise import BlockRecipe, BlockwiseExtraction, OnBlock
 from subllm.extraction.checkpoint import Checkpoint
 from subllm.extraction.heldout import HeldoutStream, compare
@@ -22,7 +22,7 @@ from subllm.extraction.steps import Given
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.sparsity.layout import Values
-from subllm.sparsity.packed_file import PackedReader
+from subllm.sparsity.packed_file import PackedReader, PackedWriter
 from subllm.sparsity.packing import unpack_rows
 from subllm.store.manifest import Perplexity
 from subllm.weights.reader import WeightReader
@@ -79,7 +79,7 @@ class ModelPass:
             )  # fmt: skip
             files = loop.run(self.progress)
             del calibration
-            perplexity = self._perplexity(blocks, streams, shared)
+            perplexity = self._perplexity(blocks, streams, shared, recipe.vectors)
         return PassResult(files, perplexity, loop.resumed_at)
 
     def _stream(
@@ -97,7 +97,11 @@ class ModelPass:
         )
 
     def _perplexity(
-        self, blocks: Blocks, streams: list[HeldoutStream], shared: PackedReader
+        self,
+        blocks: Blocks,
+        streams: list[HeldoutStream],
+        shared: PackedReader,
+        vectors: Mapping[str, Floats],
     ) -> dict[str, Perplexity]:
         """Of every held-out stream; the packed side uses the packed head."""
         if not streams:
@@ -106,7 +110,7 @@ class ModelPass:
         result = {}
         self.progress.start("perplexity", "measuring the loss", len(streams), "items")
         for stream in streams:
-            result[stream.domain] = compare(blocks, stream, head)
+            result[stream.domain] = compare(blocks, stream, head, vectors)
             self.progress.advance("perplexity")
         self.progress.finish("perplexity")
         return result
@@ -123,8 +127,17 @@ def pack_given(
 ) -> PassResult:
     """Pack weights that are there already, with scales and codes fitted to them, and measure
     what they are before and after. tokens: calibration, used where values are fitted to it.
-    `directory` is made anew: what lies there may be of other weights."""
+    `directory` is made anew: what lies there may be of other weights. The last of the files is
+    that of vectors that learned, where any did."""
     shutil.rmtree(directory, ignore_errors=True)
     fitted = tokens if needs_of(values) else None
-    recipe = BlockRecipe([given], allocation, values)
-    return passes.run(recipe, fitted, heldout, directory, title="packing", masked=True)
+    vectors = given.vectors()
+    recipe = BlockRecipe([given], allocation, values, vectors)
+    result = passes.run(recipe, fitted, heldout, directory, title="packing", masked=True)
+    if vectors:
+        path = directory / "vectors.packed"
+        with PackedWriter(path) as writer:
+            for name, vector in vectors.items():
+                writer.add_vector(name, vector)
+        result.files.append(path)
+    return result

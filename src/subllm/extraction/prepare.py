@@ -33,8 +33,8 @@ from subllm.extraction.plan import (
     started,
     value_type,
 )
-from subllm.extraction.recovering import RecoveryJob, check_job
-from subllm.extraction.recovery_text import load_recovery_data, recipe_for
+from subllm.extraction.recovering import NARROW, RecoveryJob, check_job, fitting_job, recipe_of
+from subllm.extraction.recovery_text import load_recovery_data
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.maskllm import MaskLlm, candidates
@@ -42,6 +42,7 @@ from subllm.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
 from subllm.recovery.budget import Budget, parse_budget
+from subllm.recovery.compute import DTYPES
 from subllm.recovery.recipe import Recipe
 from subllm.routing.languages import GENERAL
 from subllm.sparsity.pattern import Pattern
@@ -66,7 +67,8 @@ _LARGE = WHOLE_MODEL | {Need.FULL_HESSIAN}
 class ExtractOptions:
     """What a user may choose. seq_len in tokens; evaluate: further held-out domains;
     heldout: own held-out tokens by domain, int32 [sequences, length], instead of packs;
-    recover: as `recovery.budget.parse_budget` takes it; recipe: None for the default."""
+    recover: as `recovery.budget.parse_budget` takes it; recipe: None for the default;
+    keep_unrounded: what a recovery learned, for another one to go on from."""
 
     language: str
     method: str = "wanda"
@@ -84,6 +86,7 @@ class ExtractOptions:
     fast: bool = False  # few sequences and int8 products will do
     recover: str = "off"
     recipe: Recipe | None = None
+    keep_unrounded: bool = True
     batch: int = 2
     evaluate: tuple[str, ...] = ()
     heldout: Mapping[str, npt.NDArray[np.int32]] | None = None
@@ -168,6 +171,12 @@ def prepare(
         if budget.off
         else _job(budget, options, manifest, reader, tokenizer, catalog, progress)
     )
+    notes = []
+    if job is not None:
+        compute = options.compute if options.compute in DTYPES else "bfloat16"
+        fitted = fitting_job(reader, job, _kept(reader, allocation), device, compute)
+        if fitted != job:
+            job, notes = fitted, [NARROW]
     unchosen = ExtractionPlan(
         base=digest,
         language=options.language,
@@ -261,7 +270,7 @@ def prepare(
         recovery=job,
         cached=cached,
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
-        notes=_notes(options, chosen),
+        notes=notes + _notes(options, chosen),
     )
 
 
@@ -284,7 +293,7 @@ def _job(
     catalog: Catalog,
     progress: Progress | None,
 ) -> RecoveryJob:
-    recipe = options.recipe or recipe_for(reader.spec)
+    recipe = recipe_of(options.recipe, reader.spec, options.values)
     data = load_recovery_data(
         options.calibration,
         recipe,

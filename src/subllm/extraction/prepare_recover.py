@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,21 @@ import torch
 from subllm.acquire.pull import base_files
 from subllm.calibration.load import load_calibration, load_heldout, spec_of
 from subllm.catalog.loader import Catalog
-from subllm.errors import StoreError, UsageError
+from subllm.errors import CorruptError, LayoutError, StoreError, UsageError
 from subllm.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
 from subllm.extraction.device import choose_device
 from subllm.extraction.plan import value_type
 from subllm.extraction.prepare import HELDOUT_LENGTH
 from subllm.extraction.quantiser import needs_of
-from subllm.extraction.recovering import RecoveryJob, check_job
-from subllm.extraction.recovery_text import load_recovery_data, recipe_for
+from subllm.extraction.recovering import (
+    NARROW,
+    RecoveryJob,
+    check_job,
+    fitting_job,
+    recipe_of,
+    same_masks,
+)
+from subllm.extraction.recovery_text import load_recovery_data
 from subllm.progress import Progress
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import choose_compute
@@ -34,6 +42,7 @@ from subllm.store.manifest import (
 )
 from subllm.store.recovery_state import owner_of, state_path
 from subllm.store.store import Store
+from subllm.store.unrounded import unrounded
 from subllm.text.tokenizer import Tokenizer
 from subllm.weights.open import open_weights
 from subllm.weights.reader import WeightReader
@@ -66,6 +75,8 @@ class PreparedRecovery:
     fitted           calibration tokens for values that are fitted to them
     identity         what a state must have been of to be gone on with
     earlier          tokens that the model has learned from, in the same way
+    unrounded        what the values of `manifest` were rounded from, to begin with instead of
+                     them; None where that is not there
     """
 
     name: str
@@ -83,6 +94,7 @@ class PreparedRecovery:
     identity: str
     resumes: bool
     earlier: int = 0
+    unrounded: Path | None = None
 
 
 def prepare_recover(
@@ -100,7 +112,7 @@ def prepare_recover(
     """
     origin = Origin.open(store, name, budget, options, catalog, progress)
     manifest, reader = origin.manifest, origin.reader
-    recipe = options.recipe or recipe_for(reader.spec)
+    recipe = recipe_of(options.recipe, reader.spec, manifest.values)
     source = options.calibration or origin.calibration
     if source == f"pack:{manifest.language}":
         source = ""  # recovery has more to learn from than that
@@ -109,8 +121,7 @@ def prepare_recover(
         prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
         progress=progress,
     )  # fmt: skip
-    job = RecoveryJob(budget, recipe, data)
-    compute = origin.check(job)
+    job, compute = origin.fit(RecoveryJob(budget, recipe, data))
     fitted = origin.fitted(options.calibration)
     heldout = origin.heldout(source)
     identity = origin.identity(job)
@@ -133,6 +144,7 @@ def prepare_recover(
             owner is not None and owner.identity == identity and origin.digest in owner.manifests
         ),
         earlier=manifest.recovery.tokens if manifest.recovery else 0,
+        unrounded=origin.unrounded(),
     )
 
 
@@ -183,13 +195,16 @@ class Origin:
             spec_of(record.source if record else ""), options, catalog, progress,
         )  # fmt: skip
 
-    def check(self, job: RecoveryJob) -> str:
-        """What it is computed in. Raises as `check_job`."""
+    def fit(self, job: RecoveryJob) -> tuple[RecoveryJob, str]:
+        """The job as memory allows it, and what it is computed in. Raises as `check_job`."""
         compute = choose_compute(self.options.compute, self.reader.spec, self.device)
         entries = self.manifest.tensors
         kept = sum(e.kept for e in entries if e.blob == "own" and e.pattern != "dense")
-        check_job(self.reader, job, kept, self.device, compute)
-        return compute
+        fitted = fitting_job(self.reader, job, kept, self.device, compute)
+        if fitted != job:
+            self.progress.note(NARROW)
+        check_job(self.reader, fitted, kept, self.device, compute)
+        return fitted, compute
 
     def fitted(self, source: str = "") -> Tokens | None:
         """Calibration tokens of `source`, by default its own, where its values want any."""
@@ -217,11 +232,31 @@ class Origin:
             for domain in dict.fromkeys((language, *self.manifest.perplexity))
         }  # fmt: skip
 
+    def unrounded(self) -> Path | None:
+        """What its values were rounded from, under the same masks; None where that is missing,
+        and where it is damaged, which is told."""
+        store = self.store
+        try:
+            path = unrounded(store, self.digest)
+            if path is None:
+                return None
+            with (
+                PackedReader(path) as weights,
+                PackedReader(store.blobs.path(self.manifest.blobs.own)) as packed,
+            ):
+                same_masks(weights, packed)
+        except (CorruptError, LayoutError) as error:
+            self.progress.note(
+                f"what the values of {self.name} were rounded from cannot be used: {error}"
+            )
+            return None
+        return path
+
     def identity(self, job: RecoveryJob, **more: str) -> str:
         """Base, masks, recipe and texts; not what it is computed in, as masters are the same."""
         masks = hashlib.sha256()
         with PackedReader(self.store.blobs.path(self.manifest.blobs.own)) as packed:
-            for name in packed.names():
+            for name in packed.table:
                 tensor = packed.tensor(name)
                 masks.update(f"{name} {tensor.shape} {tensor.pattern}\n".encode())
                 if tensor.mask is not None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
 from subllm.extraction.prepare_recover import Origin, PreparedRecovery, RecoverOptions
-from subllm.extraction.recovering import RecoveryJob
-from subllm.extraction.recovery_text import default_source, load_recovery_data, recipe_for
+from subllm.extraction.recovering import RecoveryJob, recipe_of
+from subllm.extraction.recovery_text import default_source, load_recovery_data
 from subllm.progress import Progress
 from subllm.recovery.budget import Budget
 from subllm.store.names import check_model_name, model_name, split_model_name
@@ -55,7 +55,7 @@ def prepare_tune(
     if served is not None and (owner is None or served not in owner.manifests):
         raise _taken(new)
     origin = Origin.open(store, name, budget, options, catalog, progress)
-    recipe = options.recipe or recipe_for(origin.reader.spec)
+    recipe = recipe_of(options.recipe, origin.reader.spec, manifest.values)
     if not recipe.next_token:
         recipe = replace(recipe, next_token=NEXT_TOKEN)
     own = load_recovery_data(
@@ -64,8 +64,7 @@ def prepare_tune(
         progress=progress, own=True,
         beside=default_source(manifest.language) or origin.calibration, share=OWN_SHARE,
     )  # fmt: skip
-    job = RecoveryJob(budget, recipe, own)
-    compute = origin.check(job)
+    job, compute = origin.fit(RecoveryJob(budget, recipe, own))
     # The weights that it begins with count as well, unlike those of a recovery.
     identity = origin.identity(job, origin=origin.digest)
     resumes = owner is not None and owner.identity == identity
@@ -86,6 +85,7 @@ def prepare_tune(
         batch=options.batch,
         identity=identity,
         resumes=resumes,
+        unrounded=origin.unrounded(),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.arch.spec import LinearSpec
-from subllm.extraction.feedback import DAMPING, Feedback, round_with_feedback, slabs_of
+from subllm.pruning.feedback import DAMPING, Feedback, round_with_feedback, slabs_of
 from subllm.pruning.method import InputStatistics, Need
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import PackedTensor, pack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,23 +11,36 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from subllm.arch.spec import ArchSpec
 from subllm.errors import CorruptError, UsageError
-from subllm.extraction.recovery_text import RecoveryData
+from subllm.extraction.quantiser import stored_as
+from subllm.extraction.recovery_text import RecoveryData, recipe_for
+from subllm.extraction.steps import Given
 from subllm.progress import Progress, Unit
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.distil import Recovery
-from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
+from subllm.recovery.memory import Need, choose_checkpointing, fitting, free_bytes, needed
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.standing import Report
 from subllm.recovery.state import StateFile
 from subllm.recovery.task import CurvePoint, Outcome, Task, Weights
+from subllm.sparsity.layout import Values
 from subllm.sparsity.packed_file import PackedReader, PackedWriter
 from subllm.sparsity.packing import pack, unpack, unpack_mask
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import CurveRecord, Likeness, RecoveryRecord, RecoveryRun
 from subllm.store.store import Store
 from subllm.weights.reader import WeightReader
+
+NARROW = "memory is short: AdamW's moments take 8 bits each"
+
+
+def recipe_of(given: Recipe | None, spec: ArchSpec, values: str) -> Recipe:
+    """The given recipe, None for the default one; it rounds to int4 where that is what a model of
+    these values is stored as."""
+    recipe = given or recipe_for(spec)
+    return recipe if values == "int4" else replace(recipe, rounding=0.0)
 
 
 class PackedMasks(Mapping[str, npt.NDArray[np.bool_]]):
@@ -68,29 +82,55 @@ def run_recovery(
     compute: str,
     progress: Progress,
     on_better: Callable[[CurvePoint, Weights], None],
+    values: Values,
     stopped: Callable[[], bool] | None = None,
+    unrounded: PackedReader | None = None,
 ) -> Outcome:
     """Let the weights of `pruned` learn under their masks, on from the state in `directory` if
-    there is one. base: digest of the base's manifest; compute as of blocks.
+    there is one. base: digest of the base's manifest; compute as of blocks; values: as what is
+    learned will be packed; unrounded: weights to begin with instead, as far as it has them.
 
     Raises UsageError for too little memory, DiskFullError, and as the dense base's reader.
     """
     answers = store.workspace.cache / "teacher"
     store.workspace.pin(answers)
+    sources = [pruned] if unrounded is None else [unrounded, pruned]
+
+    def start(name: str) -> npt.NDArray[np.float32]:
+        for source in sources:
+            if name in source.table:
+                return unpack(source.tensor(name))
+            if name in source.vectors:
+                return source.vector(name).copy()
+        return reader.read(name)
+
     task = Task(
         reader=reader,
         base=base,
         masks=PackedMasks(pruned),
-        start=lambda name: unpack(pruned.tensor(name)),
+        start=start,
         text=job.data.learned,
         heldout=job.data.heldout,
         recipe=job.recipe,
+        int4=int4_patterns(reader.spec, pruned, values),
     )
     watch = _Watch(progress)
     recovery = Recovery(
         task, directory, answers_dir=answers, device=device, compute=compute, progress=watch
     )
     return recovery.run(job.budget, watch, on_better, stopped, watch.on_step)
+
+
+def int4_patterns(spec: ArchSpec, pruned: PackedReader, values: Values) -> dict[str, str]:
+    """Of the sparse matrices that a model of these values stores as int4: `Task.int4`."""
+    return {
+        name: pruned.table[name].pattern
+        for layer in range(spec.num_layers)
+        for linear in spec.linears
+        if stored_as(linear, values) == "int4"
+        and (name := f"{spec.block_prefix(layer)}{linear.name}.weight") in pruned.table
+        and pruned.table[name].pattern != "dense"
+    }
 
 
 class _Watch:
@@ -131,20 +171,47 @@ def check_job(
         raise UsageError(
             f"a recovery of {job.budget} is less than the {step:,} tokens of one step; give it more"
         )
+    need, recipe = _need(reader, job, kept, compute), job.recipe
+    choose_checkpointing(
+        need(recipe), free_bytes(device), need(replace(recipe, sequences=1)),
+        need(replace(recipe, moments="int8")),
+    )  # fmt: skip
+
+
+def fitting_job(
+    reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
+) -> RecoveryJob:
+    """The job as memory allows it; see `memory.fitting`. kept as for `check_job`."""
+    recipe = fitting(job.recipe, _need(reader, job, kept, compute), free_bytes(device))
+    return replace(job, recipe=recipe)
+
+
+def _need(
+    reader: WeightReader, job: RecoveryJob, kept: int, compute: str
+) -> Callable[[Recipe], Need]:
     texts = (job.data.learned.tokens, job.data.heldout.tokens)
     rows = len(np.unique(np.concatenate([np.unique(tokens) for tokens in texts])))
     size = DTYPES[compute].itemsize
+    return lambda recipe: needed(reader.spec, recipe, size, kept, rows)
 
-    def need(recipe: Recipe) -> Need:
-        return needed(reader.spec, recipe, size, kept, rows)
 
-    one = replace(job.recipe, sequences=1)
-    choose_checkpointing(need(job.recipe), free_bytes(device), need(one))
+def same_masks(weights: PackedReader, packed: PackedReader) -> None:
+    """Raises CorruptError unless every matrix of `weights` has the mask that `packed` has."""
+    for name, row in weights.table.items():
+        other = packed.table.get(name)
+        same = other is not None and (row.shape, row.pattern) == (other.shape, other.pattern)
+        if same and row.pattern != "dense":
+            mask, known = weights.tensor(name).mask, packed.tensor(name).mask
+            same = mask is not None and known is not None and np.array_equal(mask, known)
+        if not same:
+            raise CorruptError(f"{name} has another mask there")
 
 
 class Learned:
-    """The best weights so far, in one packed file whose name says how many tokens they learned
-    from: it belongs to one point of the curve, whenever a process was killed."""
+    """The best weights so far, vectors too where they learn, in one packed file whose name says
+    how many tokens they learned from: it belongs to one point of the curve, whenever a process
+    was killed. Where they learned under rounding, a file `rounded-...` beside it holds what they
+    are to be packed as."""
 
     def __init__(self, directory: Path, pruned: PackedReader) -> None:
         self._directory, self._pruned = directory, pruned
@@ -152,17 +219,41 @@ class Learned:
     def write(self, point: CurvePoint, weights: Weights) -> None:
         """In bf16 under the masks of `pruned`, whole or not at all; those before go."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        earlier = self._files()
         path = self._directory / f"learned-{point.tokens:015d}.packed"
+        earlier = {*self._files(), *self._directory.glob("rounded-*.packed")} - {path}
+        if point.rounded:
+            with PackedWriter(self.rounded(path)) as writer:
+                for name in weights.names():
+                    tensor = weights.packed(name)
+                    if tensor is not None:
+                        writer.add_packed(name, tensor)
+            earlier.discard(self.rounded(path))
         with PackedWriter(path) as writer:
             for name in weights.names():
+                if name not in self._pruned.table:
+                    writer.add_vector(name, weights.read(name))
+                    continue
                 tensor = self._pruned.tensor(name)
                 mask = None if tensor.pattern == "dense" else unpack_mask(tensor)
                 pattern = Pattern.parse(tensor.pattern)
                 writer.add_packed(name, pack(weights.read(name), mask, pattern, "bf16"))
         for other in earlier:
-            if other != path:
-                other.unlink()
+            other.unlink()
+
+    def rounded(self, path: Path) -> Path:
+        """Where the file beside `path` is, if there is one."""
+        return path.with_name(path.name.replace("learned", "rounded"))
+
+    def given(self, path: Path | None, opened: ExitStack) -> Given:
+        """What `path` holds, open as long as `opened` is; the pruned weights for None."""
+        if path is None:
+            return Given(self._pruned, None)
+        rounded = self.rounded(path)
+        return Given(
+            self._pruned,
+            opened.enter_context(PackedReader(path)),
+            opened.enter_context(PackedReader(rounded)) if rounded.exists() else None,
+        )
 
     def best(self, curve: Sequence[CurveRecord]) -> tuple[Path | None, CurveRecord]:
         """Where the weights of which point lie; None and the start where none were better."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from subllm.arch.spec import LinearSpec
-from subllm.extraction.blocks.protocol import Blocks
+from subllm.extraction.blocks.protocol import Blocks, Floats
 from subllm.extraction.quantiser import Quantiser, stored_as
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.method import InputStatistics, Method, Need, Pruned
@@ -33,6 +33,7 @@ class BlockWork:
     packing   further statistics that packing makes use of, where any are collected
     matrices  mask and perhaps new weights, by matrix name
     inputs    the statistics that were collected, by input group
+    packed    matrices that are packed already, by name
     """
 
     blocks: Blocks
@@ -42,6 +43,7 @@ class BlockWork:
     packing: frozenset[Need] = frozenset()
     matrices: dict[str, Pruned] = field(default_factory=dict)
     inputs: dict[str, InputStatistics] = field(default_factory=dict)
+    packed: dict[str, PackedTensor] = field(default_factory=dict)
 
     def full_name(self, linear: LinearSpec) -> str:
         """How the model calls a matrix of this block."""
@@ -85,10 +87,20 @@ class Choose:
 class Given:
     """The step of masks and weights that are there already: those of `pruned`, whose matrices
     have the model's full names, with the weights of `learned` where that has the matrix. Dense
-    matrices that did not learn are the base's."""
+    matrices that did not learn are the base's. Those of `rounded` are packed as they are."""
 
     pruned: PackedReader
     learned: PackedReader | None
+    rounded: PackedReader | None = None
+
+    def vectors(self) -> dict[str, Floats]:
+        """Norms and biases that learned, by their full names."""
+        return {
+            name: source.vector(name)
+            for source in (self.pruned, self.learned)
+            if source is not None
+            for name in source.vectors
+        }
 
     def __call__(self, work: BlockWork) -> None:
         work.collect(work.packing)
@@ -106,6 +118,8 @@ class Given:
             work.matrices[linear.name] = Pruned(
                 mask, None if weight is None else torch.from_numpy(weight)
             )
+            if self.rounded is not None and name in self.rounded.table:
+                work.packed[linear.name] = self.rounded.tensor(name)
 
 
 @dataclass(frozen=True)
@@ -122,10 +136,13 @@ class KeepAll:
 def pack_block(work: BlockWork, allocation: Allocation, values: Values) -> dict[str, PackedTensor]:
     """The matrices under their masks, by name, stored as `stored_as` says. Weights that no step
     replaced are quantised from the base's own precision, not the block's; a dense int4 matrix
-    keeps the base's codes where those are int4."""
+    keeps the base's codes where those are int4. What is packed already stays as it is."""
     packed = {}
     quantisers = {group: Quantiser(inputs) for group, inputs in work.inputs.items()}
     for linear in work.blocks.spec.linears:
+        if linear.name in work.packed:
+            packed[linear.name] = work.packed[linear.name]
+            continue
         pruned, pattern = work.matrices[linear.name], allocation.of(work.full_name(linear))
         dense = pattern.kind == "dense"
         if pruned.weight is None:

@@ -9,6 +9,11 @@ row, a record of k outcomes:
     k bytes      log-probabilities: (v / 255)^2 * -16 nats, finest where they are near 0
     2 bytes      what probability is left, float16
 
+and where states before the head are kept too, for each of them
+
+    2 bytes      a scale, float16
+    a byte each  the state's values, in units of the scale
+
 A slot that was not written whole, or whose bytes changed, does not match its sum: the row
 is missing and made again.
 """
@@ -48,18 +53,24 @@ class Answers:
         k: int,
         temperature: float = 1.0,
         compute: str = "bfloat16",
+        hidden: int = 0,
     ) -> None:
-        """base: digest of the dense base. Raises DiskFullError."""
+        """base: digest of the dense base; hidden: size of the states that are kept beside the
+        answers, 0 for none. Raises DiskFullError."""
         self.k = min(k, vocabulary)
         self._wide = vocabulary > 1 << 18
         self._text = text
         high = self.k if self._wide else -(-self.k // 4)
-        self._record = 2 * self.k + high + self.k + 2
+        self._hidden = hidden
+        self._outcomes = 2 * self.k + high + self.k + 2
+        self._record = self._outcomes + (2 + hidden if hidden else 0)
         self._slot = _SUM + text.length * self._record
         about: dict[str, Any] = {
             "format": _FORMAT, "base": base, "text": text.digest, "k": self.k,
             "temperature": temperature, "compute": compute, "vocabulary": vocabulary,
         }  # fmt: skip
+        if hidden:
+            about["hidden"] = hidden
         header = json.dumps(about, sort_keys=True).encode()
         self.path = directory / f"answers-{hashlib.sha256(header).hexdigest()[:32]}"
         size = _HEADER + text.rows * self._slot
@@ -85,11 +96,15 @@ class Answers:
             self._known[row] = _sum(slot[_SUM:]) == int(slot[:_SUM].view("<u4")[0])
         return bool(self._known[row])
 
-    def put(self, row: int, answer: TopK) -> None:
-        """answer: of the row's learned positions. Raises DiskFullError."""
+    def put(self, row: int, answer: TopK, states: torch.Tensor | None = None) -> None:
+        """answer: of the row's learned positions; states [n, hidden]: theirs, where states are
+        kept. Raises DiskFullError."""
         slot = np.zeros(self._slot, np.uint8)
         records = slot[_SUM:].reshape(self._text.length, self._record)
-        records[: len(answer.ids)] = self._encode(answer)
+        records[: len(answer.ids), : self._outcomes] = self._encode(answer)
+        if self._hidden:
+            assert states is not None
+            records[: len(states), self._outcomes :] = _encode_states(states)
         slot[:_SUM].view("<u4")[0] = _sum(slot[_SUM:])
         # Written, not stored through the map: a full disk is an error there, here a signal
         # that ends the process.
@@ -104,7 +119,13 @@ class Answers:
             return None
         count = int(self._text.learned[row].sum())
         records = self._slots[row][_SUM:].reshape(self._text.length, self._record)
-        return self._decode(np.array(records[:count]))
+        return self._decode(np.array(records[:count, : self._outcomes]))
+
+    def states(self, row: int) -> torch.Tensor:
+        """float32 [n, hidden] at the learned positions of a row that has its answer."""
+        count = int(self._text.learned[row].sum())
+        records = self._slots[row][_SUM:].reshape(self._text.length, self._record)
+        return _decode_states(np.array(records[:count, self._outcomes :]))
 
     def _encode(self, answer: TopK) -> npt.NDArray[np.uint8]:
         ids = answer.ids.cpu().numpy()
@@ -135,6 +156,22 @@ class Answers:
         # Rounding must not make the teacher surer or less sure of all its choices together.
         chances *= ((1 - rest) / chances.sum(1))[:, None]
         return TopK(torch.from_numpy(ids), torch.from_numpy(chances), torch.from_numpy(rest))
+
+
+def _encode_states(states: torch.Tensor) -> npt.NDArray[np.uint8]:
+    values = states.float().cpu().numpy()
+    scales = (np.abs(values).max(1, keepdims=True) / 127).astype("<f2")
+    units = np.divide(
+        values, scales.astype(np.float32), out=np.zeros_like(values), where=scales != 0
+    )
+    codes = np.rint(np.clip(units, -127, 127)).astype(np.int8)
+    return np.concatenate([scales.view(np.uint8), codes.view(np.uint8)], axis=1)
+
+
+def _decode_states(records: npt.NDArray[np.uint8]) -> torch.Tensor:
+    scales = np.ascontiguousarray(records[:, :2]).view("<f2").astype(np.float32)
+    codes = np.ascontiguousarray(records[:, 2:]).view(np.int8)
+    return torch.from_numpy(scales * codes.astype(np.float32))
 
 
 def _sum(data: npt.NDArray[np.uint8]) -> int:

@@ -8,7 +8,7 @@ student and teacher are both made of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,15 @@ def load(module: nn.Module, read: Read, device: torch.device, dtype: torch.dtype
     }
     module.load_state_dict(state, strict=False, assign=True)
     module.requires_grad_(False)
+
+
+def replace_vectors(
+    module: nn.Module, prefix: str, vectors: Mapping[str, npt.NDArray[np.float32]]
+) -> None:
+    """Of a module that is loaded, the parameters whose names after `prefix` are among `vectors`."""
+    for name, parameter in module.named_parameters():
+        if prefix + name in vectors:
+            parameter.data.copy_(torch.from_numpy(vectors[prefix + name].copy()))
 
 
 def load_final_norm(

@@ -20,15 +20,16 @@ from subllm.recovery.answers import Answers
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import DTYPES, choose_compute
 from subllm.recovery.heap import kept_heap
-from subllm.recovery.loss import Distillation
+from subllm.recovery.loss import Distillation, hidden_error
 from subllm.recovery.masters import AdamW, DivergedError
 from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
+from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import Order, RecoveryText
 from subllm.recovery.skeleton import Skeleton, Tables
 from subllm.recovery.standing import Report, Run, Standing
 from subllm.recovery.state import StateFile
 from subllm.recovery.student import Student
-from subllm.recovery.task import CurvePoint, Outcome, Stopped, Task, Weights
+from subllm.recovery.task import CurvePoint, Outcome, Stopped, Task, Weights, best_of
 from subllm.recovery.teacher import BesideTeacher, CachedTeacher, Teacher
 
 POINTS = 20
@@ -37,6 +38,7 @@ _LEAST_STEPS = 8  # between two points: held-out text costs as much as one or tw
 _MOST_SECONDS = 600.0  # between two points, which is also what a kill loses
 _FIRST_STEPS, _MOST_STEPS = 4, 16  # whose rows the teacher is asked about together
 _HELDOUT_ROWS = 4  # at a time
+_FITTED_TOKENS = 8192  # that int4's first scales and codes are fitted to
 
 
 class Recovery:
@@ -86,7 +88,8 @@ class Recovery:
         self._student = Student(skeleton, task, self._adamw, checkpointing=self.checkpointing)
         dense = Skeleton(reader, tables, self._device, self._dtype)
         answers = answers_dir or state_dir
-        self._teacher = self._make_teacher(dense, task.text, answers)
+        hidden = reader.spec.hidden_size if recipe.hidden else 0
+        self._teacher = self._make_teacher(dense, task.text, answers, hidden)
         self._judge = self._make_teacher(dense, task.heldout, answers)
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
@@ -139,8 +142,7 @@ class Recovery:
             self._go_back()
             ended = "diverged"
         curve = tuple(self._standing.curve)
-        best = min(curve, key=lambda point: point.judged)
-        return Outcome(curve, best, curve[-1].tokens, self._standing.seconds, ended)
+        return Outcome(curve, best_of(curve), curve[-1].tokens, self._standing.seconds, ended)
 
     def _loop(self, run: Run, progress: Progress) -> Stopped:
         """Until the end, at a point of the curve with its state saved. Raises DivergedError."""
@@ -167,6 +169,11 @@ class Recovery:
                 point_step, point_share = standing.step, run.share(standing)
                 if asked or over:
                     return "budget" if over else "asked"
+            if self._rounds_now(run):
+                if behind and not due:
+                    self._point(run)
+                self._begin_rounding(run, progress)
+                point_step, point_share = standing.step, run.share(standing)
             if standing.step >= prepared:
                 most = together if run.budget.tokens is None else _MOST_STEPS
                 count = run.steps_left(standing, recipe.tokens, most)
@@ -192,11 +199,17 @@ class Recovery:
         if not math.isfinite(loss.weighted):
             raise DivergedError("the loss is not finite")
         assert loss.gradient is not None
+        if recipe.hidden:
+            wanted = self._teacher.states(rows, target)
+            loss.gradient.add_(hidden_error(states.detach(), wanted)[1], alpha=recipe.hidden)
         calm = recipe.calm(standing.nearest(recipe.tokens))
         standing.run_tokens += recipe.tokens
-        self._adamw.begin(calm * recipe.rate(run.share(standing)))
+        rate = recipe.rate(run.share(standing), rounded=standing.rounding)
+        self._adamw.begin(calm * rate)
         states.backward(loss.gradient)  # type: ignore[no-untyped-call]
         standing.step += 1
+        if standing.rounding and recipe.refit and standing.step % recipe.refit == 0:
+            self._student.masters.fit()
         self._sums[0] += loss.divergence
         self._sums[1] += loss.tokens
         return loss.divergence / loss.tokens, loss.agreed / loss.tokens
@@ -213,15 +226,29 @@ class Recovery:
         loss = self._sums[0] / self._sums[1] if self._sums[1] else None
         self._sums = [0.0, 0.0]
         tokens = standing.step * self._task.recipe.tokens
-        point = CurvePoint(tokens, standing.seconds, loss, kl, agreement, nll)
-        better = all(point.judged < earlier.judged for earlier in standing.curve)
+        point = CurvePoint(tokens, standing.seconds, loss, kl, agreement, nll, standing.rounding)
         start = not standing.curve
+        # After rounding nothing but rounding makes a better one.
+        better = not start and best_of([*standing.curve, point]) is point
         standing.curve.append(point)
         if not start:
             self._state.save(self._student.masters, standing.to_dict())
             self._saved = True
             if better and run.on_better:
                 run.on_better(point, self._student.masters)
+
+    def _rounds_now(self, run: Run) -> bool:
+        standing, recipe = self._standing, self._task.recipe
+        wanted = recipe.rounding > 0 and not standing.rounding
+        return wanted and run.share(standing) >= 1 - recipe.rounding
+
+    def _begin_rounding(self, run: Run, progress: Progress) -> None:
+        """From here on the model computes with what would be packed. Raises DivergedError."""
+        progress.note("from here on values are rounded to int4 as they will be packed")
+        rows = -(-_FITTED_TOKENS // self._task.text.length)
+        self._student.begin_rounding(self._task.int4, self._task.text, rows)
+        self._standing.rounding = True
+        self._point(run)
 
     @torch.no_grad()
     def _heldout(self) -> tuple[float, float, float | None]:
@@ -269,9 +296,9 @@ class Recovery:
             if about is not None and about["key"] != self._standing.key:
                 progress.note("the state on disk is of another recovery; starting over")
             elif about is not None:
-                self._state.load(self._student.masters)
-                self._take(about)
+                self._load(about)
         except CorruptError as error:
+            self._student.masters.set_rounding({})
             progress.note(f"{error}; starting over")
         standing = self._standing
         if standing.step:
@@ -280,6 +307,14 @@ class Recovery:
             )
         if standing.budget != str(budget):
             standing.budget, standing.run_tokens, standing.run_seconds = str(budget), 0, 0.0
+            standing.rounding = False
+            self._student.masters.set_rounding({})
+
+    def _load(self, about: dict[str, Any]) -> None:
+        """The state that says this of itself. Raises CorruptError."""
+        self._student.masters.set_rounding(self._task.int4 if about.get("rounding") else {})
+        self._state.load(self._student.masters)
+        self._take(about)
 
     def _take(self, about: dict[str, Any]) -> None:
         self._standing = Standing.from_dict(about)
@@ -289,10 +324,9 @@ class Recovery:
 
     def _go_back(self) -> None:
         if self._saved:
-            self._state.load(self._student.masters)
             about = self._state.about()
             assert about is not None
-            self._take(about)
+            self._load(about)
             return
         # Nothing was better than the start yet; it is read again.
         self._student.restart(self._task)
@@ -300,7 +334,10 @@ class Recovery:
         self._standing = Standing(self._standing.key, curve=curve)
         self._adamw.steps = 0
 
-    def _make_teacher(self, dense: Skeleton, text: RecoveryText, directory: Path) -> Teacher:
+    def _make_teacher(
+        self, dense: Skeleton, text: RecoveryText, directory: Path, hidden: int = 0
+    ) -> Teacher:
+        """hidden: size of the states that it tells too."""
         task, recipe = self._task, self._task.recipe
         if not recipe.top_k:
             return BesideTeacher(dense, task.reader, text)
@@ -312,6 +349,7 @@ class Recovery:
             k=recipe.top_k,
             temperature=recipe.temperature,
             compute=self.compute,
+            hidden=hidden,
         )
         return CachedTeacher(dense, task.reader, text, answers, self._distillation)
 
@@ -330,12 +368,13 @@ class Recovery:
             np.unique(np.concatenate([np.unique(t.tokens) for t in (task.text, task.heldout)]))
         )
 
-        def need(sequences: int) -> Need:
-            return needed(
-                spec, replace(recipe, sequences=sequences), self._dtype.itemsize, learned, tokens
-            )
+        def need(recipe: Recipe) -> Need:
+            return needed(spec, recipe, self._dtype.itemsize, learned, tokens)
 
-        chosen = choose_checkpointing(need(recipe.sequences), free_bytes(self._device), need(1))
+        chosen = choose_checkpointing(
+            need(recipe), free_bytes(self._device), need(replace(recipe, sequences=1)),
+            need(replace(recipe, moments="int8")),
+        )  # fmt: skip
         return chosen if wanted is None else wanted
 
     def _key(self) -> str:
@@ -366,6 +405,8 @@ def _check(task: Task) -> None:
             raise CalibrationError(
                 f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
             )
+    if recipe.rounding and not task.int4:
+        raise UsageError("the recipe rounds to int4, which no matrix here is stored as")
     if task.text.rows < recipe.sequences:
         raise CalibrationError(
             f"{task.text.rows * recipe.length} tokens to learn from are less than one batch of "

@@ -315,5 +315,16 @@ class Distillation:
         return TopK(torch.cat(ids), torch.cat(chances), torch.cat(rest))
 
 
+def hidden_error(states: torch.Tensor, wanted: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """SquareHead (Kurtic et al., arXiv 2310.06927) on states [n, hidden] before the head: the
+    squared error of each token's, relative to the squared norm of the teacher's. The mean over
+    the tokens, and its gradient by the student's states, in their type."""
+    wide = _wide(states.dtype)
+    difference = states.to(wide) - wanted.to(wide)
+    share = wanted.to(wide).square().sum(1, keepdim=True).clamp_min_(_LEAST).mul_(len(states))
+    error = float((difference.square().sum(1, keepdim=True) / share).sum(dtype=torch.float64))
+    return error, difference.mul_(2 / share).to(states.dtype)
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32

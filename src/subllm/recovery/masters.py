@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,41 @@ import torch
 
 from subllm.errors import ExtractionError
 from subllm.recovery import fused
+from subllm.recovery.eight_bit import Moments as EightBitMoments
 from subllm.recovery.recipe import Recipe
+from subllm.recovery.rounding import Bools, Floats, Grid, Products
+from subllm.sparsity.packing import PackedTensor
 
 # Values that torch works on in float32 at a time: on a CPU they stay in the cache.
 _CHUNK, _CHUNK_GPU = 1 << 16, 1 << 24
-_MOMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_WIDE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class DivergedError(ExtractionError):
     """A loss or gradient is no number: what was learned since the last good state is lost."""
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """[count] each, in a floating type."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.first, self.second
+
+    def states(self) -> dict[str, torch.Tensor]:
+        """What a saved state holds of them."""
+        return {"first": self.first, "second": self.second}
+
+
+def _moments(recipe: Recipe, master: torch.Tensor) -> _Moments | EightBitMoments:
+    """Zeros. Raises UsageError as `EightBitMoments`."""
+    if recipe.moments == "int8":
+        return EightBitMoments(len(master), master.device)
+    kind = _WIDE[recipe.moments]
+    return _Moments(torch.zeros_like(master, dtype=kind), torch.zeros_like(master, dtype=kind))
 
 
 @dataclass
@@ -97,6 +123,7 @@ class Learned:
     """One tensor that learns.
 
     weight  what the model computes with, [out, in] (or, `across`, [in, out]; or a vector)
+    watch   hears of every input that the matrix multiplies, while it is set
     """
 
     def __init__(
@@ -121,31 +148,78 @@ class Learned:
         self.places = Places(
             None if kept is None else kept.flatten(), values.numel(), torch.device(device)
         )
-        moments = _MOMENTS[adamw.recipe.moments]
         self.master = torch.empty(self.places.count, device=device)
-        self.first = torch.zeros_like(self.master, dtype=moments)
-        self.second = torch.zeros_like(self.master, dtype=moments)
+        self.moments = _moments(adamw.recipe, self.master)
         self.weight = torch.zeros(values.shape, dtype=dtype, device=device)
+        self.watch: Callable[[torch.Tensor], None] | None = None
+        self._grid: Grid | None = None
         self.start(start)
 
     @torch.no_grad()
     def start(self, values: npt.NDArray[np.float32]) -> None:
         """Begin from these, float32 [out, in]; what they hold outside the mask is ignored."""
+        self._take(values)
+        for state in self.moments.states().values():
+            state.zero_()
+        self.write()
+
+    def _take(self, values: Floats) -> None:
         whole = torch.from_numpy(values)
         flat = (whole.T if self.across else whole).to(self.master.device).flatten()
         index = self.places.index()
         self.master.copy_(flat if index is None else flat.index_select(0, index))
-        self.first.zero_()
-        self.second.zero_()
-        self.write()
 
     def states(self) -> dict[str, torch.Tensor]:
         """What a saved state holds of it."""
-        return {"master": self.master, "first": self.first, "second": self.second}
+        found = {"master": self.master, **self.moments.states()}
+        return found if self._grid is None else found | self._grid.states()
 
     def write(self) -> None:
-        """The masters into the weight."""
-        self._write(self.master.to(self.weight.dtype), self.places.index())
+        """The masters into the weight, rounded where there is a grid."""
+        if self._grid is not None:
+            self._grid.refresh()
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        index = self.places.index()
+        values = self.master if self._grid is None else self._grid.round(self.master, index)
+        self._write(values.to(self.weight.dtype), index)
+
+    @torch.no_grad()
+    def begin_rounding(self, pattern: str, products: Products | None = None) -> None:
+        """From here on the weight is the masters' rounded values; these become what `products` of
+        its inputs make of them. Without those the scales are yet to be loaded."""
+        rows, columns = self.shape
+        self._grid = Grid((rows, columns), pattern, self.master.device, across=self.across)
+        if products is not None:
+            self._take(self._grid.begin(self.read(), self._mask(), products))
+            self.write()
+
+    def end_rounding(self) -> None:
+        """The weight is the masters' own values again."""
+        if self._grid is not None:
+            self._grid = None
+            self._rewrite()
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Scales of what is rounded, again."""
+        if self._grid is not None:
+            self._grid.fit(self.read(), self._mask())
+            self._rewrite()
+
+    def packed(self) -> PackedTensor | None:
+        """The very values that the model computes with, where they are rounded."""
+        return None if self._grid is None else self._grid.packed(self.read(), self._mask())
+
+    def _mask(self) -> Bools:
+        """bool [out, in]"""
+        index = self.places.index()
+        flat = torch.ones(self.places.size, dtype=torch.bool)
+        if index is not None:
+            flat.fill_(False).index_fill_(0, index.cpu(), True)
+        whole = flat.view(self.weight.shape)
+        return np.ascontiguousarray((whole.T if self.across else whole).numpy())
 
     def _write(self, values: torch.Tensor, index: torch.Tensor | None) -> None:
         flat = self.weight.view(-1)
@@ -158,17 +232,21 @@ class Learned:
     def step(self, gradient: torch.Tensor) -> None:
         """Use up the gradient, of the weight's shape. Raises DivergedError where it is no
         number; masters and moments are then as they were."""
-        fusible = self.weight.device.type == "cpu" and self.weight.dtype in fused.TYPES
+        wide = isinstance(self.moments, _Moments)
+        fusible = wide and self.weight.device.type == "cpu" and self.weight.dtype in fused.TYPES
         norm = self._step_fused(gradient) if fusible else self._step_torch(gradient)
         if not math.isfinite(norm):
             raise DivergedError(f"the gradient of {self.name} is not finite")
+        if self._grid is not None:
+            self._rewrite()
 
     def _step_fused(self, gradient: torch.Tensor) -> float:
         recipe = self._adamw.recipe
         beta1, beta2 = recipe.betas
         rate, root = self._adamw.corrected()
+        assert isinstance(self.moments, _Moments)
         return fused.step(
-            gradient.contiguous(), self.places.stored(), self.master, (self.first, self.second),
+            gradient.contiguous(), self.places.stored(), self.master, self.moments.pair(),
             self.weight, clip=recipe.clip, beta1=beta1, beta2=beta2, eps=recipe.eps, rate=rate,
             root=root,
         )  # fmt: skip
@@ -185,16 +263,24 @@ class Learned:
             return norm
         recipe = self._adamw.recipe
         scale = min(1.0, recipe.clip / norm) if norm else 1.0
+        if isinstance(self.moments, EightBitMoments):
+            self.moments.step(
+                flat.float(), self.master, scale=scale, betas=recipe.betas, eps=recipe.eps,
+                lr=self._adamw.lr, steps=self._adamw.steps,
+            )  # fmt: skip
+            self._write(self.master.to(self.weight.dtype), index)
+            return norm
         beta1, beta2 = recipe.betas
         rate, root = self._adamw.corrected()
+        first, second = self.moments.pair()
         values = torch.empty_like(self.master, dtype=self.weight.dtype)
         chunk = _CHUNK if flat.device.type == "cpu" else _CHUNK_GPU
         for start in range(0, len(flat), chunk):
             part = slice(start, start + chunk)
             g = flat[part].to(torch.float32, copy=True).mul_(scale)
-            m = self.first[part].float().lerp_(g, 1 - beta1)
-            v = self.second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            self.first[part], self.second[part] = m, v
+            m = first[part].float().lerp_(g, 1 - beta1)
+            v = second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            first[part], second[part] = m, v
             master = self.master[part]
             master.addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-rate)
             values[part] = master
@@ -245,6 +331,22 @@ class Masters:
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """See `Weights`."""
         return self.tensors[name].read()
+
+    def packed(self, name: str) -> PackedTensor | None:
+        """See `Weights`."""
+        return self.tensors[name].packed()
+
+    def set_rounding(self, patterns: Mapping[str, str]) -> None:
+        """Those of these names are rounded, with scales that are yet to be loaded; others not."""
+        for tensor in self:
+            tensor.end_rounding()
+            if tensor.name in patterns:
+                tensor.begin_rounding(patterns[tensor.name])
+
+    def fit(self) -> None:
+        """See `Learned.fit`."""
+        for tensor in self:
+            tensor.fit()
 
     def check(self) -> None:
         """See `Learned.check`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import UsageError
+from subllm.recovery import eight_bit
 from subllm.recovery.loss import CHUNK
 from subllm.recovery.recipe import Recipe
 
@@ -27,9 +29,9 @@ class Need:
 def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_rows: int) -> Need:
     """size: bytes of a value of the compute dtype; learned: values that learn."""
     hidden, inter, layers = spec.hidden_size, spec.intermediate_size, spec.num_layers
-    moments = 8 if recipe.moments == "float32" else 4
+    moments = {"float32": 8, "bfloat16": 4, "int8": eight_bit.BYTES}[recipe.moments]
     weights = size * (layers * spec.block_params() + (spec.vocab_size + embedding_rows) * hidden)
-    masters = learned * (4 + moments + 1)
+    masters = int(learned * (4 + moments + 1))
     logits = min(CHUNK, recipe.tokens) * spec.vocab_size * size * (1 if recipe.top_k else 2)
     token = size * (8 * hidden + 2 * spec.num_heads * spec.head_dim + 5 * inter)
     inner = token + 4 * 6 * hidden  # norms in float32
@@ -51,11 +53,22 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 
-def choose_checkpointing(need: Need, free: int, one_sequence: Need) -> bool:
+def fitting(recipe: Recipe, need: Callable[[Recipe], Need], free: int) -> Recipe:
+    """The recipe; with moments in 8 bits where it fits with those only, and they can be had."""
+    narrow = replace(recipe, moments="int8")
+    if need(recipe).total > free >= need(narrow).total and eight_bit.available():
+        return narrow
+    return recipe
+
+
+def choose_checkpointing(
+    need: Need, free: int, one_sequence: Need, eight_bits: Need | None = None
+) -> bool:
     """Whether blocks run again in backward: unless all fits in half of what is free.
 
-    one_sequence: the need with one sequence a step. Raises UsageError where even
-    checkpointing does not fit, with what is missing and what would fit.
+    one_sequence: the need with one sequence a step; eight_bits: that with moments in 8 bits.
+    Raises UsageError where even checkpointing does not fit, with what is missing and what would
+    fit.
     """
     if need.without_checkpointing <= free / 2:
         return False
@@ -63,7 +76,9 @@ def choose_checkpointing(need: Need, free: int, one_sequence: Need) -> bool:
         return True
     missing = (need.total - free) / 1e9
     hint = "choose a smaller model"
-    if one_sequence.total <= free:
+    if eight_bits is not None and eight_bits.total <= free and not eight_bit.available():
+        hint = "with bitsandbytes it would fit: pip install 'subllm[gpu]'"
+    elif one_sequence.total <= free:
         hint = "with one sequence a step it would fit"
     raise UsageError(
         f"recovery needs {need.total / 1e9:.1f} GB of memory, {missing:.1f} GB more than are "

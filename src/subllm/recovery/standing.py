@@ -38,6 +38,7 @@ class Standing:
     step          batches learned from, in all; AdamW counts them too
     budget        of the run that is under way, None when it was used up
     run_tokens, run_seconds  what that run has taken of it
+    rounding      whether values are rounded by now
     """
 
     key: str
@@ -46,6 +47,7 @@ class Standing:
     budget: str | None = None
     run_tokens: int = 0
     run_seconds: float = 0.0
+    rounding: bool = False
     curve: list[CurvePoint] = field(default_factory=list)
 
     def nearest(self, batch: int) -> float:

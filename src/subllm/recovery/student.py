@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,12 @@ from torch.utils.checkpoint import checkpoint
 
 from subllm.errors import ExtractionError
 from subllm.recovery.masters import AdamW, Learned, Masters
+from subllm.recovery.rounding import Products
 from subllm.recovery.rows import RecoveryText
 from subllm.recovery.skeleton import Skeleton, learned_states
 from subllm.recovery.task import Task
+
+_AT_ONCE = 4  # rows, where there is no gradient
 
 
 class _Product(torch.autograd.Function):
@@ -54,7 +57,10 @@ class _LearnedLinear(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=False) if bias is not None else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = _Product.apply(x, self.__dict__["_matrix"])  # type: ignore[no-untyped-call]
+        matrix: Learned = self.__dict__["_matrix"]
+        if matrix.watch is not None:
+            matrix.watch(x)
+        y: torch.Tensor = _Product.apply(x, matrix)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias
 
 
@@ -75,9 +81,11 @@ class Student:
         for layer, block in enumerate(skeleton.blocks):
             self._fill(layer, block, task)
             task.reader.release()
-        if task.recipe.vectors:
-            for name, parameter in skeleton.norm.named_parameters():
-                self._learn_vector(f"model.norm.{name}", parameter, task)
+        for name, parameter in skeleton.norm.named_parameters():
+            full = skeleton.spec.final_norm_name.removesuffix("weight") + name
+            parameter.data.copy_(torch.from_numpy(task.start(full)))
+            if task.recipe.vectors:
+                self._learn_vector(full, parameter, task)
 
     def _fill(self, layer: int, block: nn.Module, task: Task) -> None:
         """Weights and learned modules of one block."""
@@ -102,9 +110,9 @@ class Student:
         state = {}
         for name, _ in block.named_parameters():
             if name.removesuffix(".weight") not in learned:
-                values = task.reader.read(prefix + name)
-                if task.recipe.vectors and values.ndim == 1:
-                    values = task.start(prefix + name)
+                # Vectors may have learned before; what has no mask and does not learn is dense.
+                vector = len(task.reader.shape(prefix + name)) == 1
+                values = (task.start if vector else task.reader.read)(prefix + name)
                 state[name] = torch.from_numpy(values).to(device, dtype)
         for linear_name, matrix in learned.items():
             bias = state.get(f"{linear_name}.bias")
@@ -135,8 +143,39 @@ class Student:
 
     def restart(self, task: Task) -> None:
         """Everything that learns as it was at first."""
+        self.masters.set_rounding({})
         for tensor in self.masters:
             tensor.start(task.start(tensor.name))
+
+    @torch.no_grad()
+    def begin_rounding(self, patterns: Mapping[str, str], text: RecoveryText, rows: int) -> None:
+        """From here on matrices of these names compute with int4's values, fitted block by block
+        to what the first so many rows of the text make of their inputs, all earlier blocks
+        rounded."""
+        skeleton = self.skeleton
+        every = range(min(rows, text.rows))
+        batches = [list(every[i : i + _AT_ONCE]) for i in range(0, len(every), _AT_ONCE)]
+        entered = [skeleton.enter(text, batch) for batch in batches]
+        hidden = [states for states, _ in entered]
+        for layer in range(len(skeleton.blocks)):
+            inputs: dict[str, list[Learned]] = {}
+            for linear in skeleton.spec.linears:
+                name = f"{skeleton.spec.block_prefix(layer)}{linear.name}.weight"
+                if name in patterns:
+                    inputs.setdefault(linear.group, []).append(self.masters.tensors[name])
+            if inputs:
+                seen = {}
+                for group, matrices in inputs.items():
+                    seen[group] = Products(matrices[0].shape[1], skeleton.device)
+                    matrices[0].watch = seen[group].add
+                for states, (_, calls) in zip(hidden, entered, strict=True):
+                    skeleton.run(layer, states, calls[layer])
+                for group, matrices in inputs.items():
+                    matrices[0].watch = None
+                    for matrix in matrices:
+                        matrix.begin_rounding(patterns[matrix.name], seen[group])
+            for i, (_, calls) in enumerate(entered):
+                hidden[i] = skeleton.run(layer, hidden[i], calls[layer])
 
     def states(self, text: RecoveryText, rows: list[int]) -> torch.Tensor:
         """What the head gets at the learned positions of some rows, [n, hidden]."""
@@ -146,9 +185,15 @@ class Student:
         again = self._checkpointing and torch.is_grad_enabled()
         for layer, call in enumerate(calls):
             run: Callable[[torch.Tensor], torch.Tensor] = _block(self.skeleton, layer, call)
-            hidden = checkpoint(run, hidden, use_reentrant=False) if again else run(hidden)
+            hidden = _again(run, hidden) if again else run(hidden)
         states: torch.Tensor = self.skeleton.norm(learned_states(hidden, text, rows))
         return states
+
+
+def _again(run: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+    """Nothing in a block is drawn, so no state of a generator needs to come back."""
+    out: torch.Tensor = checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
+    return out
 
 
 def _block(skeleton: Skeleton, layer: int, call: Any) -> Callable[[torch.Tensor], torch.Tensor]:

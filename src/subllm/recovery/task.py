@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import RecoveryText
+from subllm.sparsity.packing import PackedTensor
 from subllm.weights.reader import WeightReader
 
 
@@ -25,8 +26,11 @@ class Task:
              when asked. What is not named stays dense and as it is, unless the recipe says
              that it learns too
     start    full tensor name -> float32 weights to start from, the base's or those of a
-             sub-model; what they hold where the mask is False is ignored
+             sub-model; what they hold where the mask is False is ignored. Also of vectors, with
+             which the student computes whether or not they learn
     text     rows to learn from; heldout: other rows to judge by
+    int4     full tensor name -> pattern of those with a mask that are stored as int4: what is
+             rounded where the recipe says so
     """
 
     reader: WeightReader
@@ -36,6 +40,7 @@ class Task:
     text: RecoveryText
     heldout: RecoveryText
     recipe: Recipe
+    int4: Mapping[str, str] = field(default_factory=dict)
 
 
 class Weights(Protocol):
@@ -48,6 +53,10 @@ class Weights(Protocol):
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """The whole tensor, float32, owned by the caller."""
 
+    def packed(self, name: str) -> PackedTensor | None:
+        """What a tensor that learned under rounding is to be packed as; None for others, and
+        while nothing is rounded."""
+
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -59,6 +68,8 @@ class CurvePoint:
     agreement        share of held-out tokens whose first choice is the dense base's
     heldout_nll      mean negative log-likelihood in nats of held-out text's next tokens, where
                      these have a share in what is learned
+    rounded          whether values were rounded as they are packed: only such points are
+                     comparable to one another
     """
 
     tokens: int
@@ -67,6 +78,7 @@ class CurvePoint:
     heldout_kl: float
     agreement: float
     heldout_nll: float | None = None
+    rounded: bool = False
 
     @property
     def judged(self) -> float:
@@ -78,13 +90,20 @@ class CurvePoint:
         return asdict(self)
 
 
+def best_of(curve: Sequence[CurvePoint]) -> CurvePoint:
+    """See `Outcome.best`."""
+    rounded = [point for point in curve if point.rounded]
+    return min(rounded or curve, key=lambda point: point.judged)
+
+
 Stopped = Literal["budget", "asked", "diverged"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """curve   all points so far, the start first (earlier runs' too)
-    best      the one with the lowest `judged`; the start's where nothing was better
+    best      the one with the lowest `judged`, of those that are rounded where any is; the
+              start's where nothing was better
     tokens, seconds  as the last point's
     stopped   "budget" used up, "asked" to stop, or "diverged": the loss was no number, and
               the last good state was gone back to

@@ -32,6 +32,9 @@ class Teacher(Protocol):
     def target(self, rows: list[int]) -> Target:
         """At the learned positions of these rows, in their order."""
 
+    def states(self, rows: list[int], target: Target) -> torch.Tensor:
+        """Those before the head, [n, hidden], that belong to a `target` of these rows."""
+
 
 class BesideTeacher:
     """All dense blocks in memory; the whole vocabulary."""
@@ -54,6 +57,11 @@ class BesideTeacher:
             hidden = self._skeleton.run(layer, hidden, call)
         states: torch.Tensor = self._skeleton.norm(learned_states(hidden, self._text, rows))
         return states
+
+    def states(self, rows: list[int], target: Target) -> torch.Tensor:
+        """The target itself."""
+        assert isinstance(target, torch.Tensor)
+        return target
 
 
 class CachedTeacher:
@@ -104,7 +112,7 @@ class CachedTeacher:
         for batch, states in zip(batches, hidden, strict=True):
             for row, one in zip(batch, states, strict=True):
                 last = skeleton.norm(learned_states(one[None], text, [row]))
-                self._answers.put(row, self._distillation.top(last, self._answers.k))
+                self._answers.put(row, self._distillation.top(last, self._answers.k), last)
 
     def target(self, rows: list[int]) -> TopK:
         """Rows that `prepare` was not asked for are made now."""
@@ -114,6 +122,10 @@ class CachedTeacher:
             self._answer(missing[start : start + _TOGETHER], NullProgress())
         answers = [self._answers.get(row) for row in rows] if missing else found
         return join([answer for answer in answers if answer is not None], self._skeleton.device)
+
+    def states(self, rows: list[int], target: Target) -> torch.Tensor:
+        """From the disk, where `target` has put them at the latest."""
+        return torch.cat([self._answers.states(row) for row in rows]).to(self._skeleton.device)
 
 
 def join(parts: Sequence[TopK], device: torch.device) -> TopK:

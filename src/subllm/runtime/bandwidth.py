@@ -49,5 +49,5 @@ def weight_bytes_per_token(files: ModelFiles, *, screened: bool = True) -> int:
     for layer in range(spec.num_layers):
         prefix = spec.block_prefix(layer)
         total += sum(files.tensor(f"{prefix}{part.name}.weight").nbytes for part in spec.linears)
-    vectors = (entry.name for entry in files.manifest.tensors if entry.values == "f32")
+    vectors = (entry.name for entry in files.manifest.table().values() if entry.values == "f32")
     return total + sum(files.vector(name).nbytes for name in vectors)

@@ -35,7 +35,7 @@ class PackedSource:
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
         self._spec = ArchSpec.from_dict(files.manifest.arch)
-        self._entries = {entry.name: entry for entry in files.manifest.tensors}
+        self._entries = files.manifest.table()
 
     @property
     def spec(self) -> ArchSpec:

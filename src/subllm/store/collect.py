@@ -3,8 +3,9 @@
 Who needs what:
 - a base's name: its manifest, the blobs of its files and what was measured of it;
 - a model's name: its manifest, sidecar, own, shared and tokenizer blobs, the compact form
-  of its tokenizer, and the manifest of its base (provenance, licence) but not that base's
-  weights. So a base may be removed while models made from it go on working;
+  of its tokenizer, what its values were rounded from, and the manifest of its base
+  (provenance, licence) but not that base's weights. So a base may be removed while models
+  made from it go on working;
 - a name's recovery that can go on: its state, while the name refers to the model that it
   recovers (`recovery_state`);
 - a live writer: what it pinned, and what a pinned manifest needs.
@@ -25,6 +26,7 @@ from subllm.store.manifest import BaseManifest, blob_digests
 from subllm.store.recovery_state import is_owned, state_path
 from subllm.store.refs import read_refs, write_refs
 from subllm.store.store import Store
+from subllm.store.unrounded import unrounded_files
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class GcReport:
     freed: int  # bytes
     blobs: tuple[str, ...]
     manifests: tuple[str, ...]
-    caches: tuple[str, ...]  # forms of blobs that load faster, measurements of bases
+    caches: tuple[str, ...]  # forms of blobs that load faster, what values were rounded from, ...
     partials: tuple[str, ...]  # unfinished downloads, extractions and temporary files
     recoveries: tuple[str, ...]  # what recoveries of models that are gone would go on with
     spared: tuple[str, ...]  # needed by no name, but by a process that is writing now
@@ -62,6 +64,7 @@ def needs(store: Store, digest: str) -> set[Path]:
     else:
         paths.add(store.manifest_path(manifest.base.manifest))
         paths.add(store.workspace.compact_tokenizer(manifest.blobs.tokenizer))
+        paths.update(unrounded_files(store.workspace, digest))
     return paths
 
 

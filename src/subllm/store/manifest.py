@@ -82,7 +82,8 @@ class CalibrationRecord(_Frozen):
 
 
 class TensorEntry(_Frozen):
-    """One row of the tensor table. `pattern` is "dense", "50%", "8:16", ...
+    """One row of the tensor table. `pattern` is "dense", "50%", "8:16", ... A vector that learned
+    has two: its own goes before the shared one, which other models have.
 
     `values` is "f32" for vectors (norms, biases), else how kept weights are coded.
     """
@@ -193,10 +194,15 @@ class ModelManifest(_Frozen):
     tunings: tuple[TuningRecord, ...] = ()  # the newest last
     density: float  # kept share of the block weights
 
+    def table(self) -> dict[str, TensorEntry]:
+        """The tensors by name, of each the one that the model computes with."""
+        return {entry.name: entry for entry in sorted(self.tensors, key=lambda e: e.blob == "own")}
+
 
 class CurveRecord(_Frozen):
     """One point of a recovery: tokens learned from and seconds since it began; mean loss since
-    the point before, None at the start; the measures of `Likeness` on held-out text."""
+    the point before, None at the start; the measures of `Likeness` on held-out text; rounded:
+    those of values as they are packed."""
 
     tokens: int
     seconds: float
@@ -204,6 +210,7 @@ class CurveRecord(_Frozen):
     heldout_kl: float
     agreement: float
     heldout_nll: float | None = None
+    rounded: bool = False
 
 
 class RecoveryRun(_Frozen):

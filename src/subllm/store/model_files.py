@@ -34,7 +34,7 @@ class ModelFiles:
             )
         self.manifest = manifest
         self._store = store
-        self._entries = {entry.name: entry for entry in manifest.tensors}
+        self._entries = manifest.table()
         self.own = PackedReader(store.blobs.path(manifest.blobs.own))
         try:
             self.shared = PackedReader(store.blobs.path(manifest.blobs.shared))

@@ -9,6 +9,7 @@ from subllm.errors import StoreError
 from subllm.store.manifest import BaseManifest, blob_digests
 from subllm.store.recovery_state import state_size
 from subllm.store.store import Store
+from subllm.store.unrounded import unrounded_size
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Sizes:
     shared: int = 0  # of blobs that other names need too
     shared_with: tuple[str, ...] = ()
     outside: int = 0  # of a base's files in the hub's cache or where the user keeps them
-    recovery: int = 0  # what its recovery would go on with
+    recovery: int = 0  # what its recovery would go on with: a state, what was rounded
     missing: int = 0  # blobs that should be there and are not
     damaged: bool = False  # the manifest cannot be read; nothing is known of its blobs
 
@@ -69,7 +70,8 @@ def all_sizes(store: Store) -> dict[str, Sizes]:
             shared=sum(sizes.get(d, 0) for d in shared),
             shared_with=tuple(sorted(others)),
             outside=outside.get(name, 0),
-            recovery=state_size(store.workspace, name, names),
+            recovery=state_size(store.workspace, name, names)
+            + unrounded_size(store.workspace, names[name]),
             missing=sum(digest not in sizes for digest in blobs[name]),
         )
     return result

@@ -7,8 +7,8 @@
     locks/       lock files, and the pins of live writers
     partial/     everything unfinished
     recovery/    per model what a recovery needs to go on, see `recovery_state`
-    cache/       forms of blobs that load faster, and what was measured of bases; made again
-                 where they are missing
+    cache/       forms of blobs that load faster and what was measured of bases, made again
+                 where they are missing; and what values were rounded from, see `unrounded`
 
 Opening reads only the version; nothing is created before the first write, so an empty
 or read-only store can be listed.

@@ -11,10 +11,10 @@ from subllm import native
 from subllm.extraction.blocks.tap import Hessian, SquareSums
 from subllm.extraction.dense import add_dense
 from subllm.extraction.extract import extract
-from subllm.extraction.feedback import DAMPING, feedback_of
 from subllm.extraction.prepare import ExtractOptions
 from subllm.extraction.quantiser import Quantiser, needs_of
 from subllm.progress import NullProgress
+from subllm.pruning.feedback import DAMPING, feedback_of
 from subllm.pruning.method import HESSIAN_COLUMNS, InputStatistics, Need
 from subllm.sparsity.int4 import Int4Rows, pack_int4, steps
 from subllm.sparsity.mask import select

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from subllm.catalog.loader import Catalog
 from subllm.errors import DiskFullError, LockedError, StoreError, UsageError
@@ -21,17 +25,20 @@ from subllm.extraction.prepare_recover import PreparedRecovery, RecoverOptions, 
 from subllm.extraction.recover import recover
 from subllm.extraction.recovering import RecoveryJob, check_job
 from subllm.extraction.recovery_text import RecoveryData
-from subllm.progress import NullProgress
+from subllm.progress import NullProgress, Progress
 from subllm.recovery.budget import parse_budget
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import RecoveryText
-from subllm.sparsity.packing import unpack, unpack_mask
+from subllm.runtime.loader import PackedSource
+from subllm.sparsity.packed_file import PackedReader
+from subllm.sparsity.packing import PackedTensor, unpack, unpack_mask
 from subllm.store.collect import gc, remove
 from subllm.store.files import tree_size
 from subllm.store.manifest import ModelManifest
 from subllm.store.model_files import open_model
 from subllm.store.recovery_state import state_path
 from subllm.store.store import Store
+from subllm.store.unrounded import keep_unrounded, unrounded, unrounded_files
 from subllm.store.verify import verify
 
 from .conftest import BASE, prepared_for, tokens_for
@@ -162,7 +169,7 @@ from pathlib import Path
 import subllm.extraction.{module} as module
 import subllm.recovery.distil
 subllm.recovery.distil._LEAST_STEPS = 2
-from subllm.progress import NullProgress
+from subllm.progress import NullProgress, Progress
 from subllm.store.store import Store
 from unit.extraction.test_recovering import BASE, NAME, job, prepared_to_recover, with_recovery
 from subllm.extraction.extract import extract
@@ -213,18 +220,26 @@ def test_a_killed_extraction_goes_on_after_pruning(
     assert report.manifest.recovery == reference.recovery
 
 
-def prepared_to_recover(store: Store, budget: str = "128tok") -> PreparedRecovery:
+def prepared_to_recover(
+    store: Store, budget: str = "128tok", progress: Progress | None = None
+) -> PreparedRecovery:
     """`prepare_recover` on random tokens."""
-    loaded = preparing.load_recovery_data, preparing.load_heldout
-    preparing.load_recovery_data = lambda *_, **__: DATA
-    preparing.load_heldout = lambda *_, **__: HELD["python"]
+    given = {
+        "load_recovery_data": DATA,
+        "load_heldout": HELD["python"],
+        "load_calibration": SimpleNamespace(tokens=tokens_for(6, 24)),
+    }
+    loaded = {name: getattr(preparing, name) for name in given}
+    for name, answer in given.items():
+        setattr(preparing, name, lambda *_, answer=answer, **__: answer)
     try:
         options = RecoverOptions(recipe=RECIPE, compute="float32")
         return prepare_recover(
-            store, NAME, parse_budget(budget), options, Catalog({}, {}), NullProgress()
+            store, NAME, parse_budget(budget), options, Catalog({}, {}), progress or NullProgress()
         )
     finally:
-        preparing.load_recovery_data, preparing.load_heldout = loaded
+        for name, function in loaded.items():
+            setattr(preparing, name, function)
 
 
 def never() -> bool:
@@ -404,3 +419,182 @@ def test_bad_requests_say_what_to_do(store, add_base, monkeypatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "NAME", f"{BASE}-dense")
     with pytest.raises(UsageError, match="is dense, there is nothing to recover"):
         prepared_to_recover(store)
+
+
+def distances(store: Store, unrounded: Path, other: Path | None = None) -> tuple[float, float]:
+    """Root mean square over the kept weights, of what was learned: its own, and how far the
+    packed values (or those of another such file) are from it."""
+    square, apart, count = 0.0, 0.0, 0
+    with PackedReader(unrounded) as weights, open_model(store, NAME) as files:
+        others = files if other is None else PackedReader(other)
+        for name in weights.table:
+            mask, learned = unpack_mask(weights.tensor(name)), unpack(weights.tensor(name))
+            square += float(np.square(learned[mask]).sum())
+            apart += float(np.square((learned - unpack(others.tensor(name)))[mask]).sum())
+            count += int(mask.sum())
+    return (square / count) ** 0.5, (apart / count) ** 0.5
+
+
+def test_a_recovery_goes_on_from_what_an_extraction_rounded(
+    store, add_base, monkeypatch, tmp_path
+) -> None:
+    """Two halves are as good as one whole, up to a bf16 rounding and AdamW's new start."""
+    add_base("qwen2")
+    constant = replace(RECIPE, near=1e-9, final=1.0, lr=3e-4)
+    monkeypatch.setattr(sys.modules[__name__], "RECIPE", constant)
+    monkeypatch.setattr(sys.modules[__name__], "job", lambda budget, recipe=constant: RecoveryJob(
+        parse_budget(budget), recipe, DATA
+    ))  # fmt: skip
+    whole = extract(store, with_recovery(store, "512tok", values="int4"), NullProgress())
+    reference = tmp_path / "reference"
+    os.link(unrounded(store, whole.digest), reference)
+
+    halves = []
+    for kept in (True, False):
+        remove(store, NAME)
+        half = extract(
+            store, with_recovery(store, "256tok", values="int4", keep_unrounded=kept),
+            NullProgress(),
+        )  # fmt: skip
+        prepared = prepared_to_recover(store, "256tok")
+        assert (prepared.unrounded is not None) == kept
+        if kept:
+            size, rounding = distances(store, prepared.unrounded)
+            assert rounding > 0.03 * size, "int4 is coarse"
+        report = recover(store, prepared, NullProgress(), never)
+        assert report.better
+        if kept:
+            learned = half.manifest.recovery.after.kl
+            assert report.run.curve[0].heldout_kl == pytest.approx(learned, rel=0.02)
+            assert not unrounded_files(store.workspace, half.digest), "the newer ones suffice"
+        halves.append(distances(store, unrounded(store, report.digest), reference)[1] / size)
+    assert halves[0] < 0.015 < 3 * halves[0] < halves[1]
+
+
+def test_what_learned_under_rounding_is_packed_as_it_is(store, add_base, monkeypatch) -> None:
+    add_base("qwen2")
+    recipe = replace(RECIPE, rounding=0.5, rounding_lr=1e-3, near=1e-9)
+    monkeypatch.setattr(sys.modules[__name__], "RECIPE", recipe)
+    learned: dict[str, PackedTensor] = {}
+    write = recovering_module.Learned.write
+
+    def spy(self, point, weights) -> None:
+        learned.clear()
+        learned.update({name: weights.packed(name) for name in weights.names()})
+        write(self, point, weights)
+
+    monkeypatch.setattr(recovering_module.Learned, "write", spy)
+    prepared = prepared_for(
+        store, ExtractOptions("python", values="int4", compute="float32", heldout=HELD),
+        recovery=job("256tok", recipe),
+    )  # fmt: skip
+    report = extract(store, prepared, NullProgress())
+
+    def check(digest: str) -> None:
+        rounded = {name for name, tensor in learned.items() if tensor is not None}
+        assert rounded and all(".mlp." in name for name in rounded)
+        with open_model(store, digest) as files:
+            for name in rounded:
+                ours, theirs = files.tensor(name), learned[name]
+                for plane in ("mask", "data", "scales", "subscales"):
+                    assert np.array_equal(getattr(ours, plane), getattr(theirs, plane)), name
+                # What goes on learning is what was rounded, not what it was rounded to.
+                with PackedReader(unrounded(store, store.resolve(NAME))) as weights:
+                    finer = unpack(weights.tensor(name))
+                apart = np.abs(finer - unpack(ours)).mean()
+                assert 0 < apart < 0.2 * np.abs(finer).mean()
+
+    check(NAME)
+    record, run = report.manifest.recovery, report.recovery
+    best = min((p for p in run.curve if p.rounded), key=lambda point: point.heldout_kl)
+    assert record.after.kl == pytest.approx(best.heldout_kl, rel=1e-5)
+    assert record.recipe["rounding"] == 0.5
+    assert any(not point.rounded for point in run.curve)
+
+    went = recover(store, prepared_to_recover(store, "256tok"), NullProgress(), never)
+    assert went.better and any(point.rounded for point in went.run.curve)
+    check(NAME)
+    assert all(result.ok for result in verify(store))
+    # int8 has nothing to round.
+    assert recovering_module.recipe_of(recipe, prepared.reader.spec, "int8").rounding == 0
+
+
+@pytest.mark.parametrize("family", ["qwen2", "starcoder2", "gemma3_text"])
+def test_norms_and_biases_that_learned_are_the_model_s_own(
+    store, add_base, monkeypatch, family
+) -> None:
+    model = add_base(family)
+    recipe = replace(RECIPE, vectors=True, near=1e-9)
+    monkeypatch.setattr(sys.modules[__name__], "RECIPE", recipe)
+    prepared = prepared_for(
+        store, ExtractOptions("python", compute="float32", heldout=HELD),
+        recovery=job("128tok", recipe),
+    )  # fmt: skip
+    # Another one, whose vectors are the base's, after it: what they share stays shared.
+    report = extract(store, prepared, NullProgress())
+    other = plain(store, tag="plain")
+    assert report.manifest.recovery.tokens
+    assert other.blobs.shared == report.manifest.blobs.shared
+    assert report.manifest.density == other.density
+    assert all(result.ok for result in verify(store))
+
+    spec = prepared.reader.spec
+    vectors = [name for layer in range(spec.num_layers) for name in spec.block_vectors(layer)]
+    vectors.append(spec.final_norm_name)
+
+    def check(manifest: ModelManifest) -> dict[str, np.ndarray]:
+        """What is served has the perplexity that was measured; returns its vectors."""
+        with open_model(store, manifest.name) as files:
+            source = PackedSource(files)
+            for name in manifest.table():
+                parameter = dict(model.named_parameters())[name]
+                found = source.vector(name) if parameter.ndim == 1 else unpack(source.tensor(name))
+                parameter.data = torch.from_numpy(found.copy())
+            ids = torch.from_numpy(HELD["python"].astype(np.int64))
+            with torch.no_grad():
+                logits = model(ids).logits[:, :-1].double()
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+            value = manifest.perplexity["python"].after
+            assert value == pytest.approx(math.exp(loss), rel=1e-4)
+            return {name: source.vector(name).copy() for name in vectors}
+
+    base = {name: prepared.reader.read(name) for name in vectors}
+    plains, learned = check(other), check(report.manifest)
+    assert all(np.array_equal(plains[name], base[name]) for name in vectors)
+    assert all(np.abs(learned[name] - base[name]).max() > 1e-4 for name in vectors)
+
+    # A recovery in which they do not learn goes on with them.
+    monkeypatch.setattr(sys.modules[__name__], "RECIPE", replace(recipe, vectors=False))
+    went = recover(store, prepared_to_recover(store, "128tok"), NullProgress(), never)
+    assert went.better
+    start, best = went.run.curve[0].heldout_kl, report.manifest.recovery.after.kl
+    assert start == pytest.approx(best, rel=0.02)
+    again = check(went.manifest)
+    assert all(np.array_equal(again[name], learned[name]) for name in vectors)
+    assert all(result.ok for result in verify(store))
+
+
+def test_without_what_was_rounded_a_recovery_goes_on_from_the_values(store, add_base) -> None:
+    add_base("qwen2")
+    digest = extract(store, with_recovery(store, values="int4"), NullProgress()).digest
+    path = unrounded(store, digest)
+    assert prepared_to_recover(store).unrounded == path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    notes = Notes()
+    assert prepared_to_recover(store, progress=notes).unrounded is None
+    assert "were rounded from cannot be used" in notes.notes[-1]
+    path.unlink()
+    prepared = prepared_to_recover(store)
+    assert prepared.unrounded is None
+    report = recover(store, prepared, NullProgress(), never)
+    assert report.better and report.run.stopped == "budget"
+
+    # Weights under other masks are none of this model's.
+    plain(store, pattern="2:4")
+    with store.writing():
+        keep_unrounded(store, store.resolve(NAME), unrounded(store, report.digest))
+    notes = Notes()
+    assert prepared_to_recover(store, progress=notes).unrounded is None
+    assert "has another mask there" in notes.notes[-1]

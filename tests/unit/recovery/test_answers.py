@@ -91,3 +91,20 @@ def test_other_bases_texts_and_temperatures_have_files_of_their_own(tmp_path, te
     }
     assert len(paths) == 5
     assert np.all([path.exists() for path in paths])
+
+
+def test_states_come_back_nearly_where_they_are_kept(tmp_path, text) -> None:
+    answers = Answers(tmp_path, text, base="sha256-b", vocabulary=300, k=8, hidden=24)
+    plain = Answers(tmp_path, text, base="sha256-b", vocabulary=300, k=8)
+    assert answers.path != plain.path
+    assert answers.token_bytes == plain.token_bytes + 2 + 24
+    states = torch.randn(LENGTH - 1, 24, generator=torch.Generator().manual_seed(0))
+    states[3] = 0
+    given = answer(300, 8)
+    answers.put(2, given, states)
+    assert torch.equal(answers.get(2).ids, given.ids)
+    again = Answers(tmp_path, text, base="sha256-b", vocabulary=300, k=8, hidden=24)
+    assert again.has(2) and not again.has(1)
+    found = again.states(2)
+    assert float((found - states).norm() / states.norm()) < 0.01
+    assert not found[3].any()

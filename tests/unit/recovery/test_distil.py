@@ -19,6 +19,7 @@ from oracles.tiny_models import oracle
 from subllm.errors import CalibrationError, ExtractionError, UsageError
 from subllm.recovery.budget import Budget
 from subllm.recovery.distil import Recovery
+from subllm.recovery.loss import hidden_error
 from subllm.recovery.masters import AdamW
 from subllm.recovery.rows import RecoveryText
 from subllm.recovery.standing import Report
@@ -392,3 +393,17 @@ def test_bad_input_is_refused_before_anything_is_built(task, tmp_path) -> None:
     foreign.tokens[0, 3] = 5000
     with pytest.raises(ExtractionError, match="outside the model's vocabulary"):
         Recovery(replace(given, heldout=foreign), tmp_path)
+
+
+@pytest.mark.parametrize("top_k", [0, 16])
+def test_states_before_the_head_are_learned_where_the_recipe_says_so(task, tmp_path, top_k) -> None:
+    rows, errors = [0, 1, 2, 3], []
+    for hidden in (0.0, 30.0):
+        given = task(rows=40, top_k=top_k, hidden=hidden)
+        recovery = Recovery(given, tmp_path / str(hidden), compute="float32")
+        recovery.run(steps(40))
+        beside = Recovery(task(rows=40), tmp_path / f"{hidden} beside", compute="float32")
+        with torch.no_grad():
+            states = recovery._student.states(given.heldout, rows)
+        errors.append(hidden_error(states, beside._judge.target(rows))[0])
+    assert errors[1] < 0.98 * errors[0]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from subllm.recovery.loss import Distillation, Head, TopK
+from subllm.recovery.loss import Distillation, Head, TopK, hidden_error
 
 N, V, H = 11, 37, 8
 
@@ -204,3 +204,15 @@ def test_a_bfloat16_head_s_next_tokens_are_exact() -> None:
     ours = loss(states, loss.top(states, 8), following)
     wanted = -exact.gather(1, following[:, None]).sum().item()
     assert ours.nll == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_error_of_states_is_relative_to_the_teacher_s() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn(5, 7, dtype=torch.float64, generator=generator).requires_grad_()
+    theirs = torch.randn(5, 7, dtype=torch.float64, generator=generator)
+    expected = ((ours - theirs).square().sum(1) / theirs.square().sum(1)).mean()
+    expected.backward()
+    error, gradient = hidden_error(ours.detach(), theirs)
+    assert error == pytest.approx(expected.item())
+    torch.testing.assert_close(gradient, ours.grad)
+    assert hidden_error(theirs, theirs)[0] == 0

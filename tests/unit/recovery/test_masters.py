@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from subllm.errors import ExtractionError
+from subllm.errors import ExtractionError, UsageError
 from subllm.recovery.masters import AdamW, DivergedError, Learned, Places
 from subllm.recovery.recipe import Recipe
 
@@ -96,7 +97,7 @@ def test_a_double_precision_weight_learns_too() -> None:
 def test_what_is_pruned_has_no_state_and_stays_zero() -> None:
     mask = half()
     ours = learned(Recipe(lr=0.1), mask, dtype=torch.bfloat16)
-    assert len(ours.master) == len(ours.first) == len(ours.second) == mask.sum()
+    assert len(ours.master) == len(ours.moments.first) == mask.sum()
     for _ in range(5):
         ours._adamw.begin(0.1)
         ours.step(torch.randn(SHAPE))
@@ -133,6 +134,58 @@ def test_moments_in_bfloat16_go_nearly_the_way_of_float32() -> None:
         ways.append(ours.read() - start)
     wide, narrow = ways
     assert np.linalg.norm(wide - narrow) < 0.01 * np.linalg.norm(wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("across", [False, True])
+def test_moments_in_eight_bits_go_nearly_the_way_of_float32(across, dtype) -> None:
+    pytest.importorskip("bitsandbytes")
+    recipe = Recipe(lr=1e-3, clip=20.0)
+    ways = []
+    for moments in ("float32", "int8"):
+        ours = learned(replace(recipe, moments=moments), half(), across=across, dtype=dtype)
+        start = ours.read()
+        generator = torch.Generator().manual_seed(3)
+        for step in range(60):
+            ours._adamw.begin(1e-3 / (1 + step / 30))
+            ours.step(torch.randn(ours.weight.shape, generator=generator).to(dtype) + 0.3)
+        ways.append(ours.read() - start)
+        assert not ours.read()[~half()].any()
+        ours.check()
+        shown = ours.weight.T if across else ours.weight
+        assert torch.equal(shown, torch.from_numpy(ours.read()).to(dtype))
+    wide, narrow = ways
+    assert np.linalg.norm(wide - narrow) < 0.03 * np.linalg.norm(wide)
+    sizes = {name: state.element_size() for name, state in ours.states().items()}
+    assert (sizes["first"], sizes["second"]) == (1, 1)
+
+
+def test_pieces_of_eight_bit_moments_are_those_of_the_whole(monkeypatch) -> None:
+    pytest.importorskip("bitsandbytes")
+    from subllm.recovery import eight_bit
+
+    found = []
+    for piece in (1 << 16, 256):
+        monkeypatch.setattr(eight_bit, "_PIECE", piece)
+        ours = learned(Recipe(moments="int8"), half())
+        for step in range(3):
+            ours._adamw.begin(1e-3)
+            ours.step(torch.full(SHAPE, 0.1 * (step + 1)))
+        found.append(ours.states())
+    one, other = found
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch) -> None:
+    from subllm.recovery import eight_bit
+
+    eight_bit._functions.cache_clear()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    eight_bit._grids.cache_clear()
+    with pytest.raises(UsageError, match=r"need bitsandbytes .*pip install 'subllm\[gpu\]'"):
+        learned(Recipe(moments="int8"), half())
+    eight_bit._functions.cache_clear()
 
 
 def test_a_gradient_that_is_no_number_changes_nothing() -> None:

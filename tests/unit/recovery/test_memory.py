@@ -6,8 +6,9 @@ import pytest
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import UsageError
+from subllm.recovery import eight_bit
 from subllm.recovery.compute import choose_compute
-from subllm.recovery.memory import Need, choose_checkpointing, needed
+from subllm.recovery.memory import Need, choose_checkpointing, fitting, needed
 from subllm.recovery.recipe import Recipe
 
 GB = 10**9
@@ -30,6 +31,23 @@ def test_what_is_kept_in_more_bytes_needs_more() -> None:
     assert needed(SPEC, Recipe(), 4, LEARNED, 10_000).total > need + GB
     beside = needed(SPEC, Recipe(top_k=0), 2, LEARNED, 10_000).total
     assert beside > need + 2 * SPEC.num_layers * SPEC.block_params()
+
+
+def test_moments_take_eight_bits_where_memory_asks_for_it(monkeypatch) -> None:
+    def need(recipe: Recipe) -> Need:
+        return needed(SPEC, recipe, 2, LEARNED, 10_000)
+
+    wide, narrow = need(Recipe()), need(Recipe(moments="int8"))
+    assert narrow.total == pytest.approx(wide.total - 1.05 * LEARNED * (4 - 2.03), rel=1e-3)
+    monkeypatch.setattr(eight_bit, "available", lambda: True)
+    assert fitting(Recipe(), need, wide.total) == Recipe()
+    less = Recipe(moments="int8")
+    assert fitting(Recipe(), need, wide.total - 1) == less
+    assert fitting(Recipe(), need, narrow.total - 1) == Recipe(), "then nothing helps"
+    monkeypatch.setattr(eight_bit, "available", lambda: False)
+    assert fitting(Recipe(), need, wide.total - 1) == Recipe()
+    with pytest.raises(UsageError, match=r"with bitsandbytes it would fit: pip .*subllm\[gpu\]"):
+        choose_checkpointing(wide, wide.total - 1, wide, narrow)
 
 
 def test_blocks_run_again_unless_memory_is_plenty() -> None:

@@ -31,11 +31,25 @@ def test_who_is_near_takes_smaller_steps() -> None:
     assert replace(recipe, next_token=0.5).calm(0.025) == 1.0
 
 
+def test_with_rounding_each_part_has_a_cosine_of_its_own() -> None:
+    recipe = Recipe(lr=1.0, warmup=0.2, final=0.1, rounding=0.4, rounding_lr=3.0)
+    assert recipe.rate(0.2) == pytest.approx(1.0)
+    assert recipe.rate(0.4) == pytest.approx(0.55)
+    assert recipe.rate(0.6) == pytest.approx(0.1)
+    assert recipe.rate(0.6, rounded=True) == pytest.approx(3.0)
+    assert recipe.rate(0.8, rounded=True) == pytest.approx(3 * 0.55)
+    assert recipe.rate(1.0, rounded=True) == pytest.approx(0.3)
+
+
 def test_every_field_is_part_of_its_identity() -> None:
     identity = Recipe().identity()
     assert json.loads(json.dumps(identity)) == identity
-    # A recipe without next tokens is what it was before they could have a share.
-    assert set(identity) == {field.name for field in fields(Recipe)} - {"next_token"}
+    # A recipe without these terms is what it was before there were any.
+    terms = {"next_token", "hidden", "rounding", "rounding_lr", "refit"}
+    assert set(identity) == {field.name for field in fields(Recipe)} - terms
+    assert replace(Recipe(), hidden=0.5).identity() == identity | {"hidden": 0.5}
+    rounds = replace(Recipe(), rounding=0.2).identity()
+    assert rounds == identity | {"rounding": 0.2, "rounding_lr": 1.5e-5, "refit": 0}
     assert replace(Recipe(), next_token=0.5).identity() == identity | {"next_token": 0.5}
 
 
@@ -43,7 +57,8 @@ def test_every_field_is_part_of_its_identity() -> None:
     "wrong",
     [{"near": 0.0}, {"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"sequences": 0},
      {"warmup": 1.5}, {"betas": (0.9, 1.0)}, {"top_k": -1}, {"next_token": 1.0},
-     {"next_token": -0.1}, {"next_token": math.nan}],
+     {"next_token": -0.1}, {"next_token": math.nan},
+     {"hidden": -1.0}, {"rounding": 1.1}, {"rounding_lr": 0.0}, {"refit": -1}],
 )  # fmt: skip
 def test_refuses_values_that_cannot_be_learned_with(wrong) -> None:
     with pytest.raises(UsageError):

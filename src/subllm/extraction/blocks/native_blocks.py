@@ -20,7 +20,7 @@ from subllm import native
 from subllm.arch.spec import ArchSpec
 from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
-from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
+from subllm.extraction.blocks.protocol import NO_VECTORS, EmbeddingRows, Floats, Scores
 from subllm.extraction.shared import DENSE, pack_in_slices
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import InputStatistics, Need, Pruned
@@ -52,6 +52,7 @@ class NativeBlocks:
         self._threads = threads
         self._exact = exact
         self._packed: Mapping[str, PackedTensor] = {}
+        self._vectors = NO_VECTORS
         self._block: Any = None
         self._head: Matrix | None = None
 
@@ -76,7 +77,7 @@ class NativeBlocks:
 
     def _use(self, layer: int, packed: Mapping[str, PackedTensor]) -> None:
         alone = replace(self.spec, num_layers=1, sliding_layers=(self.spec.sliding_layers[layer],))
-        tensors = NamedTensors(_BlockTensors(self.reader, layer, packed))
+        tensors = NamedTensors(_BlockTensors(self.reader, layer, packed, self._vectors))
         try:
             self._block = native.core().Block(
                 alone.to_dict(), tensors.layer(layer), self._threads, self._exact
@@ -87,7 +88,7 @@ class NativeBlocks:
 
     def unload(self, layer: int) -> None:
         """See `Blocks.unload`."""
-        self._block, self._packed = None, {}
+        self._block, self._packed, self._vectors = None, {}, NO_VECTORS
         self.reader.release()
 
     def weight(self, layer: int, name: str) -> torch.Tensor:
@@ -120,9 +121,14 @@ class NativeBlocks:
         }
 
     def prune(
-        self, layer: int, matrices: Mapping[str, Pruned], packed: Mapping[str, PackedTensor]
+        self,
+        layer: int,
+        matrices: Mapping[str, Pruned],
+        packed: Mapping[str, PackedTensor],
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> None:
         """See `Blocks.prune`: here a pruned block is the shipped one."""
+        self._vectors = vectors
         self.ship(layer, packed)
 
     def ship(self, layer: int, packed: Mapping[str, PackedTensor]) -> None:
@@ -137,12 +143,16 @@ class NativeBlocks:
         return states
 
     def score(
-        self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        head: PackedTensor | None,
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> Scores:
         """See `Blocks.score`; the base's own head is taken as int8."""
         matrix = Matrix(head) if head is not None else self._own_head()
         pool = Pool(self._threads)
-        states = final_norm(self.reader, hidden)
+        states = final_norm(self.reader, hidden, vectors)
         result = torch.empty(len(targets))
         choices = torch.empty(len(targets), dtype=torch.int64)
         out = np.empty((_SCORED, self.spec.vocab_size), np.float32)
@@ -166,12 +176,17 @@ class NativeBlocks:
 
 
 class _BlockTensors:
-    """A `PackedWeightSource` of one block: packed matrices, vectors from the base."""
+    """A `PackedWeightSource` of one block: packed matrices, vectors from the base but for
+    `vectors`."""
 
     def __init__(
-        self, reader: WeightReader, layer: int, packed: Mapping[str, PackedTensor]
+        self,
+        reader: WeightReader,
+        layer: int,
+        packed: Mapping[str, PackedTensor],
+        vectors: Mapping[str, Floats],
     ) -> None:
-        self._reader = reader
+        self._reader, self._vectors = reader, vectors
         self._packed = {
             f"{reader.spec.block_prefix(layer)}{name}.weight": tensor
             for name, tensor in packed.items()
@@ -185,17 +200,24 @@ class _BlockTensors:
         return self._packed[name]
 
     def vector(self, name: str) -> npt.NDArray[np.float32]:
-        return self._reader.read(name)
+        found = self._vectors.get(name)
+        return self._reader.read(name) if found is None else found.copy()
 
 
-def final_norm(reader: WeightReader, hidden: torch.Tensor) -> torch.Tensor:
-    """The norm before the head, in float32, [n, hidden_size]."""
+def final_norm(
+    reader: WeightReader, hidden: torch.Tensor, vectors: Mapping[str, Floats] = NO_VECTORS
+) -> torch.Tensor:
+    """The norm before the head, in float32, [n, hidden_size]; vectors as in `Blocks.score`."""
     spec = reader.spec
-    weight = torch.from_numpy(reader.read(spec.final_norm_name)) + spec.norm_offset
+
+    def read(name: str) -> torch.Tensor:
+        return torch.from_numpy(vectors[name].copy() if name in vectors else reader.read(name))
+
+    weight = read(spec.final_norm_name) + spec.norm_offset
     if spec.norm == "rmsnorm":
         scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + spec.norm_eps)
         return hidden * scale * weight
     bias = None
     if spec.norm_bias:
-        bias = torch.from_numpy(reader.read(spec.final_norm_name.removesuffix("weight") + "bias"))
+        bias = read(spec.final_norm_name.removesuffix("weight") + "bias")
     return torch.nn.functional.layer_norm(hidden, (spec.hidden_size,), weight, bias, spec.norm_eps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,9 @@ from subllm.pruning.method import InputStatistics, Need, Pruned
 from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.packing import PackedTensor
 
-EmbeddingRows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+EmbeddingRows = Callable[[npt.NDArray[np.int64]], Floats]
+NO_VECTORS: Mapping[str, Floats] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,14 @@ class Blocks(Protocol):
         (`LinearSpec.group`), over `states`, its inputs."""
 
     def prune(
-        self, layer: int, matrices: Mapping[str, Pruned], packed: Mapping[str, PackedTensor]
+        self,
+        layer: int,
+        matrices: Mapping[str, Pruned],
+        packed: Mapping[str, PackedTensor],
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> None:
-        """From dense to pruned: what calibration states then run through."""
+        """From dense to pruned: what calibration states then run through. vectors: full names of
+        norms and biases -> those that take the base's place, also after it was shipped."""
 
     def ship(self, layer: int, packed: Mapping[str, PackedTensor]) -> None:
         """From pruned to shipped: what held-out states then run through."""
@@ -83,7 +91,12 @@ class Blocks(Protocol):
         `embed` has seen."""
 
     def score(
-        self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        head: PackedTensor | None,
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> Scores:
         """Of targets int64 [n] after what the last block makes of their predecessors,
-        [n, hidden_size], through the final norm and `head` (None: the base's own)."""
+        [n, hidden_size], through the final norm (the base's, or what `vectors` has of it) and
+        `head` (None: the base's own)."""

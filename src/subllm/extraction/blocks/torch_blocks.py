@@ -18,10 +18,17 @@ from torch import nn
 
 from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.head_loss import HeadLoss
-from subllm.extraction.blocks.protocol import EmbeddingRows, Scores
+from subllm.extraction.blocks.protocol import NO_VECTORS, EmbeddingRows, Floats, Scores
 from subllm.extraction.blocks.tap import ACCUMULATORS, Tap
 from subllm.pruning.method import InputStatistics, Need, Pruned
-from subllm.recovery.decoder import Call, Recorder, empty_decoder, load, load_final_norm
+from subllm.recovery.decoder import (
+    Call,
+    Recorder,
+    empty_decoder,
+    load,
+    load_final_norm,
+    replace_vectors,
+)
 from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.packing import PackedTensor, unpack, unpack_rows
 from subllm.weights.reader import WeightReader
@@ -127,9 +134,14 @@ class TorchBlocks:
             return tap.statistics()
 
     def prune(
-        self, layer: int, matrices: Mapping[str, Pruned], packed: Mapping[str, PackedTensor]
+        self,
+        layer: int,
+        matrices: Mapping[str, Pruned],
+        packed: Mapping[str, PackedTensor],
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> None:
         """See `Blocks.prune`: masked, not yet quantised."""
+        replace_vectors(self._blocks[layer], self.spec.block_prefix(layer), vectors)
         for name, pruned in matrices.items():
             weight = self.weight(layer, name)
             if pruned.weight is not None:
@@ -166,12 +178,18 @@ class TorchBlocks:
         return HeadLoss(self.reader, self._final_norm(), self.device, self.dtype)
 
     def score(
-        self, hidden: torch.Tensor, targets: torch.Tensor, head: PackedTensor | None
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        head: PackedTensor | None,
+        vectors: Mapping[str, Floats] = NO_VECTORS,
     ) -> Scores:
         """See `Blocks.score`. The head is multiplied in slices and the log-sum-exp kept
         running, in float32."""
         spec = self.spec
-        states = self._final_norm()(hidden.to(self.device))
+        norm = self._final_norm()
+        replace_vectors(norm, spec.final_norm_name.removesuffix("weight"), vectors)
+        states = norm(hidden.to(self.device))
         gold = targets.to(self.device)
         log_sum = torch.full((len(states),), -math.inf, device=self.device)
         gold_logit = torch.zeros(len(states), device=self.device)

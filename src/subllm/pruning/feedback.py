@@ -59,9 +59,11 @@ def round_with_feedback(
     weights: npt.NDArray[np.float32],
     mask: npt.NDArray[np.bool_] | None,
     slabs: list[Feedback],
+    wanted: npt.NDArray[np.float32] | None = None,
 ) -> PackedTensor:
     """`packed`, int4 of `weights` [R, C] under `mask`, with codes that err less in the outputs.
-    slabs: one for every HESSIAN_COLUMNS columns."""
+    slabs: one for every HESSIAN_COLUMNS columns. wanted: [R, C], becomes what was rounded:
+    weights that each code is the nearest to."""
     terms = [np.ascontiguousarray(term) for term in steps(packed)]
     codes = np.empty(weights.shape, np.uint8)
     for index, feedback in enumerate(slabs):
@@ -70,7 +72,10 @@ def round_with_feedback(
         kept = None if mask is None else np.ascontiguousarray(mask[:, order])
         if kept is not None:
             left *= kept
-        codes[:, order] = _slab(torch.from_numpy(left), kept, terms, order, feedback.upper)
+        found = _slab(torch.from_numpy(left), kept, terms, order, feedback.upper)
+        codes[:, order] = found[0]
+        if wanted is not None:
+            wanted[:, order] = found[1] if kept is None else found[1] * kept
     return recoded(packed, codes, mask)
 
 
@@ -80,9 +85,11 @@ def _slab(
     terms: list[npt.NDArray[np.float32]],
     order: npt.NDArray[np.int64],
     upper: torch.Tensor,
-) -> npt.NDArray[np.uint8]:
-    """Codes [R, n] of the columns `order`, whose weights `left` [R, n] are used up."""
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Codes [R, n] of the columns `order`, whose weights `left` [R, n] are used up; and what
+    those came to before they were rounded, of dropped ones too."""
     left = left.contiguous()
+    wanted = np.empty(left.shape, np.float32)
     codes = np.empty(left.shape, np.uint8)
     sub_of = (order // SUB).astype(np.int32)
     for start in range(0, left.shape[1], _BLOCK):
@@ -101,5 +108,6 @@ def _slab(
             errors.numpy(),
         )
         codes[:, part] = found
+        wanted[:, part] = block.numpy()
         left[:, part.stop :].addmm_(errors, upper[part, part.stop :], alpha=-1)
-    return codes
+    return codes, wanted
