@@ -73,6 +73,7 @@ def measure_ours(arguments: argparse.Namespace, home: Path) -> dict:
     result = json.loads(
         run_cli(
             "extract", "python", "--fast", "--json", "--tag", "bench", "--base", arguments.base,
+            "--values", "int8",
             "--pattern", arguments.pattern, "--samples", str(arguments.samples),
             "--seq-len", str(arguments.seq_len),
         )

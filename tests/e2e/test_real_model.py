@@ -166,7 +166,8 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
     """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
     time."""
-    ours = machine.ok("extract", "python", *PLAIN, "--json").document
+    half = ("--pattern", "8:16", "--values", "int8", "--tag", "half")
+    ours = machine.ok("extract", "python", *PLAIN, *half, "--json").document
     out = machine.home / "plain.json"
     subprocess.run(
         [
