@@ -357,7 +357,7 @@ def test_limits_of_time(shared: Live) -> None:
 
 
 def test_paths_and_methods(shared: Live) -> None:
-    check(shared.http.get("/"), 404, None, "unknown_url")
+    check(shared.http.get("/nothing"), 404, None, "unknown_url")
     check(shared.post("/v1/embeddings", input="x"), 404, None, "unsupported")
     reply = shared.http.get(COMPLETIONS)
     check(reply, 405, None, "method_not_allowed")
