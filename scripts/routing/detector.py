@@ -32,7 +32,7 @@ from subllm.routing.tokens import Feature, features, split
 from subllm.tables.seeded import key
 
 OUT = ROOT / "src/subllm/routing/data/detector.xz"
-MOST = {True: 1500, False: 250}  # files of each of the four languages, of another
+MOST = {True: 1200, False: 250}  # files of each of the four languages, of another
 FEWEST = 30  # files of a language that is told apart
 PROJECTS_OF_WORD, PROJECTS_OF_PAIR, SAMPLES_OF_PAIR = 4, 3, 10
 WORDS = 6000
