@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--final", action="store_true", help="as it ships: of tune too")
+    parser.add_argument("--final", action="store_true", help="learn from tune too")
     parser.add_argument("--features", type=int, default=20_000)
     parser.add_argument("--c", type=float, default=30.0, help="inverse of regularisation")
     parser.add_argument("--steps", type=int, default=80)
