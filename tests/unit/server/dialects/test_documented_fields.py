@@ -47,7 +47,9 @@ def documented(*params: Any) -> set[str]:
     return {name for param in params for name in param.__annotations__}
 
 
-@pytest.mark.parametrize(("path", "params", "body", "harmless"), ROUTES, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize(
+    ("path", "params", "body", "harmless"), ROUTES, ids=[route[0] for route in ROUTES]
+)
 def test_every_field_is_known(
     shared: Live, path: str, params: tuple[Any, ...], body: dict[str, Any], harmless: set[str]
 ) -> None:
