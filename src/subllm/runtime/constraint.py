@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the command line asks a server without it
+    import numpy as np
+    import numpy.typing as npt
 
-AllowedTokens = npt.NDArray[np.uint32]
+AllowedTokens: TypeAlias = "npt.NDArray[np.uint32]"
 """A bit for each token, the lowest of a word first; tokens beyond the last word are forbidden."""
 
 

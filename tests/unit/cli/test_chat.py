@@ -18,7 +18,7 @@ import pytest
 from subllm.cli.ask import CHAT
 from subllm.cli.conversation import Conversation
 from subllm.cli.server_client import Stream
-from subllm.errors import EngineBusyError
+from subllm.errors import EngineBusyError, IncompleteError
 from subllm.store.store import Store
 
 from .conftest import Live
@@ -84,7 +84,7 @@ def test_turns_add_up_and_a_failed_one_does_not_count() -> None:
     client = Scripted("one", EngineBusyError("full; wait"), "two", "three")
     chat = Conversation(client, {"max_tokens": 3}, "auto", None, "sys")
     assert chat.ask("a", str).text == "one"
-    with pytest.raises(EngineBusyError):
+    with pytest.raises(IncompleteError, match=r"full; wait \(4 characters of the answer came\)"):
         chat.ask("b", str)
     chat.model, chat.language = "other", "java"
     assert chat.ask("c", str).completion_tokens == 1

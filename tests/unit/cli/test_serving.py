@@ -60,7 +60,7 @@ def test_detach_ps_ask_stop(
     assert 0 <= server["uptime_seconds"] < 600
     assert 10_000_000 < server["memory_bytes"] < 1_000_000_000
 
-    assert subllm("complete", "def f(", "-n", "5").out == greedy(tiny, b"def f(", 5)
+    assert subllm("complete", "def f(x):", "-n", "5").out == greedy(tiny, b"def f(x):", 5)
     row = subllm("ps").out.splitlines()[1]
     assert row.split()[:2] == [url, str(server["pid"])]
     assert f"{BASE}-python (" in row

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that tells on a tiny model."""
     monkeypatch.setattr(
-        "subllm.extraction.prepare_tune.recipe_for", lambda _: Recipe(lr=3e-3, warmup=0.0)
+        "subllm.extraction.recovering.recipe_for", lambda _: Recipe(lr=3e-3, warmup=0.0)
     )
 
 

@@ -35,6 +35,7 @@ class TimedBackend(EmptySlabs):
     vocab_size = 200
     resident_bytes = 0
     kv_bytes_per_token = 1
+    kv_shares = False
 
     def __init__(self) -> None:
         self.now = 0.0
