@@ -108,7 +108,7 @@ def test_own_code_makes_a_new_model_and_the_end_says_what_it_brought(
 # Ctrl-C in the middle of the third step, in a process of its own.
 _STOPPED = """
 import os, signal, sys
-import subllm.extraction.prepare_tune as preparing
+import subllm.extraction.recovering as preparing
 import subllm.extraction.recovery_text as text
 from subllm.cli import app
 from subllm.recovery.distil import Recovery
