@@ -19,6 +19,17 @@ subllm chat "How do I reverse a list in Python?"
 cat error.log | subllm chat --system "Explain the error."
 """
 
+System = Annotated[
+    str | None, typer.Option("--system", "-s", help="Instructions before everything.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", "-n", min=1, help="Of one answer. Default: 1024.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
+]
+OneJson = Annotated[bool, typer.Option("--json", help="Print the one answer as one JSON document.")]
+
 
 def command(
     prompt: Annotated[
@@ -40,15 +51,9 @@ def command(
             autocompletion=complete_model,
         ),
     ] = "auto",
-    system: Annotated[
-        str | None, typer.Option("--system", "-s", help="Instructions before everything.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", "-n", min=1, help="Of one answer. Default: 1024.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
-    ] = None,
+    system: System = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
     seed: Annotated[int | None, typer.Option(help="Draw the same tokens again.")] = None,
     speculation: Annotated[
         str | None, typer.Option(help=SPECULATION_HELP, autocompletion=complete_speculation)
@@ -56,9 +61,7 @@ def command(
     local: Annotated[
         bool, typer.Option("--local", help="Answer in this process even if a server runs.")
     ] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the one answer as one JSON document.")
-    ] = False,
+    json_output: OneJson = False,
 ) -> None:
     """Chat with a model: on a terminal a conversation, else one question and its answer.
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from subllm.cli import console
+from subllm.cli import chat, console
+from subllm.cli.chat import MaxTokens, OneJson, System, Temperature
 from subllm.cli.context import Context, complete_model, open_context
 
 EXAMPLES = """
@@ -44,18 +45,10 @@ def command(
     prompt: Annotated[
         str | None, typer.Argument(metavar="QUESTION", help="One question instead of a chat.")
     ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", "-s", help="Instructions before everything.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", "-n", min=1, help="Of one answer. Default: 1024.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
-    ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the one answer as one JSON document.")
-    ] = False,
+    system: System = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    json_output: OneJson = False,
 ) -> None:
     """Chat with a model, as 'subllm chat' does; what is missing is fetched and made first.
 
@@ -64,7 +57,6 @@ def command(
     part of it back, 'subllm extract LANGUAGE' makes it so from the start. A base that has no
     model is made servable as it is, unpruned.
     """
-    from subllm.cli import chat
 
     context = open_context()
     wanted = plan(context, name)

@@ -14,9 +14,10 @@ DENSE_SAMPLES = 16
 """Calibration sequences by which a dense base is rounded to int4."""
 
 DEFAULT_RECOVERY = "30m"
-"""What `subllm extract` recovers for where nobody says, as `--recover` takes it. Without any, a
-0.5B keeps 70 % of its pass@1 and half of what it fills in; half an hour on two cores makes that 85
-and 95 %, most of it in the first ten minutes (docs/recovery)."""
+"""What `subllm extract` recovers for where nobody says, as `--recover` takes it. Without any, by
+SparseGPT, a 0.5B keeps 77 % of its pass@1 and 71 % of what it fills in; half an hour on two cores
+makes that 85 and 95 %. Its likeness to the dense base hardly grows after ten minutes
+(docs/recovery)."""
 
 PLAIN_METHOD, RECOVERED_METHOD = "wanda", "sparsegpt"
 """How weights are chosen where nobody says, without a recovery and with one: SparseGPT's update

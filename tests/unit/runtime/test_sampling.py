@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from oracles.allowed_draws import PARAMS, SHARES, check_allowed
 
 from subllm.errors import EngineError, LogitsError, SubllmError, UsageError
 from subllm.runtime import sampler
@@ -198,30 +198,11 @@ def test_values_out_of_range_are_refused(error: type[SubllmError], params: dict[
         sampler.check_params(SamplingParams(**params), VOCAB)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"temperature": 1.0},
-        {"temperature": 2.0, "top_k": 50},
-        {"temperature": 1.0, "top_p": 0.9},
-        {"logit_bias": ((7, 50.0),), "presence_penalty": 1.0},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+@pytest.mark.parametrize("share", SHARES)
 def test_only_what_is_allowed_is_drawn(params: dict[str, Any], share: float) -> None:
+    def sample(logits: np.ndarray, draw: Draw) -> int:
+        return sampling.sample(torch.from_numpy(logits), draw)
+
     for seed in range(3):
-        logits = logits_of(seed)
-        chosen = (
-            np.random.default_rng(seed).random(VOCAB - 40) < share
-        )  # the last words are left out
-        chosen[5] = True
-        bits = np.packbits(np.pad(chosen, (0, -len(chosen) % 32)), bitorder="little")
-        draw = replace(draw_of(0.7, seed, **params), allowed=bits.view(np.uint32))
-        token = sampling.sample(torch.from_numpy(logits), draw)
-        assert token == sampler.sample(logits, draw)
-        assert token < len(chosen) and chosen[token]
-    nothing = replace(draw, allowed=np.zeros(3, np.uint32))
-    with pytest.raises(LogitsError):
-        sampler.sample(logits, nothing)
+        check_allowed(sample, logits_of(seed), draw_of(0.7, seed, **params), share, seed)
