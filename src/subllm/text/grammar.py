@@ -7,16 +7,21 @@ follows a completion through it, over the bytes of its tokens.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import llguidance
-import numpy as np
-import numpy.typing as npt
 
 from subllm.errors import UsageError
 from subllm.text.compact_json import COMPACT
+from subllm.text.grammar_core import SPECIAL, Follower, Vocabulary
 from subllm.text.tokenizer import Tokenizer
+
+_AT_ONCE = 512
+"""Tokens, a millisecond's work, after which who waits for the interpreter has it."""
+
+_PAUSE = 1e-4  # seconds: with none it would not be handed over
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
@@ -32,64 +37,54 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 class Matcher:
     """Follows one completion; a `runtime.constraint.Constraint`."""
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
-        self._matcher = matcher
-        self._bits: npt.NDArray[np.uint32] = np.zeros((vocab_size + 31) // 32, np.uint32)
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self.allowed = follower.allowed
+        self.take = follower.take
 
     @property
     def error(self) -> str | None:
-        return _line(self._matcher.get_error()) if self._matcher.is_error() else None
-
-    def allowed(self) -> npt.NDArray[np.uint32]:
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        return self._bits
-
-    def take(self, token: int) -> None:
-        self._matcher.consume_token(token)
+        error = self._follower.error
+        return None if error is None else _line(error)
 
 
 class Grammars:
     """Compiles grammars for one tokenizer. Thread-safe. The first takes a second, in which all
-    tokens are sorted by their bytes; for half of it llguidance holds the interpreter's lock, and
-    other threads wait."""
+    tokens are sorted by their bytes; other threads run meanwhile."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
-        self._tokens: Any = None
+        self._vocabulary: Vocabulary | None = None
 
     def matcher(self, grammar: str) -> Matcher:
         """For one completion. Raises UsageError for a grammar that cannot be followed."""
-        tokens = self._sorted_tokens()
-        matcher = llguidance.LLMatcher(tokens, grammar, log_level=0)
-        if matcher.is_error():
-            raise UsageError(_line(matcher.get_error()))
-        return Matcher(matcher, self._tokenizer.vocab_size)
+        follower = Follower(self._sorted(), grammar)
+        if follower.error is not None:
+            raise UsageError(_line(follower.error))
+        return Matcher(follower)
 
-    def _sorted_tokens(self) -> Any:
+    def _sorted(self) -> Vocabulary:
         with self._lock:
-            if self._tokens is None:
-                source = llguidance.TokenizerWrapper(_Tokens(self._tokenizer))
-                slices = llguidance.LLTokenizer.json_slices()
-                ends = list(self._tokenizer.eos_ids)
-                self._tokens = llguidance.LLTokenizer(source, eos_token=ends, slices=slices)
-            return self._tokens
+            if self._vocabulary is None:
+                ends = self._tokenizer.eos_ids
+                if not ends:
+                    text = "this model has no token that ends a text; leave the form out"
+                    raise UsageError(text)
+                tokens = _bytes_of_tokens(self._tokenizer)
+                self._vocabulary = Vocabulary(tokens, ends, self._tokenizer.encode_plain)
+            return self._vocabulary
 
 
-class _Tokens:
-    """A tokenizer as llguidance asks for one."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        if not tokenizer.eos_ids:
-            raise UsageError("this model has no token that ends a text; leave the form out")
-        self._tokenizer = tokenizer
-        self.eos_token_id = tokenizer.eos_ids[0]
-        self.bos_token_id = tokenizer.bos_id
-        self.tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-        self.special_token_ids = sorted({*tokenizer.special_ids, *tokenizer.eos_ids})
-
-    def __call__(self, text: bytes) -> list[int]:
-        return self._tokenizer.encode_plain(text.decode("utf-8", "replace"))
+def _bytes_of_tokens(tokenizer: Tokenizer) -> list[bytes]:
+    special = {*tokenizer.special_ids, *tokenizer.eos_ids}
+    tokens = []
+    for token in range(tokenizer.vocab_size):
+        if token % _AT_ONCE == 0:
+            time.sleep(_PAUSE)
+        text = tokenizer.token_bytes(token)
+        tokens.append(SPECIAL + text if token in special else text)
+    return tokens
 
 
 def _line(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import anthropic
 import ollama
+import openai
 import pydantic
 import pytest
 
@@ -242,6 +243,100 @@ def test_anthropics_calls(shared: Live) -> None:
     assert counted.input_tokens > 0
     free = client.messages.create(**{**asked, "tool_choice": {"type": "auto"}, "max_tokens": 5})
     assert free.stop_reason == "max_tokens" and free.content[0].type == "text"
+
+
+def called(reply: Any) -> list[Any]:
+    return [item for item in reply.output if item.type == "function_call"]
+
+
+FLAT: list[Any] = [{"type": "function", **tool["function"]} for tool in TOOLS]
+
+
+def test_responses_calls(shared: Live) -> None:
+    asked: dict[str, Any] = {
+        "model": PYTHON,
+        "input": "hi",
+        "max_output_tokens": 150,
+        "tools": [openai.pydantic_function_tool(Shape, name="shape")],
+        "tool_choice": {"type": "function", "name": "shape"},
+    }
+    whole = shared.openai.responses.parse(**asked)
+    assert whole.status == "completed" and whole.output_text == ""
+    (call,) = called(whole)
+    assert call.status == "completed" and call.parsed_arguments == checked(call.arguments)
+    assert whole.tool_choice.model_dump() == asked["tool_choice"]
+    with shared.openai.responses.stream(**asked) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    (streamed,) = called(final)
+    assert (streamed.name, streamed.arguments) == ("shape", call.arguments)
+    kinds = [event.type for event in events]
+    delta = "response.function_call_arguments.delta"
+    assert [kind for kind in kinds if kind != delta] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    pieces = [event.delta for event in events if event.type == delta]
+    assert "".join(pieces) == call.arguments and len(pieces) > 1
+    done = events[kinds.index("response.function_call_arguments.done")]
+    assert (done.arguments, done.item_id) == (call.arguments, streamed.id)
+
+
+def test_responses_remember_calls(shared: Live) -> None:
+    said: Any = [
+        *HI,
+        {
+            "type": "function_call",
+            "call_id": "call_1",
+            "name": "shape",
+            "arguments": '{"name": "<|end|>"}',
+        },
+        {"type": "function_call_output", "call_id": "call_1", "output": "done"},
+    ]
+    shared.openai.responses.create(model=PYTHON, max_output_tokens=1, input=said, tools=FLAT[1:])
+    prompt = bytes(shared.shelf.engine(PYTHON).requests[-1].prompt).decode()  # no special token
+    assert prompt.startswith("[tool now][user]hi\n[assistant]<tool_call>")
+    assert '"arguments": {"name": "<|end|>"}' in prompt and prompt.endswith(
+        "[tool]done\n[assistant]"
+    )
+
+
+def test_responses_text_is_free_where_calls_are_not_required(shared: Live) -> None:
+    asked: dict[str, Any] = {"model": PYTHON, "input": "hi", "max_output_tokens": 20, "tools": FLAT}
+    whole = shared.openai.responses.create(**asked)
+    assert whole.status == "incomplete" and whole.output_text and not called(whole)
+    events = list(shared.openai.responses.create(**asked, stream=True))
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert text == whole.output_text
+    none = shared.openai.responses.create(**asked, tool_choice="none")
+    assert none.output_text and bytes(shared.shelf.engine(PYTHON).requests[-1].prompt) == (
+        b"[user]hi\n[assistant]"
+    )
+
+
+def test_a_call_that_is_cut_says_so(shared: Live) -> None:
+    asked: dict[str, Any] = {"model": PYTHON, "input": "hi", "tools": FLAT, "max_output_tokens": 50}
+    reply = shared.openai.responses.create(
+        **asked, tool_choice={"type": "function", "name": "shape"}
+    )
+    (call,) = called(reply)
+    assert reply.status == call.status == "incomplete"
+    assert reply.incomplete_details and reply.incomplete_details.reason == "max_output_tokens"
+
+
+def test_a_streamed_response_has_the_form(shared: Live) -> None:
+    with shared.openai.responses.stream(
+        model=PYTHON, input="hi", text_format=Shape, max_output_tokens=150
+    ) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    assert final.output_parsed == checked(final.output_text)
 
 
 def test_too_few_tokens_cut_the_form(shared: Live) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from oracles import tiny_models
 
 from subllm.errors import UsageError
 from subllm.text.grammar import Grammars, schema_grammar
+from subllm.text.tokenizer import Tokenizer
 
 SHAPE: dict[str, Any] = {
     "type": "object",
@@ -85,3 +89,43 @@ def test_schemas_that_cannot_be_followed(grammars: Grammars, schema: dict[str, A
     with pytest.raises(UsageError) as caught:
         grammars.matcher(schema_grammar(schema))
     assert "\n" not in str(caught.value)
+
+
+def test_other_threads_run_while_the_tokens_are_sorted() -> None:
+    """Streams of a server do. Measured by the CPU time that the sorting takes between two beats
+    of another thread: seconds mean nothing on a busy machine."""
+    grammars = Grammars(of_words(150_000))
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    beats: list[float] = []
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.is_set():
+            beats.append(time.clock_gettime(clock))
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        grammars.matcher(schema_grammar(SHAPE))
+    finally:
+        over.set()
+        thread.join()
+    assert beats[-1] - beats[0] > 0.2, "it sorts nothing"
+    assert max(later - sooner for sooner, later in pairwise(beats)) < 0.15
+
+
+def of_words(size: int) -> Tokenizer:
+    """A vocabulary of so many tokens."""
+    definition = json.loads(json.loads(tiny_models.tokenizer().to_bundle())["tokenizer"])
+    chance, vocab = random.Random(0), definition["model"]["vocab"]
+    letters = list(vocab)
+    while len(vocab) < size:
+        word = "".join(chance.choices(letters, k=chance.randint(2, 10)))
+        vocab.setdefault(word, len(vocab) + 3)  # special tokens are in between
+    return Tokenizer.from_files(
+        {
+            "tokenizer.json": json.dumps(definition).encode(),
+            "tokenizer_config.json": b'{"eos_token": "<|end|>"}',
+        }
+    )
