@@ -13,10 +13,11 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- CalibrationError        calibration data missing, empty or malformed
     |   |-- BenchmarkError          evaluation data missing, empty or malformed
     |   `-- MissingExtraError       an optional part of subllm is not installed
-    |-- AcquireError                a model or data set could not be fetched (exit 3)
+    |-- AcquireError                a model or data set could not be fetched or pushed (exit 3)
     |   |-- NetworkError            no source answered
     |   |-- OfflineError            the network is needed but switched off
     |   |-- GatedError              the source wants a token or an accepted licence
+    |   |-- SharedModelsError       the source holds packed models, not a base
     |   `-- DigestError             the bytes are not the expected ones
     |-- NoModelError                nothing was extracted yet that could answer (exit 3)
     |-- StoreError                  the store cannot do what was asked (exit 4)
@@ -116,7 +117,7 @@ class MissingExtraError(UsageError):
 
 
 class AcquireError(SubllmError):
-    """A model or data set could not be fetched."""
+    """A model or data set could not be fetched, or not be given away."""
 
     exit_code = 3
 
@@ -131,6 +132,15 @@ class OfflineError(AcquireError):
 
 class GatedError(AcquireError):
     """The source wants a token, or its licence accepted first."""
+
+
+class SharedModelsError(AcquireError):
+    """The source holds packed models, not a base; `subllm pull` fetches these too."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"{source} holds packed models, not a base; 'subllm pull {source}' fetches them"
+        )
 
 
 class DigestError(AcquireError):

@@ -9,7 +9,8 @@
 
 Large files (`LFS_SUFFIXES`) redirect to another host name, as the real hub's do to its
 storage; small ones redirect within the hub. Both carry the headers that clients read:
-ETag, X-Linked-Etag, X-Linked-Size, X-Repo-Commit, X-Error-Code. Ranges are honoured.
+ETag, X-Linked-Etag, X-Linked-Size, X-Repo-Commit, X-Error-Code. Ranges are honoured. What is
+pushed is in `hub_uploads`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from . import hub_uploads
 from .server import FakeHandler, FakeServer
 
 RepoType = Literal["model", "dataset"]
@@ -110,6 +112,7 @@ class FakeHub(FakeServer):
         super().__init__(_Handler)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.faults: dict[str, Fault] = {}
+        self.uploads = hub_uploads.Uploads()
         self.requests: list[Request] = []
         self.silent = False
         self.delay = 0.0
@@ -185,6 +188,8 @@ class _Handler(FakeHandler[FakeHub]):
             self._plain(self.fake.status)
             return
         path = urlsplit(self.path).path
+        if hub_uploads.answer(self):
+            return
         if match := _LARGE.fullmatch(path):
             self._file(self._repo(match), match["revision"], unquote(match["file"]))
         elif match := _SMALL.fullmatch(path):
@@ -260,7 +265,7 @@ class _Handler(FakeHandler[FakeHub]):
             "X-Linked-Etag": f'"{etag(name, data)}"',
         }
         quoted = match["file"]
-        if is_large(name):
+        if is_large(name, data):
             path = f"/storage/{repo.kind}/{repo.name}/{commit}/{quoted}"
             self._plain(302, headers | {"Location": self.fake.storage_url + path})
         else:
@@ -325,8 +330,9 @@ class _Handler(FakeHandler[FakeHub]):
         self.reply(status, headers or {}, body)
 
 
-def is_large(name: str) -> bool:
-    return name.endswith(LFS_SUFFIXES)
+def is_large(name: str, data: bytes) -> bool:
+    """By its name, or as a blob that is no text."""
+    return name.endswith(LFS_SUFFIXES) or (name.startswith("blobs/") and b"\0" in data[:512])
 
 
 def git_sha1(data: bytes) -> str:
@@ -336,12 +342,12 @@ def git_sha1(data: bytes) -> str:
 
 def etag(name: str, data: bytes) -> str:
     """What the hub calls a file's content: sha256 of large files, git's id of others."""
-    return hashlib.sha256(data).hexdigest() if is_large(name) else git_sha1(data)
+    return hashlib.sha256(data).hexdigest() if is_large(name, data) else git_sha1(data)
 
 
 def _sibling(name: str, data: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
-    if is_large(name):
+    if is_large(name, data):
         sha256 = hashlib.sha256(data).hexdigest()
         entry["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}
     return entry

@@ -76,6 +76,12 @@ class FakeHandler(BaseHTTPRequestHandler, Generic[Fake]):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def handle(self) -> None:
         try:
             super().handle()
@@ -101,5 +107,5 @@ class FakeHandler(BaseHTTPRequestHandler, Generic[Fake]):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)

@@ -15,8 +15,15 @@ from subllm.acquire.fetched import Fetched
 from subllm.acquire.hub_client import HubClient, HubFile, Listing, RepoType
 from subllm.acquire.hub_download import cached_file, download
 from subllm.acquire.prompts import special_tokens
+from subllm.acquire.share.index import INDEX
 from subllm.catalog.schema import HubSource
-from subllm.errors import AcquireError, DigestError, NetworkError, OfflineError
+from subllm.errors import (
+    AcquireError,
+    DigestError,
+    NetworkError,
+    OfflineError,
+    SharedModelsError,
+)
 from subllm.progress import Progress
 from subllm.store.files import check_space, disk_errors
 from subllm.store.manifest import FileEntry
@@ -29,7 +36,7 @@ def fetch_hub(source: HubSource, client: HubClient, progress: Progress, offline:
     is; `offline`, and when the hub does not answer, that must be all of it.
 
     Raises NetworkError, OfflineError, GatedError, DigestError, AcquireError,
-    DiskFullError, WeightsError (an unsupported architecture).
+    DiskFullError, WeightsError (an unsupported architecture), SharedModelsError.
     """
     if offline:
         cached = cached_listing(source.repo, source.revision)
@@ -102,6 +109,8 @@ class _Fetch:
         self._names = [name for name in listing.files if "/" not in name]
 
     def run(self) -> Fetched:
+        if INDEX in self._names and checkpoint.CONFIG not in self._names:
+            raise SharedModelsError(f"hf:{self._source.repo}")
         if self._source.file is not None:
             return self._gguf(self._source.file)
         return self._safetensors()

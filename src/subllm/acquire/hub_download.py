@@ -90,7 +90,7 @@ def _fetch(
             with disk_errors(blob):
                 digest = hash_file(blob, on_bytes)
         else:
-            digest = _stream(client, url, blob, size, on_bytes)
+            digest = stream(client, url, blob, size, on_bytes)
         sha256 = file.sha256 or (etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None)
         git_sha1 = etag if re.fullmatch(r"[0-9a-f]{40}", etag) else None
         with disk_errors(blob):
@@ -137,8 +137,9 @@ def _matches(path: Path, digest: str, sha256: str | None, git_sha1: str | None) 
     return hasher.hexdigest() == git_sha1
 
 
-def _stream(client: HubClient, url: str, blob: Path, size: int, on_bytes: OnBytes) -> str:
-    """Download to `<blob>.incomplete`, going on where an earlier try stopped."""
+def stream(client: HubClient, url: str, blob: Path, size: int, on_bytes: OnBytes) -> str:
+    """Download to `<blob>.incomplete`, going on where an earlier try stopped, then rename it to
+    `blob`; the digest. Raises what `HubClient.errors` turns into errors of ours."""
     partial = blob.with_name(blob.name + ".incomplete")
     with disk_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from subllm.acquire import checkpoint
 from subllm.acquire.base_names import directory_titles, gguf_titles
 from subllm.acquire.fetched import Fetched
 from subllm.acquire.prompts import special_tokens
-from subllm.errors import UsageError
+from subllm.acquire.share.local_place import local_place
+from subllm.errors import SharedModelsError, UsageError
 from subllm.progress import Progress
 from subllm.store.files import disk_errors, hash_file
 from subllm.store.manifest import FileEntry
@@ -20,10 +21,12 @@ _KEY = "pull"
 def fetch_local(path: Path, progress: Progress) -> Fetched:
     """A directory of safetensors, a directory with one GGUF, or a `.gguf` file.
 
-    Raises UsageError when nothing is there, AcquireError and WeightsError when it is no
-    checkpoint of a supported architecture.
+    Raises UsageError when nothing is there, SharedModelsError for packed models, AcquireError
+    and WeightsError when it is no checkpoint of a supported architecture.
     """
     path = path.expanduser().absolute()
+    if local_place(path) is not None and not (path / checkpoint.CONFIG).exists():
+        raise SharedModelsError(str(path))
     if path.is_dir():
         with disk_errors(path):
             names = sorted(item.name for item in path.iterdir() if item.is_file())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from subllm.acquire.share.local_place import ARCHIVES
 from subllm.catalog.loader import Catalog
 from subllm.catalog.schema import BaseEntry, HubSource, PypiSource
 from subllm.errors import UsageError
@@ -84,5 +85,8 @@ def _repository(base: str) -> HubSource:
 
 def _looks_like_path(base: str) -> bool:
     return (
-        base.startswith((".", "~")) or "/" in base or base.endswith(".gguf") or Path(base).is_dir()
+        base.startswith((".", "~"))
+        or "/" in base
+        or base.endswith((".gguf", *ARCHIVES))
+        or Path(base).is_dir()
     )

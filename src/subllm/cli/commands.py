@@ -27,7 +27,7 @@ class CommandInfo:
 
 
 COMMANDS: tuple[CommandInfo, ...] = (
-    CommandInfo("pull", "Models", "Fetch a base model into the store."),
+    CommandInfo("pull", "Models", "Fetch a base model, or models that somebody pushed."),
     CommandInfo("extract", "Models", "Extract the sub-model of a language from a base."),
     CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
     CommandInfo("recover", "Models", "Let a sub-model learn on from its dense base."),
@@ -39,6 +39,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("study", "Models", "Measure many sub-models on many tasks: the paper's tables."),
     CommandInfo("bench", "Models", "Measure how fast a model is here, beside its dense base."),
     CommandInfo("cp", "Models", "Give a model a second name."),
+    CommandInfo("push", "Models", "Give models away: by the hub, a directory or a file."),
     CommandInfo("rm", "Models", "Remove models by name."),
     CommandInfo("verify", "Models", "Check stored bytes against their digests."),
     CommandInfo("gc", "Models", "Free space that nothing uses any more."),

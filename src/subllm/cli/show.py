@@ -172,7 +172,9 @@ def _run_facts(run: RunRecord | None) -> Facts:
     if run is None:
         return []
     blocks = f", blocks in {run.compute}" if run.compute else ""
+    pulled = run.pulled
     return [
+        ("pulled", f"from {_source(pulled.source, pulled.revision)}" if pulled else ""),
         (
             "made",
             f"{run.created} in {console.duration(run.seconds)} on {run.threads} threads{blocks}, "

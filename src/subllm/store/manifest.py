@@ -222,6 +222,13 @@ class RecoveryRun(_Frozen):
     curve: tuple[CurveRecord, ...]
 
 
+class PulledFrom(_Frozen):
+    """Where a model came from that was made elsewhere: "hub:org/name" at a commit, "path:..."."""
+
+    source: str
+    revision: str = ""
+
+
 class RunRecord(_Frozen):
     """Sidecar of a ModelManifest: how the run went. Not part of any digest."""
 
@@ -233,6 +240,7 @@ class RunRecord(_Frozen):
     compute: str = ""  # what blocks ran in: "bfloat16", "float32"; empty where none ran
     versions: dict[str, str] = {}
     recovery: RecoveryRun | None = None
+    pulled: PulledFrom | None = None
 
 
 Manifest = BaseManifest | ModelManifest
