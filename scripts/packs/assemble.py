@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import filters
 from checkers import Checker
-from overlap import read_problems
-from privacy import private
 from tasks import Task, tasks
+
+from subllm.textmaking import filters
+from subllm.textmaking.benchmark_files import read_problems
+from subllm.textmaking.known import KnownText
+from subllm.textmaking.privacy import private
 
 PACK_VERSION = 1
 XZ = {"format": lzma.FORMAT_XZ, "check": lzma.CHECK_CRC64, "preset": 9}
@@ -65,7 +67,7 @@ def build(
     language: str,
     answers: dict[str, dict],
     verdicts: Verdicts,
-    benchmark: filters.Benchmark,
+    benchmark: KnownText,
     count: Callable[[str], int],
     *,
     asked: int,
@@ -104,7 +106,7 @@ def _judge(
     task: Task,
     answer: dict,
     verdicts: Verdicts,
-    benchmark: filters.Benchmark,
+    benchmark: KnownText,
     seen: filters.Seen,
 ) -> tuple[str, str | None]:
     """The sample's text and why it is rejected, if it is. Cheap checks come first."""
@@ -136,7 +138,7 @@ def header(pack: Pack, provenance: dict, benchmarks: list[str]) -> dict:
     if benchmarks:
         compared = {
             "compared": benchmarks,
-            "rule": f"no shared {filters.Benchmark.N}-gram of words",
+            "rule": f"no shared {KnownText.N}-gram of words",
             "rejected": pack.rejected["benchmark overlap"],
         }
     return {
@@ -168,15 +170,15 @@ def write(path: Path, first: dict, samples: Iterable[dict]) -> int:
     return len(data)
 
 
-def read_benchmarks(directory: Path | None) -> tuple[list[str], filters.Benchmark]:
+def read_benchmarks(directory: Path | None) -> tuple[list[str], KnownText]:
     """Names of the .jsonl.gz files of problems there, and the texts in them.
 
     Raises SystemExit when the directory has none."""
     if directory is None:
-        return [], filters.Benchmark([])
+        return [], KnownText([])
     paths = sorted(directory.glob("*.jsonl.gz"))
     if not paths:
         raise SystemExit(f"no .jsonl.gz files in {directory}; check --benchmarks")
     problems = [problem for path in paths for problem in read_problems(path)]
     texts = [text for problem in problems for text in problem.texts]
-    return [path.name for path in paths], filters.Benchmark(texts)
+    return [path.name for path in paths], KnownText(texts)

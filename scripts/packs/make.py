@@ -5,6 +5,7 @@
   scripts/make-packs assemble   only check the answers there are and write packs
   scripts/make-packs code       write the code packs that recovery learns from (released.py)
   scripts/make-packs functions  let the base write functions to learn from (functions.py)
+  scripts/make-packs grams      hash the --benchmarks for users, who have none of their text
 
 The base answers on subllm's own engine, dense and in int8. That takes most of an hour on
 two cores; stop it whenever you like and run it again.
@@ -31,6 +32,7 @@ from subllm.progress import NullProgress
 from subllm.settings import load_settings
 from subllm.store.store import Store
 from subllm.text.tokenizer import Tokenizer
+from subllm.textmaking.known import write_grams
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER_FILE = "tokenizer.bundle"
@@ -52,6 +54,9 @@ def main(argv: list[str]) -> None:
                 options.out / "code",
                 assemble.read_benchmarks(options.benchmarks),
             )
+        if options.command == "grams":
+            names, known = assemble.read_benchmarks(options.benchmarks)
+            print(f"{len(known.hashes)} hashes of {names}, {write_grams(known, names)} bytes")
     except (SubllmError, LookupError) as error:
         raise SystemExit(f"make-packs: {error}") from error
 
@@ -63,7 +68,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=["all", "generate", "assemble", "code"], default="all")
+    add(
+        "command",
+        nargs="?",
+        choices=["all", "generate", "assemble", "code", "grams"],
+        default="all",
+    )
     add("--base", default="qwen2.5-coder:0.5b", help="a base in the store; pull it first")
     add("--answers", type=Path, default=ROOT / ".build/packs/answers", help="raw answers")
     add("--out", type=Path, default=ROOT / "src/subllm/calibration/data", help="the packs")

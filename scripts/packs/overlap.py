@@ -19,22 +19,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filters import Benchmark
-
 from subllm.calibration.packs import DATA, ProseSample, read_pack
 from subllm.errors import CalibrationError, TableError
-from subllm.tables.files import SUFFIXES, read_rows
+from subllm.textmaking.benchmark_files import Problem, problem_files, read_problems
+from subllm.textmaking.known import KnownText
 
 PACKS = "*.jsonl.xz"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a benchmark: every text in it, at whatever depth."""
-
-    file: str
-    id: str
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,39 +72,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def problem_files(given: Iterable[Path]) -> Iterator[Path]:
-    """The files themselves, and those in the directories. Raises FileNotFoundError."""
-    for path in given:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is not there")
-        inside = path.iterdir() if path.is_dir() else [path]
-        yield from sorted(file for file in inside if file.name.endswith(SUFFIXES))
-
-
-def read_problems(path: Path) -> list[Problem]:
-    """Raises TableError for a file that cannot be read."""
-    problems = []
-    for number, row in enumerate(read_rows(path, path.name), 1):
-        name = row.get("task_id", row.get("name", number))
-        problems.append(Problem(path.name, str(name), tuple(texts_of(row))))
-    return problems
-
-
-def texts_of(value: object) -> Iterator[str]:
-    """Every string in a value of JSON: MBPP has lists of tests, MultiPL-E of stop tokens."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from texts_of(part)
-
-
 def find(packs: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Overlap]:
     """Every sample with every problem that it overlaps, and of the words that they share the
     first ten by the alphabet."""
     problems = list(problems)
-    everything = Benchmark(text for problem in problems for text in problem.texts)
-    apart: list[tuple[Problem, Benchmark]] = []
+    everything = KnownText(text for problem in problems for text in problem.texts)
+    apart: list[tuple[Problem, KnownText]] = []
     for path in packs:
         pack = read_pack(path)
         for sample in pack.samples:
@@ -123,7 +86,7 @@ def find(packs: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Overlap
             if not any(everything.shared(text) for text in texts):
                 continue
             # Which problem it was is asked only where there is one: that takes a while.
-            apart = apart or [(problem, Benchmark(problem.texts)) for problem in problems]
+            apart = apart or [(problem, KnownText(problem.texts)) for problem in problems]
             for problem, one in apart:
                 words = sorted(gram for text in texts for gram in one.shared(text))
                 if words:

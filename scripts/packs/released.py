@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filters
 import yaml
 from assemble import write
-from privacy import private
 from registries import Archive, fetch
 
 from subllm.calibration.files import extension_of, tag_of
 from subllm.calibration.source import Document, pieces
 from subllm.tables.seeded import key
+from subllm.textmaking import filters
+from subllm.textmaking.known import KnownText
+from subllm.textmaking.privacy import private
 
 SOURCES = Path(__file__).with_name("released.yaml")
 CHARACTERS = 1_900_000  # about half a million tokens
@@ -64,7 +65,7 @@ def sources() -> dict[str, list[dict[str, Any]]]:
 def build(
     language: str,
     packages: list[tuple[dict[str, Any], Archive]],
-    benchmark: filters.Benchmark,
+    benchmark: KnownText,
     characters: int = CHARACTERS,
 ) -> CodePack:
     """Of each package its share of `characters`, in a seeded order of its pieces; what one has
@@ -134,7 +135,7 @@ def without_notice(text: str) -> str:
     return text
 
 
-def _unfit(text: str, benchmark: filters.Benchmark, seen: filters.Seen) -> str | None:
+def _unfit(text: str, benchmark: KnownText, seen: filters.Seen) -> str | None:
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) < MIN_LINES or len(text) < MIN_CHARACTERS:
         return "too short"
@@ -151,9 +152,7 @@ def _unfit(text: str, benchmark: filters.Benchmark, seen: filters.Seen) -> str |
     return None
 
 
-def write_code_packs(
-    cache: Path, out: Path, benchmarks: tuple[list[str], filters.Benchmark]
-) -> None:
+def write_code_packs(cache: Path, out: Path, benchmarks: tuple[list[str], KnownText]) -> None:
     """One pack a language into `out`. Raises LookupError for a package that cannot be had."""
     names, benchmark = benchmarks
     for language, entries in sources().items():

@@ -10,8 +10,9 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import vocabulary as words
-from subjects import SUBJECTS, TOPICS
+
+from subllm.textmaking import vocabulary as words
+from subllm.textmaking.subjects import SUBJECTS, TOPICS
 
 HELDOUT_SHARE = 6  # one subject in six is held out
 LANGUAGES = ("python", "javascript", "cpp", "java", "general")

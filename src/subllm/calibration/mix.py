@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from subllm.errors import CalibrationError
 
+BESIDE = 0.5
+"""Share of sources that join others, where nobody says."""
 _HOW = "write a mix as pack:python=0.7,PATH=0.3"
 
 
@@ -36,6 +39,22 @@ def parse_mix(spec: str) -> dict[str, float]:
     if total == 0:
         raise CalibrationError(f"the weights in --calibration sum to 0; {_HOW}")
     return {source: value / total for source, value in weights.items() if value}
+
+
+def parse_beside(spec: str) -> tuple[str, float]:
+    """Sources that join others: their mix, as `parse_mix` reads it, and their share of all.
+    "A=0.3,B=0.2": half of all; "A" without a share: BESIDE. Raises CalibrationError, also for
+    shares that leave nothing to the others."""
+    if "=" not in spec or Path(spec).expanduser().exists():
+        return spec, BESIDE
+    parse_mix(spec)
+    total = sum(float(part.rpartition("=")[2]) for part in spec.split(","))
+    if total >= 1:
+        raise CalibrationError(
+            f"the shares of {spec!r} leave nothing to other text; write them as parts of 1, such "
+            "as PATH=0.3, or give the text to --calibration alone"
+        )
+    return spec, total
 
 
 def budgets(shares: Sequence[tuple[object, float]], tokens: int) -> list[int]:

@@ -56,6 +56,8 @@ class Renderer:
         """The forms that this document can take for this model, at least one."""
         if document.turns:
             return ["chat"] if self._template else ["file"]
+        if document.hole is not None:
+            return ["fim"] if self._fim else ["file"]
         forms: list[Form] = []
         if document.instruction:
             forms += ["chat", "instruction"] if self._template else ["instruction"]
@@ -120,7 +122,11 @@ class Renderer:
 
     def _fill(self, document: Document, turn: int) -> list[int]:
         assert self._fim is not None
-        prefix, middle, suffix = split_middle(document.text, key("fim", document.id, turn))
+        if document.hole is None:
+            prefix, middle, suffix = split_middle(document.text, key("fim", document.id, turn))
+        else:
+            (start, end), text = document.hole, document.text
+            prefix, middle, suffix = text[:start], text[start:end], text[end:]
         asked = fim.encode(self._fim, self._tokenizer, prefix, suffix)
         return [*asked, *self._tokenizer.encode_plain(middle)]
 

@@ -11,7 +11,10 @@ from subllm.tables.seeded import key
 
 KEPT = 20_000  # documents of one file that are kept in memory
 _ROLES = ("system", "user", "assistant", "tool")
-SHAPES = '"text", "prompt" and "completion", "instruction" and "output", or "messages"'
+SHAPES = (
+    '"text", "prompt" and "completion", "instruction" and "output", "messages", or "prefix", '
+    '"middle" and "suffix"'
+)
 
 
 def sample(documents: Iterable[Document], seed: int) -> Iterator[Document]:
@@ -22,19 +25,33 @@ def sample(documents: Iterable[Document], seed: int) -> Iterator[Document]:
 def document_of(row: Mapping[str, Any], identity: str) -> Iterator[Document]:
     """The documents of a row of a shape that trainers use (SHAPES); text stays as it is.
 
+    Where the row also has "fence" (a tag such as "python"), its text or output is code of that
+    language, which takes the forms of code.
+
     Raises ValueError, saying what is wrong with the row.
     """
     if "messages" in row:
         yield Document(identity, turns=_turns(row["messages"]))
     elif "instruction" in row:
         instruction, answer = _text(row, "instruction"), _text(row, "output")
-        yield Document(identity, answer, with_input(instruction, _text(row, "input", "")))
+        asked = with_input(instruction, _text(row, "input", ""))
+        yield Document(identity, answer, asked, _fence(row))
     elif "prompt" in row:
         yield from pieces(Document(identity, _text(row, "prompt") + _text(row, "completion")))
     elif "text" in row:
-        yield from pieces(Document(identity, _text(row, "text")))
+        yield from pieces(Document(identity, _text(row, "text"), tag=_fence(row)))
+    elif "middle" in row:
+        prefix, middle = _text(row, "prefix"), _text(row, "middle")
+        if not middle.strip():
+            raise ValueError("'middle' is blank")
+        hole = (len(prefix), len(prefix) + len(middle))
+        yield Document(identity, prefix + middle + _text(row, "suffix"), hole=hole)
     else:
         raise ValueError(f"a row has {SHAPES}; this one has {', '.join(sorted(row)) or 'nothing'}")
+
+
+def _fence(row: Mapping[str, Any]) -> str | None:
+    return _text(row, "fence", "") or None
 
 
 def with_input(instruction: str, given: str) -> str:

@@ -59,6 +59,8 @@ class Document:
     tag          tag of the code fence around the text ("python"); None for prose and
                  for text that is to stay as it is
     turns        a conversation as (role, content), instead of all of the above
+    hole         where in the text, as (start, end), stands what was written into a hole: the
+                 text then takes that form alone, where the model knows it
     """
 
     id: str
@@ -66,6 +68,7 @@ class Document:
     instruction: str = ""
     tag: str | None = None
     turns: tuple[tuple[str, str], ...] = ()
+    hole: tuple[int, int] | None = None
 
 
 class TextSource(Protocol):

@@ -1,7 +1,8 @@
 """Names and one-line help of all commands, so that `subllm --help` imports none of them.
 
 A command lives in the module `subllm.cli.<name>`, which has a function `command` (its
-docstring is the help) and may have `EXAMPLES`, lines shown below the options.
+docstring is the help) and may have `EXAMPLES`, lines shown below the options. One that has
+commands of its own has a `group` of them instead.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
     CommandInfo("recover", "Models", "Let a sub-model learn on from its dense base."),
     CommandInfo("tune", "Models", "Make a sub-model of your own code from one in the store."),
+    CommandInfo("data", "Models", "Make text to learn from, on this machine."),
     CommandInfo("list", "Models", "List what the store holds, with sizes."),
     CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
     CommandInfo("compare", "Models", "Compare which weights sub-models keep."),
@@ -86,6 +88,10 @@ class LazyCommands(MutableMapping[str, Any]):
 def build_command(info: CommandInfo) -> Any:
     """The click command of one module."""
     module = importlib.import_module(f"subllm.cli.{info.name}")
+    if hasattr(module, "group"):
+        found = typer.main.get_command(module.group)
+        found.name, found.short_help = info.name, info.summary
+        return found
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     examples: str = getattr(module, "EXAMPLES", "")
     app.command(

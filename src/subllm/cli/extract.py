@@ -103,8 +103,8 @@ def command(
     calibration: Annotated[
         str,
         typer.Option(
-            help="pack:LANGUAGE, a directory of code, a .jsonl file, hub:SET, or a mix such as "
-            "pack:python=0.7,PATH=0.3. Default: the language's own pack."
+            help="pack:LANGUAGE, a directory of code, a .jsonl file, hub:SET, made:NAME ('subllm "
+            "data'), or a mix such as pack:python=0.7,PATH=0.3. Default: the language's own pack."
         ),
     ] = "",
     samples: Annotated[
@@ -167,6 +167,7 @@ def command(
     """
     from subllm.cli.bases import ensure_base
     from subllm.cli.context import open_context
+    from subllm.cli.made_text import with_made
     from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
@@ -211,7 +212,7 @@ def command(
                 values=values or DEFAULT_VALUES,
                 head=head,
                 keep_unrounded=not no_keep_state,
-                calibration=calibration,
+                calibration=with_made(context.settings.home, calibration),
                 samples=samples,
                 fast=fast,
                 seq_len=seq_len,

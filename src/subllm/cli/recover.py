@@ -25,6 +25,7 @@ subllm recover qwen2.5-coder:0.5b-python --for 2Mtok --background
 subllm recover qwen2.5-coder:0.5b-python --status
 subllm recover qwen2.5-coder:0.5b-python --stop
 subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration ~/src/app
+subllm recover qwen2.5-coder:0.5b-python --for 90m --data made:python=0.3
 """
 
 
@@ -59,6 +60,14 @@ def command(
             "calibration came."
         ),
     ] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH[=SHARE]",
+            help="Text that joins it: a directory of code, a .jsonl file or made:NAME ('subllm "
+            "data'), several as A=0.2,B=0.1 with their shares of all. Default share: half.",
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     no_problems: NoProblems = False,
     json_output: Annotated[
@@ -85,9 +94,9 @@ def command(
     elif stop:
         _stop(context.settings.home, name, json_output)
     elif in_background:
-        _launch(context.settings.home, name, budget, calibration, device, json_output)
+        _launch(context.settings.home, name, budget, calibration, data, device, json_output)
     else:
-        _recover(context, name, budget, calibration, device, not no_problems, json_output)
+        _recover(context, name, budget, calibration, data, device, not no_problems, json_output)
 
 
 def _recover(
@@ -95,11 +104,13 @@ def _recover(
     name: str,
     text: str,
     calibration: str,
+    data: str,
     device: str,
     problems: bool,
     json_output: bool,
 ) -> None:
     from subllm.cli import recover_job
+    from subllm.cli.made_text import with_made
     from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
     from subllm.recovery.budget import parse_budget
@@ -112,7 +123,8 @@ def _recover(
         from subllm.extraction.recover import recover
 
         options = RecoverOptions(
-            calibration=calibration,
+            calibration=with_made(settings.home, calibration),
+            data=with_made(settings.home, data),
             device=device or settings.device,
             offline=settings.offline,
         )
@@ -187,7 +199,13 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
 
 
 def _launch(
-    home: Path, name: str, budget: str, calibration: str, device: str, json_output: bool
+    home: Path,
+    name: str,
+    budget: str,
+    calibration: str,
+    data: str,
+    device: str,
+    json_output: bool,
 ) -> None:
     from subllm.cli import recover_job
     from subllm.recovery.budget import parse_budget
@@ -195,7 +213,11 @@ def _launch(
     parse_budget(budget)
     recover_job.refuse_second(home, name)
     arguments = ["--for", budget, "--no-problems"]
-    for option, value in (("--calibration", calibration), ("--device", device)):
+    for option, value in (
+        ("--calibration", calibration),
+        ("--data", data),
+        ("--device", device),
+    ):
         if value:
             arguments += [option, value]
     job = recover_job.launch(home, name, arguments)

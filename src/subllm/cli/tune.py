@@ -39,8 +39,8 @@ def command(
         str,
         typer.Option(
             metavar="PATH",
-            help="Your code: a directory, a .jsonl file, or a mix such as A=0.7,B=0.3; as "
-            "--calibration of 'extract'.",
+            help="Your code: a directory, a .jsonl file, made:NAME ('subllm data'), or a mix such "
+            "as A=0.7,B=0.3; as --calibration of 'extract'.",
         ),
     ],
     budget: Annotated[
@@ -78,11 +78,13 @@ def command(
     remember lines of it: mind whom you give it to.
     """
     from subllm.cli import recover_job
+    from subllm.cli.made_text import with_made
     from subllm.cli.progress_bars import RichProgress
     from subllm.recovery.budget import parse_budget
 
     time, context = parse_budget(budget), open_context()
     settings, store = context.settings, context.store
+    data = with_made(settings.home, data)
     store.model(name)
     with RichProgress() as progress:
         from subllm.evaluation.own_text import load_own_text

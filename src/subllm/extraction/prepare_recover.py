@@ -53,9 +53,11 @@ Tokens = npt.NDArray[np.int32]
 @dataclass(frozen=True)
 class RecoverOptions:
     """As those of an extraction. calibration: where the text comes from, "" for where the
-    sub-model's came from, or `default_source` where that was the language's pack."""
+    sub-model's came from, or `default_source` where that was the language's pack. data: text that
+    joins it, with its share, as `parse_beside` reads it."""
 
     calibration: str = ""
+    data: str = ""
     seed: int = 0
     device: str = "auto"
     compute: str = "auto"
@@ -119,7 +121,7 @@ def prepare_recover(
     data = load_recovery_data(
         source, recipe, language=manifest.language, tokenizer=origin.tokenizer,
         prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
-        progress=progress,
+        progress=progress, joining=options.data,
     )  # fmt: skip
     job, compute = origin.fit(RecoveryJob(budget, recipe, data))
     fitted = origin.fitted(options.calibration)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from subllm.arch.spec import ArchSpec
 from subllm.calibration.load import load_heldout_texts, load_texts
+from subllm.calibration.mix import parse_beside
 from subllm.calibration.packs import code_names, pack_names, written_names
 from subllm.calibration.render import Renderer
 from subllm.catalog.loader import Catalog
@@ -76,14 +77,20 @@ def load_recovery_data(
     own: bool = False,
     beside: str = "",
     share: float = 1.0,
+    joining: str = "",
 ) -> RecoveryData:
     """source as `--calibration`, "" for `default_source`. With `own` it is judged by what is left
     out of that source, also where the language has a pack; beside, share: another source, which
-    has all but `share` of what is learned from.
+    has all but `share` of what is learned from. joining: sources that join, as `parse_beside` reads
+    them; none of their text is left out to judge by.
 
     Raises CalibrationError and its kin where it is missing or has less than one step learns from,
     or less than a row to judge by."""
     learned_from = source or default_source(language)
+    if joining:
+        assert not beside
+        beside = learned_from or f"pack:{language}"
+        learned_from, share = parse_beside(joining)
     texts = load_texts(
         learned_from, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
         least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,

@@ -6,10 +6,11 @@ import lzma
 from pathlib import Path
 
 import assemble
-import filters
 import pytest
 from checkers import Checker
 from tasks import Task, tasks
+
+from subllm.textmaking.known import KnownText
 
 WORDS = ("alpha", "beta", "gamma", "delta", "kappa", "sigma", "omega", "theta", "zeta", "iota")
 
@@ -48,14 +49,14 @@ class Counted:
 def build(
     answers: list[dict],
     verdicts: assemble.Verdicts,
-    benchmark: filters.Benchmark | None = None,
+    benchmark: KnownText | None = None,
     asked: int = 60,
 ) -> assemble.Pack:
     return assemble.build(
         "python",
         {a["id"]: a for a in answers},
         verdicts,
-        benchmark or filters.Benchmark([]),
+        benchmark or KnownText([]),
         lambda text: len(text.split()),
         asked=asked,
         seed=0,
@@ -114,7 +115,7 @@ def test_prose_samples_have_a_text_and_no_tag(tmp_path: Path) -> None:
         "general",
         {task.id: raw},
         assemble.Verdicts(tmp_path / "v.json", {}),
-        filters.Benchmark([]),
+        KnownText([]),
         len,
         asked=9,
         seed=0,

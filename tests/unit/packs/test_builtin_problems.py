@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from filters import Benchmark
-from overlap import read_problems
 
 from subllm.calibration.packs import DATA, CodeSample, read_pack
 from subllm.evaluation.builtin import builtin_texts
+from subllm.textmaking.benchmark_files import read_problems
+from subllm.textmaking.known import KnownText
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -19,12 +19,12 @@ def test_nothing_is_taken_from_a_benchmark() -> None:
     paths = sorted(SHARED.glob("*.jsonl.gz"))
     if not paths:
         pytest.skip(f"NO BENCHMARK DATA: {SHARED} is not there")
-    known = Benchmark(text for path in paths for one in read_problems(path) for text in one.texts)
+    known = KnownText(text for path in paths for one in read_problems(path) for text in one.texts)
     assert {gram for text in builtin_texts() for gram in known.shared(text)} == set()
 
 
 def test_nothing_of_them_is_in_a_pack() -> None:
-    known = Benchmark(builtin_texts())
+    known = KnownText(builtin_texts())
     for path in sorted(DATA.glob("*.jsonl.xz")):
         for sample in read_pack(path).samples:
             answer = sample.code if isinstance(sample, CodeSample) else sample.text

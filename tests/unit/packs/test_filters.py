@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-import filters
 import pytest
-from privacy import private
+
+from subllm.textmaking import filters
+from subllm.textmaking.known import KnownText
+from subllm.textmaking.privacy import private
 
 FUNCTION = """def mean(values: list[float]) -> float:
     if not values:
@@ -94,7 +96,7 @@ def test_near_duplicates_share_most_of_their_five_grams() -> None:
 
 
 def test_benchmark_overlap_needs_ten_words_in_a_row() -> None:
-    benchmark = filters.Benchmark(["one two three four five six seven eight nine ten eleven"])
+    benchmark = KnownText(["one two three four five six seven eight nine ten eleven"])
     assert benchmark.overlaps("so: Two three, four five six seven eight nine ten (eleven)!")
     assert benchmark.overlaps("three four five six seven eight nine ten eleven") is None
 
@@ -102,7 +104,7 @@ def test_benchmark_overlap_needs_ten_words_in_a_row() -> None:
 def test_imports_and_numbers_are_no_benchmark_text() -> None:
     includes = "#include <a>\n" * 3 + "#include<vector>\n#include <map>\n#include <set>\n"
     numbers = "assert f([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]) == 3"
-    benchmark = filters.Benchmark([includes, numbers])
+    benchmark = KnownText([includes, numbers])
     assert benchmark.overlaps(includes) is None
     assert benchmark.overlaps("values = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]") is None
 

@@ -7,18 +7,19 @@ import itertools
 import json
 from pathlib import Path
 
-import filters
 import functions
 import pytest
 
 from subllm.calibration.packs import FileSample, read_pack
 from subllm.store.store import Store
+from subllm.textmaking import filters
+from subllm.textmaking.known import KnownText
 
 GOOD = 'def count_gaps(text: str) -> int:\n    """Count gaps."""\n    return text.count(" ")\n'
 
 
 def reason(text: str, ended: bool = True, problem: str = "") -> str | None:
-    return functions.unfit(text, ended, filters.Benchmark([problem]), filters.Seen())
+    return functions.unfit(text, ended, KnownText([problem]), filters.Seen())
 
 
 def test_beginnings_are_drawn_by_a_seed_and_each_is_another() -> None:
@@ -53,7 +54,7 @@ def test_cut_recited_or_repeated_functions_are_left_out() -> None:
     assert reason(recited, problem=recited) == "benchmark overlap"
     seen = filters.Seen()
     seen.add(GOOD)
-    assert functions.unfit(GOOD, True, filters.Benchmark([]), seen) == "near duplicate"
+    assert functions.unfit(GOOD, True, KnownText([]), seen) == "near duplicate"
 
 
 def test_answers_become_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import filters
 import pytest
 import registries
 import released
+
+from subllm.textmaking.known import KnownText
 
 NOTICE = "# Copyright somebody\n# All rights reserved\n\n"
 
@@ -36,7 +37,7 @@ def package(name: str, functions: int, share: int = 1) -> tuple[dict, registries
 
 
 def build(*packages: tuple[dict, registries.Archive], characters: int) -> released.CodePack:
-    return released.build("python", list(packages), filters.Benchmark([]), characters)
+    return released.build("python", list(packages), KnownText([]), characters)
 
 
 def test_pieces_are_code_alone_and_nearly_all_of_it() -> None:
@@ -65,7 +66,7 @@ def test_text_that_a_pack_must_not_have_is_left_out() -> None:
         "d.py": "x = 1\n",
     }
     texts = registries.Archive(archive.sha256, files, archive.licence)
-    problem = filters.Benchmark([files["c.py"]])
+    problem = KnownText([files["c.py"]])
     pack = released.build("python", [(entry, texts)], problem, 10_000)
     assert pack.samples == []
     assert dict(pack.rejected) == {

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from answers import end_line, read_answers, rotation
-from subjects import SUBJECTS, TOPICS
 from tasks import COUNTS, LANGUAGES, tasks
+
+from subllm.textmaking.subjects import SUBJECTS, TOPICS
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+
+from subllm.textmaking.words import grams, words_of
 
 FENCE_TAGS = {
     "python": {"python", "py", "python3"},
@@ -34,7 +35,6 @@ _COMMON_WORDS = (
 )
 _COMMON = frozenset(_COMMON_WORDS.split())
 _FENCE_LINE = re.compile(r"^[ \t]*```(.*)$", re.MULTILINE)
-_WORD = re.compile(r"[A-Za-z_]\w*|\d+")
 _PLACEHOLDER = re.compile(
     r"your (own )?(code|logic|implementation) here|goes here|TODO|FIXME|to be implemented|"
     r"implement(ation)? (this|the|your|your own)? ?(logic|method|function)? ?here|"
@@ -65,6 +65,10 @@ def hollow_code(code: str) -> str | None:
     lines = [line for line in code.splitlines() if line.strip()]
     if len(lines) < MIN_CODE_LINES:
         return "too short"
+    return placeholder(code)
+
+
+def placeholder(code: str) -> str | None:
     return "placeholder" if _PLACEHOLDER.search(code) else None
 
 
@@ -102,57 +106,27 @@ def repetitive(text: str) -> str | None:
     return None
 
 
-def words_of(text: str) -> list[str]:
-    """Names and numbers in lower case, punctuation dropped."""
-    return [word.lower() for word in _WORD.findall(text)]
-
-
-def grams(words: list[str], n: int) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
-
-
 class Seen:
     """Texts accepted so far, to reject those that are nearly one of them."""
 
     def __init__(self) -> None:
-        self._texts: list[set[tuple[str, ...]]] = []
+        self._sizes: list[int] = []
+        self._names: list[str] = []
+        self._with: dict[tuple[str, ...], list[int]] = {}
 
-    def near_duplicate(self, text: str) -> str | None:
+    def near_duplicate(self, text: str, apart: str = "") -> str | None:
+        """`apart` names a text that this one may resemble."""
         mine = grams(words_of(text), 5)
-        for other in self._texts:
-            shared = len(mine & other)
-            if shared > NEAR_DUPLICATE * (len(mine) + len(other) - shared):
+        shared = Counter(index for gram in mine for index in self._with.get(gram, ()))
+        for index, count in shared.items():
+            union = len(mine) + self._sizes[index] - count
+            if count > NEAR_DUPLICATE * union and not (apart and self._names[index] == apart):
                 return "near duplicate"
         return None
 
-    def add(self, text: str) -> None:
-        self._texts.append(grams(words_of(text), 5))
-
-
-class Benchmark:
-    """Word 10-grams of benchmark problems that must not occur in an answer.
-
-    Lines that only import are no problem's property, and neither are grams of
-    numbers: one needs MIN_NAMES different names to count.
-    """
-
-    N = 10
-    MIN_NAMES = 5
-    _IMPORT = re.compile(r"^\s*(#\s*include|import|from \S+ import|using|package|const \w+ = req)")
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._grams: set[tuple[str, ...]] = set()
-        for text in texts:
-            self._grams |= self._of(text)
-
-    def _of(self, text: str) -> set[tuple[str, ...]]:
-        kept = [line for line in text.splitlines() if not self._IMPORT.match(line)]
-        found = grams(words_of("\n".join(kept)), self.N)
-        return {g for g in found if len({w for w in g if not w[0].isdigit()}) >= self.MIN_NAMES}
-
-    def shared(self, text: str) -> set[tuple[str, ...]]:
-        """The grams that `text` has in common with the problems."""
-        return self._grams & self._of(text)
-
-    def overlaps(self, text: str) -> str | None:
-        return "benchmark overlap" if self.shared(text) else None
+    def add(self, text: str, name: str = "") -> None:
+        mine = grams(words_of(text), 5)
+        for gram in mine:
+            self._with.setdefault(gram, []).append(len(self._sizes))
+        self._sizes.append(len(mine))
+        self._names.append(name)
