@@ -226,8 +226,9 @@ def _writer(context: Context, model: str, language: str, progress: Progress) -> 
         return model
     base = model
     if not base:
-        known = [n for n in names if kind_of(n) == "model" and n.split("-")[-1] == language]
-        base = split_model_name(known[0]).base if known else DEFAULT_BASE
+        models = [split_model_name(name) for name in names if kind_of(name) == "model"]
+        known = [model.base for model in models if model.language == language]
+        base = known[0] if known else DEFAULT_BASE
     dense = model_name(base, DENSE) if kind_of(base) == "base" else ""
     if dense in names:
         return dense

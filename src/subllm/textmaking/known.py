@@ -4,10 +4,9 @@ The hashes of the benchmarks that subllm knows of come with it (GRAMS), so that 
 or brings is compared with them where none of their text is there:
 
     a line of JSON: {"format": 1, "hashes": how many, "compared": names of files}
-    xz of their differences, sorted, the lowest bytes of all (little-endian, four each), then the
-    next ones
+    xz of their differences, sorted, BYTES each: the lowest byte of all, then the next ones
 
-A hash has BITS bits: one text in ten thousand shares one by chance, and is left out for it.
+One run of ten words in twenty million shares a hash by chance.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy as np
 from subllm.textmaking.words import grams, words_of
 
 GRAMS = Path(__file__).with_name("benchmarks.grams")
-BITS = 36
+BYTES = 5
 Gram = tuple[str, ...]
 
 
@@ -65,9 +64,10 @@ def shipped() -> KnownText:
     """The benchmarks that come with subllm as hashes, by the names of their files."""
     head, _, body = GRAMS.read_bytes().partition(b"\n")
     known = KnownText()
-    planes = np.frombuffer(lzma.decompress(body), np.uint8).reshape(4, -1)
-    steps = np.ascontiguousarray(planes.T).view("<u4")[:, 0]
-    known.hashes.update(np.cumsum(steps, dtype=np.int64).tolist())
+    planes = np.frombuffer(lzma.decompress(body), np.uint8).reshape(BYTES, -1)
+    steps = np.zeros((planes.shape[1], 8), np.uint8)
+    steps[:, :BYTES] = planes.T
+    known.hashes.update(np.cumsum(steps.view("<i8")[:, 0]).tolist())
     known.compared = tuple(json.loads(head)["compared"])
     return known
 
@@ -75,9 +75,8 @@ def shipped() -> KnownText:
 def write_grams(known: KnownText, names: Iterable[str], path: Path = GRAMS) -> int:
     """What `shipped` reads; its size in bytes."""
     hashes = np.array(sorted(known.hashes), np.int64)
-    steps = np.diff(hashes, prepend=0)
-    assert steps.max(initial=0) < 1 << 32
-    planes = np.ascontiguousarray(steps.astype("<u4")[:, None].view(np.uint8).T)
+    steps = np.diff(hashes, prepend=0).astype("<i8")
+    planes = np.ascontiguousarray(steps[:, None].view(np.uint8)[:, :BYTES].T)
     head = json.dumps({"format": 1, "hashes": len(hashes), "compared": sorted(names)})
     data = head.encode() + b"\n" + lzma.compress(planes.tobytes(), preset=9)
     path.write_bytes(data)
@@ -85,5 +84,5 @@ def write_grams(known: KnownText, names: Iterable[str], path: Path = GRAMS) -> i
 
 
 def _hash(gram: Gram) -> int:
-    digest = hashlib.blake2b(" ".join(gram).encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> (64 - BITS)
+    text = " ".join(gram).encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=BYTES).digest(), "little")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.calibration.packs import DATA, ProseSample, pack_names, read_pack
-from subllm.errors import UsageError
+from subllm.errors import EngineError, UsageError
 from subllm.evaluation.builtin import builtin_texts
 from subllm.files import write_whole
 from subllm.progress import Progress, bar
@@ -36,6 +36,7 @@ from subllm.textmaking.writer import Asker, Draws, write
 
 TOGETHER = 48
 _ROOM = 768  # tokens of KV memory for a task and its answer, on an average
+_HOPELESS = 400  # texts in a row that are unfit
 _FIRST = 5.0  # seconds before a rate says when it will end
 
 
@@ -180,9 +181,16 @@ def _run(
 
     kept = maker.tokens.total()
     total = None if options.tokens is None else options.tokens - kept
-    done, revised = 0, 0.0
+    done, revised, unfit = 0, 0.0, 0
     with bar(progress, "make", f"writing {options.language}", total, "tokens"):
-        for _ in write(engine, asker, maker, by, together=options.together, enough=enough):
+        for _, fit in write(engine, asker, maker, by, together=options.together, enough=enough):
+            unfit = 0 if fit else unfit + 1
+            if unfit == _HOPELESS:
+                why = ", ".join(reason for reason, _ in maker.rejected.most_common(3))
+                raise EngineError(
+                    f"none of the last {unfit} texts is fit to learn from ({why}); choose another "
+                    "--model or other --formats"
+                )
             progress.advance("make", maker.tokens.total() - kept - done)
             done = maker.tokens.total() - kept
             spent = time.monotonic() - began

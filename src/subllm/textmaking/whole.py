@@ -30,7 +30,8 @@ def _whole_python(text: str) -> str:
             continue
         if not tree.body:
             return ""
-        # What ends where the text was cut may be half of it.
-        kept = tree.body[:-1] or tree.body
-        return "\n".join(lines[: kept[-1].end_lineno]) + "\n"
+        rest = next((line for line in lines[-count:] if line.strip()), "")
+        # What ends where the text was cut may be half of it, unless something else had begun.
+        kept = tree.body if rest[:1].strip() else tree.body[:-1]
+        return "\n".join(lines[: kept[-1].end_lineno]) + "\n" if kept else ""
     return ""

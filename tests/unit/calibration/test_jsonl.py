@@ -46,6 +46,20 @@ def test_shapes(tmp_path: Path) -> None:
     assert JsonlSource(path, "all").name == f"jsonl:{path}"
 
 
+def test_code_and_holes(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        {"id": "x", "text": "x = 1\n", "fence": "python"},
+        {"instruction": "Add.", "output": "x = 1\n", "fence": "python"},
+        {"prefix": "x = ", "middle": "1", "suffix": "\ny = 2\n", "fence": "python"},
+    )
+    assert read(path) == {
+        "1": Document("1", "x = 1\n", tag="python"),
+        "2": Document("2", "x = 1\n", "Add.", "python"),
+        "3": Document("3", "x = 1\ny = 2\n", hole=(4, 5)),
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -56,6 +70,9 @@ def test_shapes(tmp_path: Path) -> None:
         ({"text": 5}, "2: 'text' is no text"),
         ({"prompt": "x"}, "2: 'completion' is missing"),
         ({"instruction": "x", "output": None}, "2: 'output' is missing"),
+        ({"text": "x", "fence": 3}, "2: 'fence' is no text"),
+        ({"middle": "x", "prefix": ""}, "2: 'suffix' is missing"),
+        ({"middle": " ", "prefix": "", "suffix": ""}, "2: 'middle' is blank"),
         ({"messages": []}, "2: 'messages' is no list of messages"),
         ({"messages": [{"role": "boss", "content": "x"}]}, "2: a message needs a 'role'"),
         ({"messages": [{"role": "user"}]}, "2: 'content' is missing"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subllm.calibration.mix import budgets, parse_mix
+from subllm.calibration.mix import BESIDE, budgets, parse_beside, parse_mix
 from subllm.errors import CalibrationError
 
 
@@ -56,3 +58,16 @@ def test_budgets_sum_to_the_tokens(weights: list[float], tokens: int) -> None:
 
 def test_budgets_by_hand() -> None:
     assert budgets([("a", 0.7), ("b", 0.3)], 65536) == [45875, 19661]
+
+
+def test_sources_that_join_others_have_shares_of_all(tmp_path: Path) -> None:
+    assert parse_beside("a.jsonl") == ("a.jsonl", BESIDE)
+    assert parse_beside("a=0.3") == ("a=0.3", 0.3)
+    mix, share = parse_beside("a=0.2,b=0.1")
+    assert mix == "a=0.2,b=0.1" and share == pytest.approx(0.3)
+    odd = tmp_path / "a=1"
+    odd.mkdir()
+    assert parse_beside(str(odd)) == (str(odd), BESIDE)
+    for spec in ("a=1", "a=0.6,b=0.5", "a=x", "a=0.5,b", "a=-1"):
+        with pytest.raises(CalibrationError):
+            parse_beside(spec)

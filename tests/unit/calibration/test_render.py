@@ -71,6 +71,20 @@ def test_fill_in_the_middle_takes_one_stretch_out() -> None:
     assert middle and [*prefix, *middle, *suffix] == bytes_of(CODE)
 
 
+def test_a_hole_that_was_written_into_is_the_one_that_is_asked_for() -> None:
+    start = CODE.index("math.pi")
+    hole = Document("h", CODE, hole=(start, start + 7))
+    full = Renderer(tokenizer(), FIM)
+    assert full.forms(hole) == ["fim"]
+    ids = full.encode(hole, 3)
+    assert ids == [
+        *(MARK, *bytes_of(CODE[:start]), FILL, *bytes_of(CODE[start + 7 :])),
+        *(MARK, FILL, *bytes_of("math.pi"), END),
+    ]
+    bare = Renderer(tokenizer(template=None), PLAIN)
+    assert bare.encode(hole, 0) == [*bytes_of(CODE), END]
+
+
 def test_a_model_that_begins_texts_with_bos_gets_it_once_per_text() -> None:
     renderer = Renderer(tokenizer(bos=True), FIM)
     assert renderer.encode_as("file", TASK)[:2] == [MARK, ord("i")]
