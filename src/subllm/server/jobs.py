@@ -113,3 +113,6 @@ class Job:
     scores: list[TokenLogprob] = field(default_factory=list)
     keep_alive: float | None = None
     cancelled: bool = False
+
+    def is_over(self, now: float) -> bool:
+        return self.until is not None and self.until <= now

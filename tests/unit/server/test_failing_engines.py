@@ -40,28 +40,28 @@ def test_an_engine_that_breaks_during_a_stream(slow: Live) -> None:
     assert error["code"] == "engine_error" and "secret" not in last
 
 
-def test_logits_that_are_not_finite_fail_one_request_alone(slow: Live) -> None:
-    engine = slow.shelf.engine(PYTHON)
+def test_logits_that_are_not_finite_fail_one_request_alone(patient: Live) -> None:
+    engine = patient.shelf.engine(PYTHON)
     weights = engine._engine._backend._model.weights
     with torch.inference_mode():
         weights.embedding[SEP] = float("nan")
     engine._engine._scheduler._max_batch = 3
     good: dict[str, Any] = {**LONG, "max_tokens": 40}
-    want = slow.post(COMPLETIONS, **good).json()["choices"]
-    running = send(slow, COMPLETIONS, good)
+    want = patient.post(COMPLETIONS, **good).json()["choices"]
+    running = send(patient, COMPLETIONS, good)
     count = len(engine.requests)
     until(lambda: len(engine.requests) > count)
     bad: dict[str, Any] = {**LONG, "prompt": [97, SEP]}
     for stream in (False, True):  # a stream, too, has not begun yet
-        reply = slow.post(COMPLETIONS, **{**bad, "stream": stream})
+        reply = patient.post(COMPLETIONS, **{**bad, "stream": stream})
         assert reply.status_code == 500
         error = reply.json()["error"]
         assert (error["type"], error["code"]) == ("server_error", "engine_error")
         assert error["message"].startswith("the model gave logits that are not finite")
     head, _, body = read_all(running).partition(b"\r\n\r\n")
     assert b" 200 " in head and json.loads(body)["choices"] == want
-    assert not engine.closed and idle(slow)
-    assert slow.shelf.engine(PYTHON) is engine
+    assert not engine.closed and idle(patient)
+    assert patient.shelf.engine(PYTHON) is engine
 
 
 def test_an_engine_thread_that_ends_is_said_and_nobody_hangs(

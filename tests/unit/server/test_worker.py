@@ -27,7 +27,8 @@ from subllm.server.jobs import (
     TimeLimits,
     TokenScores,
 )
-from subllm.server.worker import HANGS_AFTER, QUIET_TURN, STREAMING_TURN, EngineWorker
+from subllm.server.turns import QUIET_TURN, STREAMING_TURN
+from subllm.server.worker import HANGS_AFTER, EngineWorker
 
 MODELS = (PYTHON, JAVA, CPP)
 
