@@ -160,13 +160,14 @@ def resident(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def server(threads: int | None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server(threads: int | None, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program = str(Path(sys.executable).with_name("subllm"))
     command = [program, "serve", "--port", str(port), "--speculation", "off"]
     command += ["--threads", str(threads)] if threads else []
+    command += options
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
         try:

@@ -1,9 +1,9 @@
 """Runs a plan and answers: one JSON value, or a stream in a dialect's framing.
 
 Either way a client that leaves stops the work, wherever it is. The stream is written here and not
-by sse-starlette: Ollama's lines and the disconnects of plain replies need this anyway, that would be
-a second way beside it; its signs of life come by the clock, also between tokens that flow; and
-importing it replaces uvicorn's signal handler for the whole process.
+by sse-starlette: Ollama's lines and the disconnects of plain replies need this anyway, and that
+would be a second way beside it; its signs of life come by the clock, also between tokens that
+flow; and importing it replaces uvicorn's signal handler for the whole process.
 """
 
 from __future__ import annotations
