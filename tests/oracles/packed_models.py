@@ -88,8 +88,10 @@ def packed_oracle(
     return packed, model
 
 
-def store_model(root: Path, packed: PackedMemory, name: str = NAME) -> Store:
-    """A store that holds the model, with the tokenizer of `tiny_models`."""
+def store_model(
+    root: Path, packed: PackedMemory, name: str = NAME, tokenizer_bundle: bytes | None = None
+) -> Store:
+    """A store that holds the model, with the tokenizer of `tiny_models` unless one is given."""
     store = Store(root)
     root.mkdir(exist_ok=True)
     tensors, files = [], {}
@@ -107,7 +109,7 @@ def store_model(root: Path, packed: PackedMemory, name: str = NAME) -> Store:
                     tensors.append(_entry(key, vector.shape, blob, "dense", "f32", vector.size))
         files[blob] = path.read_bytes()
         path.unlink()
-    files["tokenizer"] = tokenizer().to_bundle()
+    files["tokenizer"] = tokenizer_bundle or tokenizer().to_bundle()
     with store.writing():
         for data in files.values():
             store.blobs.put(data)

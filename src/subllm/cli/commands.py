@@ -40,6 +40,7 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("eval", "Models", "Measure how good a model is: pass@k, perplexity, agreement."),
     CommandInfo("study", "Models", "Measure many sub-models on many tasks: the paper's tables."),
     CommandInfo("bench", "Models", "Measure how fast a model is here, beside its dense base."),
+    CommandInfo("export", "Models", "Write a model for transformers, vLLM or llama.cpp."),
     CommandInfo("cp", "Models", "Give a model a second name."),
     CommandInfo("push", "Models", "Give models away: by the hub, a directory or a file."),
     CommandInfo("rm", "Models", "Remove models by name."),

@@ -65,7 +65,12 @@ def complete_name(incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Shell completion of models that can be asked."""
-    return ["auto", *_names(incomplete, kinds=("model",))]
+    return ["auto", *complete_stored_model(incomplete)]
+
+
+def complete_stored_model(incomplete: str) -> list[str]:
+    """Shell completion of models."""
+    return _names(incomplete, kinds=("model",))
 
 
 def complete_sub_model(incomplete: str) -> list[str]:

@@ -51,14 +51,30 @@ def recoded(
 def steps(packed: PackedTensor) -> npt.NDArray[np.float32]:
     """[terms, R, ceil(C / 32)]: what codes of each 32 columns are multiplied by, and without a
     mask what is subtracted then."""
-    assert packed.scales is not None and packed.subscales is not None
+    scales, parts = scales_and_parts(packed)
     rows, cols = packed.shape
-    scales = packed.scales.astype(np.float32).transpose(2, 0, 3, 1)
-    scales = scales.reshape(len(scales), -1, scales.shape[3])[:, :rows].repeat(_SUBS, axis=2)
-    ordered = packed.subscales[:, :, :, np.argsort(SUBSCALE_ROWS)].transpose(2, 0, 3, 1, 4)
-    parts = ordered.reshape(len(ordered), -1, ordered.shape[3] * GROUP // SUB)[:, :rows]
-    subs = -(-cols // SUB)
-    return scales[:, :, :subs] * parts[:, :, :subs].astype(np.float32)
+    whole = scales.astype(np.float32)[..., None] * parts.astype(np.float32)
+    return (
+        whole.swapaxes(1, 2)
+        .swapaxes(0, 1)
+        .reshape(-1, rows, _SUBS * scales.shape[1])[:, :, : -(-cols // SUB)]
+    )
+
+
+def scales_and_parts(
+    packed: PackedTensor,
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+    """Row by row, as in `Int4Rows`; parts of columns beyond the matrix are 0."""
+    assert packed.scales is not None and packed.subscales is not None
+    rows = packed.shape[0]
+    tiles, supers, terms, _ = packed.scales.shape
+    scales = packed.scales.transpose(0, 3, 1, 2).reshape(-1, supers, terms)[:rows]
+    groups = packed.subscales.shape[1]
+    ordered = packed.subscales[:, :, :, np.argsort(SUBSCALE_ROWS)].transpose(0, 3, 1, 2, 4)
+    halves = np.zeros((tiles * TILE_ROWS, supers * _HALVES, terms, GROUP // SUB), np.uint8)
+    halves[:, :groups] = ordered.reshape(-1, groups, terms, GROUP // SUB)
+    by_super = halves[:rows].reshape(rows, supers, _HALVES, terms, GROUP // SUB)
+    return scales, by_super.swapaxes(2, 3).reshape(rows, supers, terms, _SUBS)
 
 
 def _planes(rows: Int4Rows) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:

@@ -152,14 +152,14 @@ def _adds_bos(definition: dict[str, Any], config: dict[str, Any], bos_id: int | 
         return False
     if isinstance(config.get("add_bos_token"), bool):
         return bool(config["add_bos_token"])
-    return _starts_with_bos(definition.get("post_processor"), _token_text(config.get("bos_token")))
+    return starts_with_bos(definition.get("post_processor"), _token_text(config.get("bos_token")))
 
 
-def _starts_with_bos(processor: Any, bos: str) -> bool:
+def starts_with_bos(processor: Any, bos: str) -> bool:
     if not isinstance(processor, dict):
         return False
     if processor.get("type") == "Sequence":
-        return any(_starts_with_bos(p, bos) for p in processor.get("processors") or [])
+        return any(starts_with_bos(p, bos) for p in processor.get("processors") or [])
     single = processor.get("single")
     if processor.get("type") != "TemplateProcessing" or not isinstance(single, list) or not single:
         return False

@@ -21,8 +21,8 @@ _CLASSES = {
 }
 _DEFAULT_THETA = {"gemma3_text": 1_000_000.0}
 # The converter writes neither the base of Gemma 3's sliding layers nor their pattern.
-_GEMMA3_LOCAL_THETA = 10_000.0
-_GEMMA3_PATTERN = 6
+GEMMA3_LOCAL_THETA = 10_000.0
+GEMMA3_PATTERN = 6
 _GEMMA3_27B_LAYERS = 62  # the one size whose attention scale is not head_dim ** -0.5
 
 
@@ -132,17 +132,21 @@ def _add_switches(config: dict[str, Any], meta: Metadata, file: GgufFile) -> Non
         _add_gemma3(config, meta)
 
 
+def gemma3_scalar(layers: int, head_dim: int, hidden: int, heads: int) -> int:
+    """What q.k is divided by the root of, which a file does not tell."""
+    return hidden // heads if layers == _GEMMA3_27B_LAYERS else head_dim
+
+
 def _add_gemma3(config: dict[str, Any], meta: Metadata) -> None:
     layers = config["num_hidden_layers"]
-    scalar = config["head_dim"]
-    if layers == _GEMMA3_27B_LAYERS:
-        scalar = config["hidden_size"] // config["num_attention_heads"]
+    sizes = (config[k] for k in ("head_dim", "hidden_size", "num_attention_heads"))
+    scalar = gemma3_scalar(layers, *sizes)
     config.update(
         hidden_activation="gelu_pytorch_tanh",
         query_pre_attn_scalar=scalar,
         sliding_window=meta.size("attention.sliding_window"),
         layer_types=[
-            "sliding_attention" if (i + 1) % _GEMMA3_PATTERN else "full_attention"
+            "sliding_attention" if (i + 1) % GEMMA3_PATTERN else "full_attention"
             for i in range(layers)
         ],
         attn_logit_softcapping=None,
@@ -164,6 +168,6 @@ def _rope(meta: Metadata, kind: str) -> dict[str, Any]:
         full["rope_type"] = str(scaling)  # the registry refuses it by name
     if kind != "gemma3_text":
         return full
-    local = meta.number("rope.freq_base_swa", _GEMMA3_LOCAL_THETA)
+    local = meta.number("rope.freq_base_swa", GEMMA3_LOCAL_THETA)
     sliding = {"rope_type": "default", "rope_theta": local}
     return {"full_attention": full, "sliding_attention": sliding}

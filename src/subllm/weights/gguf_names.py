@@ -1,4 +1,4 @@
-"""GGUF tensor names -> checkpoint names, and what the format does to the values."""
+"""GGUF tensor names <-> checkpoint names, and what the format does to the values."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ _TOP_NAMES = {
 ARCHITECTURES = tuple(_BLOCK_NAMES)
 
 _BLOCK = re.compile(r"blk\.(\d{1,5})\.(\w+)\.(weight|bias)")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _TOP = re.compile(r"(\w+)\.(weight|bias)")
 
 
@@ -51,6 +52,16 @@ def checkpoint_name(architecture: str, name: str) -> str | None:
         outer = _TOP_NAMES.get(match[1])
         return f"{outer}.{match[2]}" if outer else None
     return None
+
+
+def gguf_name(architecture: str, name: str) -> str:
+    """The reverse of `checkpoint_name`, of a tensor that the architecture has."""
+    stem, kind = name.rsplit(".", 1)
+    if match := _LAYER.fullmatch(stem):
+        inner = {outer: inner for inner, outer in _BLOCK_NAMES[architecture].items()}
+        return f"blk.{match[1]}.{inner[match[2]]}.{kind}"
+    top = {outer: inner for inner, outer in _TOP_NAMES.items()}
+    return f"{top[stem]}.{kind}"
 
 
 def is_permuted(architecture: str, name: str) -> bool:

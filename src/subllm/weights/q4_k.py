@@ -1,4 +1,5 @@
-"""Q4_K blocks of a GGUF file as int4: the same codes, scales and minima, nothing rounded."""
+"""Q4_K blocks of a GGUF file as int4 and back: the same codes, scales and minima, nothing
+rounded."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import numpy.typing as npt
 from subllm.sparsity.int4 import Int4Rows
 
 BLOCK_BYTES = 144
-_COLS = 256
+COLS = 256
+LARGEST_PART = 63
 
 
 def int4_of_q4_k(raw: npt.NDArray[np.uint8]) -> Int4Rows:
@@ -26,6 +28,21 @@ def int4_of_q4_k(raw: npt.NDArray[np.uint8]) -> Int4Rows:
     parts[:, :, 1, :4] = minima & 0x3F
     parts[:, :, 0, 4:] = (both & 0x0F) | ((low >> 2) & 0x30)
     parts[:, :, 1, 4:] = (both >> 4) | ((minima >> 2) & 0x30)
-    nibbles = blocks[:, :, 16:].reshape(rows, -1, _COLS // 64, 1, 32)
+    nibbles = blocks[:, :, 16:].reshape(rows, -1, COLS // 64, 1, 32)
     codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=3)
     return Int4Rows(codes.reshape(rows, -1), scales.astype(np.float16, copy=False), parts)
+
+
+def q4_k_of_int4(rows: Int4Rows) -> npt.NDArray[np.uint8]:
+    """The reverse: uint8 [rows, blocks * 144] of weights [rows, blocks * 256] with minima, whose
+    parts are LARGEST_PART at most."""
+    count, blocks = rows.scales.shape[:2]
+    raw = np.empty((count, blocks, BLOCK_BYTES), np.uint8)
+    raw[:, :, :4] = np.ascontiguousarray(rows.scales, "<f2").view(np.uint8)
+    steps, minima = rows.parts[:, :, 0], rows.parts[:, :, 1]
+    raw[:, :, 4:8] = steps[:, :, :4] | ((steps[:, :, 4:] >> 4) << 6)
+    raw[:, :, 8:12] = minima[:, :, :4] | ((minima[:, :, 4:] >> 4) << 6)
+    raw[:, :, 12:16] = (steps[:, :, 4:] & 15) | ((minima[:, :, 4:] & 15) << 4)
+    codes = rows.codes.reshape(count, blocks, COLS // 64, 2, 32)
+    raw[:, :, 16:] = (codes[:, :, :, 0] | (codes[:, :, :, 1] << 4)).reshape(count, blocks, -1)
+    return raw.reshape(count, -1)
