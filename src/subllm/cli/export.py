@@ -11,10 +11,9 @@ from subllm.cli import console
 from subllm.cli.context import complete_stored_model, open_context
 
 EXAMPLES = """
-subllm export qwen2.5-coder:0.5b-python --to ./python-hf
-subllm export qwen2.5-coder:0.5b-python --to ./python-gguf --format gguf
-subllm export qwen2.5-coder:0.5b-python --to ./python-gguf --format gguf --type q8_0 --force
-subllm export qwen2.5-coder:0.5b-python-24 --to ./python-ct --format compressed-tensors
+subllm export qwen2.5-coder:0.5b-python --to ./python
+subllm export qwen2.5-coder:0.5b-python --to ./gguf --format gguf
+subllm export qwen2.5-coder:0.5b-dense --to ./q8 --format gguf --type q8_0
 """
 
 
