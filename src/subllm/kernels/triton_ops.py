@@ -14,6 +14,9 @@ rows as long as the number of rows takes the same way through `packed_matmul`.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -41,13 +44,17 @@ Activation = Literal["silu", "gelu", "gelu_tanh"]
 @cache
 def implementation(kind: str) -> ModuleType:
     """The module that computes on devices of `kind` ("cuda", "cpu", ...)."""
-    return plain
+    runs = kind == "cuda" or (kind == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
+    if not runs or importlib.util.find_spec("triton") is None:
+        return plain
+    return importlib.import_module("subllm.kernels.triton.compiled")
 
 
 def expand(weight: DevicePacked) -> torch.Tensor:
     """float32 [rows, cols]: the weights, zeros where dropped; bit for bit what
     `sparsity.packing.unpack` gives."""
-    return plain.expand(weight)
+    found: torch.Tensor = implementation(weight.device.type).expand(weight)
+    return found
 
 
 def packed_matmul(

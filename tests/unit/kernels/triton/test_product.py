@@ -10,10 +10,17 @@ from oracles.packed_matrices import activations, packed_sample
 
 from subllm.errors import BackendError
 from subllm.kernels.reference import multiply_exact
-from subllm.kernels.triton_ops import DevicePacked, packed_matmul
-from subllm.sparsity.packing import Floats, PackedTensor, pack
+from subllm.kernels.triton import plain
+from subllm.kernels.triton_ops import DevicePacked, expand, implementation, packed_matmul
+from subllm.sparsity.packing import Floats, PackedTensor, pack, unpack
 
 VALUES = ("int4", "int8", "bf16")
+
+
+EVERY = (
+    *("dense", "2:4", "1:4", "3:4", "4:8", "5:8", "16:32", "31:32", "13:32", "50%", "3%", "90%"),
+    *(f"{n}:16" for n in range(1, 16)),
+)
 
 
 def check(packed: PackedTensor, x: Floats) -> None:
@@ -23,9 +30,85 @@ def check(packed: PackedTensor, x: Floats) -> None:
 
 
 @pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("pattern", EVERY)
+def test_expanded(values: str, pattern: str) -> None:
+    packed = packed_sample(21, 160, pattern, values)
+    got, want = expand(DevicePacked.from_packed(packed, "cpu")).numpy(), unpack(packed)
+    np.testing.assert_array_equal(got.view(np.int32), want.view(np.int32))
+
+
+@pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("pattern", ["dense", "8:16", "11:16", "16:32", "50%"])
 def test_patterns(values: str, pattern: str) -> None:
-    check(packed_sample(21, 160, pattern, values), activations(3, 160))
+    """1 to 8, 9 to 64 and more tokens."""
+    packed = packed_sample(21, 160, pattern, values)
+    for count in (1, 3, 9, 65):
+        check(packed, activations(count, 160))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rows", "cols"),
+    [
+        *(("2:4", 21, 204), ("6:8", 9, 456), ("3:4", 3, 4), ("50%", 21, 203), ("99%", 1, 70)),
+        *(("dense", 21, 203), ("8:16", 130, 272), ("11:16", 3, 576), ("17:32", 140, 64)),
+    ],
+)
+def test_odd_shapes(pattern: str, rows: int, cols: int) -> None:
+    packed = packed_sample(rows, cols, pattern, "int4")
+    for count in (2, 17, 65):
+        check(packed, activations(count, cols))
+
+
+@pytest.mark.parametrize("pattern", ["dense", "8:16", "50%"])
+def test_other_tokens_change_nothing(pattern: str) -> None:
+    """Bit for bit, whatever NaN the others hold."""
+    weight = DevicePacked.from_packed(packed_sample(21, 160, pattern, "int4"), "cpu")
+    x = torch.from_numpy(activations(20, 160))
+    for width in (8, 20):
+        together = packed_matmul(x[:width], weight)
+        spoilt = x[:width].clone()
+        spoilt[1:] = torch.nan
+        assert torch.equal(packed_matmul(spoilt, weight)[0], together[0])
+    if kernels_run():
+        for width in (1, 2, 5):
+            assert torch.equal(
+                packed_matmul(x[:width], weight), packed_matmul(x[:8], weight)[:width]
+            )
+
+
+@pytest.mark.parametrize("count", [2, 20, 70])
+def test_bfloat16(count: int) -> None:
+    """Activations as a decoder has them, results too."""
+    packed = packed_sample(21, 160, "11:16", "int4")
+    weight = DevicePacked.from_packed(packed, "cpu")
+    x = torch.from_numpy(activations(count, 160)).bfloat16()
+    if kernels_run() and count > 8:
+        x = x.half()  # the interpreter's own products of bfloat16 are wrong
+    want = multiply_exact(packed, x.float().numpy())
+    out = torch.empty((count, 21), dtype=torch.bfloat16)
+    packed_matmul(x, weight, out=out)
+    np.testing.assert_allclose(out.float().numpy(), want, rtol=0.01, atol=0.01 * np.abs(want).max())
+
+
+def test_slices_of_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scratch memory for fewer rows than there are."""
+    if not kernels_run():
+        pytest.skip("plain torch has no slices")
+    from subllm.kernels.triton import product
+
+    monkeypatch.setattr(product, "SCRATCH", 1)
+    packed, x = packed_sample(140, 64, "8:16", "int8"), activations(66, 64)
+    bias, residual = activations(1, 140, 3)[0], activations(66, 140, 4)
+    got = packed_matmul(
+        torch.from_numpy(x), DevicePacked.from_packed(packed, "cpu"),
+        bias=torch.from_numpy(bias), residual=torch.from_numpy(residual),
+    )  # fmt: skip
+    want = multiply_exact(packed, x, bias) + residual
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
+
+
+def kernels_run() -> bool:
+    return implementation("cpu") is not plain
 
 
 def test_bias_residual_and_out() -> None:
