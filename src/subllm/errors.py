@@ -35,6 +35,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- IncompleteError         an answer ended before its end
     |   |-- LogitsError             the model gave one request logits without order
     |   `-- BackendError            a backend is missing or does not fit the machine
+    |       `-- DeviceError         a GPU is missing, lost, too old or out of memory
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
     `-- EvaluationError             a measurement could not be carried out (exit 9)
         |-- SandboxError            programs cannot be contained here, or the sandbox failed
@@ -230,6 +231,11 @@ class IncompleteError(EngineError):
 
 class BackendError(EngineError):
     """A backend is missing, or does not fit this machine."""
+
+
+class DeviceError(BackendError):
+    """A GPU is missing, was lost, has too old a driver or no memory left; models elsewhere go
+    on."""
 
 
 class ServerError(SubllmError):

@@ -61,11 +61,13 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
-        description="Where to compute: auto, cpu, cuda or cuda:N.",
+        description="Where to compute: cpu, cuda, cuda:N, or auto: the GPU with the most free "
+        "memory that a model fits, else the CPU.",
     )
-    backend: Literal["auto", "native", "torch"] = Field(
+    backend: Literal["auto", "native", "cuda", "torch"] = Field(
         "auto",
-        description="What computes: native (packed weights, CPU), torch, or auto by device.",
+        description="What computes: native (packed weights, CPU), cuda (packed weights, GPU), "
+        "torch (unpacked), or auto by device.",
     )
     kv_type: Literal["bfloat16", "int8"] = Field(
         "bfloat16",

@@ -128,7 +128,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     from subllm.machine import cpu_name, usable_cores
     from subllm.native import core
     from subllm.runtime.bandwidth import read_bandwidth
-    from subllm.runtime.loader import choose_backend
+    from subllm.runtime.choice import choose_backend
 
     backend = choose_backend(settings.backend, settings.device)
     threads: int = min(settings.threads or usable_cores(), core().usable_cpus())

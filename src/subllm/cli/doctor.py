@@ -157,12 +157,25 @@ def _bandwidth(context: Context) -> Finding:
 
 
 def _gpu(context: Context) -> Finding:
-    from subllm.runtime.loader import choose_backend
+    from subllm.runtime.cards import find_cards
+    from subllm.runtime.choice import choose_backend
 
-    backend = choose_backend("auto", "auto")
-    if backend == "native":
-        return Finding("GPU", "none that is usable: the processor computes", facts={"cuda": False})
-    return Finding("GPU", f"CUDA, by the {backend} backend", facts={"cuda": True})
+    cards = find_cards()
+    facts = {
+        "cuda": bool(cards.usable),
+        "cards": [
+            {"device": c.device, "name": c.name, "total_bytes": c.total, "free_bytes": c.free}
+            for c in cards.usable
+        ],
+    }
+    if not cards.usable:
+        why = f" ({cards.problem})" if cards.problem else ""
+        text = f"none that is usable{why}: the processor computes"
+        return Finding("GPU", text, "note" if cards.problem else "good", facts=facts)
+    text = ", ".join(map(str, cards.usable)) + f", by the {choose_backend('auto', 'cuda')} backend"
+    if cards.problem:
+        text += f"; another is not usable ({cards.problem})"
+    return Finding("GPU", text, "note" if cards.problem else "good", facts=facts)
 
 
 def _store(context: Context) -> Finding:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from subllm.runtime.backends.table import BackendName, KvTypeName
-from subllm.runtime.loader import choose_backend, load_engine
+from subllm.runtime.choice import choose_backend
+from subllm.runtime.loader import load_engine
 from subllm.runtime.request import Engine
 from subllm.store.store import Store
 

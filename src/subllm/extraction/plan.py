@@ -20,10 +20,17 @@ from subllm.store.store import Store
 
 
 def value_type(text: str) -> Values:
-    """How values are stored: bf16, int8 or int4. Raises UsageError for anything else."""
+    """How values are stored: bf16, int8 or int4. Raises UsageError for anything else, with what
+    there is instead of nf4."""
     for known in VALUES:
         if text == known:
             return known
+    if text == "nf4":
+        raise UsageError(
+            "the store does not hold nf4, which only GPUs compute on: a base that is larger than "
+            "the card is rounded to it on load; add it as bf16 or int8, or as int4 (as small, for "
+            "every machine; at once with --samples 0)"
+        )
     raise UsageError(f"value type {text!r} is unknown; use one of {', '.join(VALUES)}")
 
 

@@ -93,6 +93,11 @@ class Backend(Protocol):
         """Whether a fork and its source share full blocks until one writes to them."""
 
     @property
+    def kv_room(self) -> int | None:
+        """Bytes that keys and values may come to take, where the device has a bound of its own;
+        None: as many as whoever uses this allows."""
+
+    @property
     def exact_widths(self) -> bool:
         """Whether a position's logits have the same bits however many others are in its step
         (up to 16 of a chunk). Speculation gives the text of plain decoding only then."""

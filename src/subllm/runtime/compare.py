@@ -12,7 +12,8 @@ import psutil
 from subllm.arch.spec import ArchSpec
 from subllm.runtime.backends.table import BACKENDS, BackendName, KvTypeName
 from subllm.runtime.bandwidth import weight_bytes_per_token
-from subllm.runtime.loader import choose_backend, load_engine
+from subllm.runtime.choice import choose_backend
+from subllm.runtime.loader import load_engine
 from subllm.runtime.measure import (
     Probe,
     Round,

@@ -84,7 +84,8 @@ class LocalEngine:
             token = tokenizer.id_of(text)
             if token is not None:
                 self._stop_ids[token] = text
-        self._kv = KvCache(backend, self._kv_room(max(context_length, kv_tokens)), keep_prefixes)
+        room = backend.kv_room or self._kv_room(max(context_length, kv_tokens))
+        self._kv = KvCache(backend, room, keep_prefixes)
         if kv_bytes is not None:
             self.kv_budget = kv_bytes
         self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
@@ -122,10 +123,16 @@ class LocalEngine:
 
     @kv_budget.setter
     def kv_budget(self, value: int) -> None:
-        self._kv.budget = max(value, self._kv_room(self._context_length))
+        room = value if self._backend.kv_room is None else min(value, self._backend.kv_room)
+        self._kv.budget = max(room, self._kv_room(self._context_length))
+
+    @property
+    def on_card(self) -> bool:
+        return self._backend.kv_room is not None
 
     def share_kv(self, room: KvRoom) -> None:
-        self._kv.join(room)
+        if not self.on_card:
+            self._kv.join(room)
 
     @property
     def speculates(self) -> bool:

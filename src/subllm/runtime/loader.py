@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
 from subllm.errors import ContextLengthError, DraftError
+from subllm.runtime.backend import Backend
 from subllm.runtime.backends.table import (
     BackendName,
     DTypeName,
     KvTypeName,
-    backend_for,
-    check_device,
     check_kv_type,
     loader_of,
 )
+from subllm.runtime.choice import choose_placement
 from subllm.runtime.draft import Draft
 from subllm.runtime.engine import LocalEngine
+from subllm.runtime.placement import Demand
 from subllm.runtime.weights import FloatArray
 from subllm.served_context import served_context
 from subllm.sparsity.packing import PackedTensor, unpack_rows
@@ -26,7 +27,7 @@ from subllm.sparsity.screen import Screen
 from subllm.store.model_files import ModelFiles, open_model
 from subllm.store.store import Store
 
-_CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
+log = logging.getLogger("subllm.runtime")
 
 
 class PackedSource:
@@ -79,34 +80,30 @@ def load_engine(
 ) -> LocalEngine:
     """An engine on the model of that name or digest; see `LocalEngine` for the limits.
 
-    backend         "native" computes on the CPU, on the packed weights themselves; "torch"
-                    unpacks them, for any device that torch has; "auto" takes torch where
-                    the device is not the CPU
-    device          "auto", "cpu", "cuda", "cuda:N"; auto is CUDA where it is usable
+    backend         "native" computes on the CPU and "cuda" on a GPU, both on the packed weights
+                    themselves; "torch" unpacks them, for any device that torch has; "auto":
+                    what suits the device
+    device          "auto", "cpu", "cuda", "cuda:N"; auto is the GPU with the most free memory
+                    that the model fits, else the CPU; see `runtime.placement`. What was chosen
+                    is logged
     context_length  at most what the model was trained for; see `served_context` for
                     the default
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
     screened_head   whether draws may read the head's screening plane first (native only)
-    draft           name or digest of a model that drafts for this one
+    draft           name or digest of a model that drafts for this one, placed for itself
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
     ContextLengthError for a context longer than the model's, BackendError when the
-    backend is missing or does not have the device, DraftError for a draft with other tokens.
+    backend is missing, DeviceError for a GPU that was asked for and is missing or too small,
+    DraftError for a draft with other tokens.
     """
-    chosen = choose_backend(backend, device)
-    check_kv_type(chosen, kv_type)
     with open_model(store, name) as files:
         manifest = files.manifest
         context = _context(manifest.name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
-        loaded = loader_of(chosen)(
-            PackedSource(files),
-            device=device,
-            threads=threads,
-            kv_type=kv_type,
-            dtype=dtype,
-            screened_head=screened_head,
+        loaded = _load(
+            store, files, context, backend, device, threads, kv_type, dtype, screened_head
         )
     engine = LocalEngine(
         manifest.name,
@@ -120,15 +117,19 @@ def load_engine(
         kv_bytes=kv_bytes,
     )
     if draft is not None:
-        found = load_draft(
-            store,
-            draft,
-            backend=chosen,
-            device=device,
-            threads=threads,
-            kv_type=kv_type,
-            screened_head=screened_head,
-        )
+        try:
+            found = load_draft(
+                store,
+                draft,
+                backend=backend,
+                device=device,
+                threads=threads,
+                kv_type=kv_type,
+                screened_head=screened_head,
+            )
+        except BaseException:
+            engine.close()
+            raise
         try:
             engine.set_draft(found)
         except DraftError:
@@ -149,20 +150,45 @@ def load_draft(
     screened_head: bool = True,
 ) -> Draft:
     """The model of that name or digest, for `Engine.set_draft`. Its weights are shared with an
-    engine on the same model. Raises what `load_engine` raises."""
-    chosen = choose_backend(backend, device)
-    check_kv_type(chosen, kv_type)
+    engine on the same model. It may be on another device than the model that it drafts for.
+    Raises what `load_engine` raises."""
     with open_model(store, name) as files:
-        loaded = loader_of(chosen)(
-            PackedSource(files),
-            device=device,
-            threads=threads,
-            kv_type=kv_type,
-            dtype="bfloat16",
-            screened_head=screened_head,
+        manifest = files.manifest
+        context = served_context(manifest.prompt.context_length)
+        loaded = _load(
+            store, files, context, backend, device, threads, kv_type, "bfloat16", screened_head
         )
         digest = name if name.startswith("sha256-") else store.resolve(name)
-        return Draft(files.manifest.name, digest, loaded, files.tokenizer())
+        return Draft(manifest.name, digest, loaded, files.tokenizer())
+
+
+def _load(
+    store: Store,
+    files: ModelFiles,
+    context: int,
+    backend: BackendName,
+    device: str,
+    threads: int | None,
+    kv_type: KvTypeName,
+    dtype: DTypeName,
+    screened_head: bool,
+) -> Backend:
+    manifest = files.manifest
+    packed = sum(store.blobs.size(blob) for blob in (manifest.blobs.own, manifest.blobs.shared))
+    demand = Demand.of(manifest, packed, context, kv_type)
+    chosen, placement = choose_placement(demand, backend, device)
+    check_kv_type(chosen, kv_type)
+    load = loader_of(chosen)
+    if placement.why:
+        log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
+    return load(
+        PackedSource(files),
+        placement=placement,
+        threads=threads,
+        kv_type=kv_type,
+        dtype=dtype,
+        screened_head=screened_head,
+    )
 
 
 def _context(name: str, asked: int | None, longest: int) -> int:
@@ -173,26 +199,3 @@ def _context(name: str, asked: int | None, longest: int) -> int:
             f"a context of {asked} tokens is not possible; {name} takes 1 to {longest}"
         )
     return asked
-
-
-def choose_backend(backend: BackendName, device: str) -> BackendName:
-    """The backend, by name, for what was asked for. Raises BackendError for one that does not
-    compute on the device."""
-    if backend != "auto":
-        check_device(backend, device)
-        return backend
-    if device == "auto":
-        device = "cuda" if _has_cuda() else "cpu"
-    return backend_for(device)
-
-
-def _has_cuda() -> bool:
-    """Whether torch would find a CUDA device. Importing torch costs seconds and a hundred
-    megabytes, so it is asked only where the driver shows a device."""
-    if not any(Path(node).exists() for node in _CUDA_NODES):
-        return False
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()

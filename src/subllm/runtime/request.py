@@ -120,8 +120,10 @@ class Engine(Protocol):
     kv_budget  KV memory, in bytes, of all requests together; room for one context is
            always granted. May be changed between steps: kept prefixes give way at once,
            running requests as they grow
+    on_card    whether weights, keys and values lie in the memory of a GPU, which is a bound of
+           its own: they take nothing of what the machine's models share
     share_kv   takes KV memory from a room that it shares with other engines, in place of its
-           own budget. The room must be as large as one context
+           own budget. The room must be as large as one context. Nothing where `on_card`
 
     add    raises ContextLengthError, EngineBusyError; tokens outside the vocabulary
            raise EngineError
@@ -160,6 +162,9 @@ class Engine(Protocol):
 
     @kv_budget.setter
     def kv_budget(self, value: int) -> None: ...
+
+    @property
+    def on_card(self) -> bool: ...
 
     def share_kv(self, room: KvRoom) -> None: ...
 

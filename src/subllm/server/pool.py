@@ -103,8 +103,10 @@ class EnginePool:
         return slot
 
     def put(self, ref: ModelRef, engine: Engine) -> Slot:
-        size = _true(self._measured(ref), engine.resident_bytes, ref)
-        size = replace(size, kv=max(size.kv, engine.kv_budget))
+        size = NOTHING  # on a card it takes of that one's memory, which whoever loaded it knows
+        if not engine.on_card:
+            size = _true(self._measured(ref), engine.resident_bytes, ref)
+            size = replace(size, kv=max(size.kv, engine.kv_budget))
         slot = Slot(ref, engine, size=size, keep_alive=self._keep_alive)
         self._slots[ref.name] = slot
         self._settle(slot)

@@ -216,6 +216,9 @@ def test_add(tiny: Store, subllm: Command) -> None:
         refused = subllm("add", BASE, option, "int3")
         assert (refused.status, refused.out) == (2, "")
         assert "value type 'int3' is unknown" in refused.err
+    refused = subllm("add", BASE, "--values", "nf4")
+    assert (refused.status, refused.out) == (2, "")
+    assert "rounded to it on load; add it as bf16 or int8, or as int4" in refused.err
     assert json.loads(subllm("list", "--json").out)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import get_args
 
 import pytest
 
 from subllm.errors import BackendError
 from subllm.runtime.backends import table
-from subllm.runtime.loader import choose_backend
+from subllm.runtime.choice import choose_backend
 from subllm.settings import Settings
+
+ON_CARDS = "cuda" if find_spec("triton") else "torch"
 
 
 def test_settings_know_every_backend_and_type() -> None:
@@ -26,10 +29,12 @@ def test_settings_know_every_backend_and_type() -> None:
     ("backend", "device", "chosen"),
     [
         ("auto", "cpu", "native"),
-        ("auto", "cuda", "torch"),
-        ("auto", "cuda:1", "torch"),
+        ("auto", "cuda", ON_CARDS),
+        ("auto", "cuda:1", ON_CARDS),
         ("native", "auto", "native"),
         ("native", "cpu", "native"),
+        ("cuda", "cpu", "cuda"),
+        ("cuda", "cuda:0", "cuda"),
         ("torch", "cpu", "torch"),
         ("torch", "cuda:0", "torch"),
     ],
@@ -42,7 +47,7 @@ def test_what_is_refused_says_what_to_use() -> None:
     with pytest.raises(BackendError) as caught:
         choose_backend("native", "cuda:1")
     assert str(caught.value) == (
-        "the native backend computes on the CPU, not on cuda:1; use --backend torch"
+        f"the native backend computes on the CPU, not on cuda:1; use --backend {ON_CARDS}"
     )
     with pytest.raises(BackendError) as caught:
         table.check_kv_type("torch", "int8")

@@ -61,6 +61,10 @@ class Loaded:
     def take_back(self) -> None:
         assert not self.lent
 
+    @property
+    def on_card(self) -> bool:
+        return False
+
     def share_kv(self, room: KvRoom) -> None:
         self.room = room
         room.join(self)  # type: ignore[arg-type]

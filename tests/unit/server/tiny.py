@@ -205,6 +205,10 @@ class Engine:
     def kv_budget(self, value: int) -> None:
         self._engine.kv_budget = value
 
+    @property
+    def on_card(self) -> bool:
+        return False
+
     def share_kv(self, room: KvRoom) -> None:
         self._engine.share_kv(room)
 

@@ -6,27 +6,29 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Literal, Protocol
 
 from subllm.errors import BackendError
 from subllm.runtime.backend import Backend
+from subllm.runtime.placement import Placement
 from subllm.runtime.weights import LoadableWeights
 
-BackendName = Literal["auto", "native", "torch"]
+BackendName = Literal["auto", "native", "cuda", "torch"]
 KvTypeName = Literal["bfloat16", "int8"]
 DTypeName = Literal["bfloat16", "float32"]
 
 
 class LoadBackend(Protocol):
-    """Raises WeightsError for weights that do not fit, BackendError for a device that is
-    missing or too small."""
+    """Raises WeightsError for weights that do not fit, DeviceError for a device that is missing
+    or too small, BackendError where a package is missing."""
 
     def __call__(
         self,
         source: LoadableWeights,
         *,
-        device: str,
+        placement: Placement,
         threads: int | None,
         kv_type: KvTypeName,
         dtype: DTypeName,
@@ -60,6 +62,12 @@ BACKENDS: Mapping[BackendName, BackendEntry] = MappingProxyType(
             devices=frozenset({"cpu"}),
             kv_types=frozenset({"bfloat16", "int8"}),
         ),
+        "cuda": BackendEntry(
+            module="subllm.runtime.backends.cuda",
+            devices=frozenset({"cpu", "cuda"}),
+            kv_types=frozenset({"bfloat16"}),
+            package="triton",
+        ),
         "torch": BackendEntry(
             module="subllm.runtime.backends.torch",
             devices=None,
@@ -71,9 +79,14 @@ BACKENDS: Mapping[BackendName, BackendEntry] = MappingProxyType(
 
 
 def backend_for(device: str) -> BackendName:
-    """The first that computes on `device` ("cpu", "cuda", "cuda:N")."""
+    """The first that computes on `device` ("cpu", "cuda", "cuda:N"), where the packages that it
+    wants are there."""
     kind = device.partition(":")[0]
-    return next(name for name, entry in BACKENDS.items() if entry.computes_on(kind))
+    return next(name for name, entry in BACKENDS.items() if entry.computes_on(kind) and _has(entry))
+
+
+def _has(entry: BackendEntry) -> bool:
+    return entry.package in (None, "torch") or find_spec(entry.package) is not None
 
 
 def check_device(name: BackendName, device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from subllm.runtime.backends.native.backend import KvType, NativeBackend
 from subllm.runtime.backends.table import DTypeName, KvTypeName
+from subllm.runtime.placement import Placement
 from subllm.runtime.weights import ScreenedWeightSource
 
 __all__ = ["KvType", "NativeBackend", "load_backend"]
@@ -12,7 +13,7 @@ __all__ = ["KvType", "NativeBackend", "load_backend"]
 def load_backend(
     source: ScreenedWeightSource,
     *,
-    device: str,
+    placement: Placement,
     threads: int | None,
     kv_type: KvTypeName,
     dtype: DTypeName,

@@ -17,6 +17,7 @@ from subllm import native
 from subllm.errors import BackendError, LogitsError
 from subllm.machine import usable_cores
 from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, Draw, TokenArray
+from subllm.runtime.backends.chunks import as_tokens
 from subllm.runtime.backends.native.weights import DecoderWeights
 from subllm.runtime.request import TokenLogprob
 from subllm.runtime.weights import ScreenedWeightSource
@@ -40,19 +41,6 @@ def _refusals() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def as_tokens(values: Any) -> TokenArray:
-    """int32 [n], checked where it is not that already. Raises BackendError."""
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise BackendError(f"tokens must be integers [n], not {array.dtype} {array.shape}")
-    if array.dtype != np.int32:
-        limits = np.iinfo(np.int32)
-        if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-            raise BackendError("a token does not fit 32 bits; check the prompt")
-        array = array.astype(np.int32)
-    return np.ascontiguousarray(array)
 
 
 def pack_draw(draw: Draw) -> tuple[Any, ...]:
@@ -132,6 +120,10 @@ class NativeBackend:
     @property
     def kv_shares(self) -> bool:
         return True
+
+    @property
+    def kv_room(self) -> int | None:
+        return None  # the machine's memory, which others share out
 
     @property
     def exact_widths(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from subllm.runtime.backends.table import DTypeName, KvTypeName
 from subllm.runtime.backends.torch.backend import TorchBackend
+from subllm.runtime.placement import Placement
 from subllm.runtime.weights import WeightSource
 
 __all__ = ["TorchBackend", "load_backend"]
@@ -12,7 +13,7 @@ __all__ = ["TorchBackend", "load_backend"]
 def load_backend(
     source: WeightSource,
     *,
-    device: str,
+    placement: Placement,
     threads: int | None,
     kv_type: KvTypeName,
     dtype: DTypeName,
@@ -20,4 +21,12 @@ def load_backend(
 ) -> TorchBackend:
     """See `LoadBackend`; keys and values have the type of the weights, and the head is read
     whole."""
-    return TorchBackend(source, device=device, threads=threads, dtype=dtype)
+    return TorchBackend(
+        source,
+        device=placement.device,
+        threads=threads,
+        dtype=dtype,
+        form=placement.form,
+        layers=placement.layers,
+        kv_room=placement.kv_room,
+    )

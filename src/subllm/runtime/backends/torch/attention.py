@@ -56,28 +56,42 @@ def attend(spec: ArchSpec, layer: int, span: Span, qkv: torch.Tensor) -> torch.T
 
     qkv: [count, heads + 2 * kv_heads, dim], rotated, queries first.
     """
-    kv_heads, dim, slab = spec.num_kv_heads, spec.head_dim, span.slab
+    kv_heads, slab = spec.num_kv_heads, span.slab
     queries, keys, values = torch.split(qkv, [spec.num_heads, kv_heads, kv_heads], dim=1)
     stop = span.start + span.count
     slab.keys[layer][:, span.start : stop] = keys.transpose(0, 1)
     slab.values[layer][:, span.start : stop] = values.transpose(0, 1)
     seen = span.sliding if spec.sliding_layers[layer] else span.full
-    k = slab.keys[layer][:, None, seen.first : seen.end]
-    v = slab.values[layer][:, None, seen.first : seen.end]
+    k = slab.keys[layer][:, seen.first : seen.end]
+    v = slab.values[layer][:, seen.first : seen.end]
+    return attend_to(spec, queries, k, v, seen.mask)
+
+
+def attend_to(
+    spec: ArchSpec,
+    queries: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """[count, heads * dim] of queries [count, heads, dim] over k and v [kv_heads, keys, dim];
+    mask as in `View`."""
+    count, kv_heads, dim = len(queries), spec.num_kv_heads, spec.head_dim
     group = spec.num_heads // kv_heads
-    if span.count == 1:
+    k, v = k[:, None], v[:, None]
+    if count == 1:
         # The heads of a group share keys, so they pass as so many queries.
         q = queries.reshape(kv_heads, 1, group, dim)
     else:
-        q = queries.reshape(span.count, kv_heads, group, dim).permute(1, 2, 0, 3)
+        q = queries.reshape(count, kv_heads, group, dim).permute(1, 2, 0, 3)
         k, v = k.expand(-1, group, -1, -1), v.expand(-1, group, -1, -1)
     if spec.attn_softcap is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.mask, scale=spec.attn_scale)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.attn_scale)
     else:
-        out = _capped(q, k, v, seen.mask, spec.attn_scale, spec.attn_softcap)
-    if span.count > 1:
+        out = _capped(q, k, v, mask, spec.attn_scale, spec.attn_softcap)
+    if count > 1:
         out = out.permute(2, 0, 1, 3)
-    return out.reshape(span.count, spec.num_heads * dim)
+    return out.reshape(count, spec.num_heads * dim)
 
 
 def _capped(

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Literal
 
 import numpy as np
 import torch
 
-from subllm.errors import BackendError, LogitsError
+from subllm.errors import LogitsError
 from subllm.machine import usable_cores
-from subllm.runtime.backend import Choice, Choices, Chunk, Draw, TokenArray
+from subllm.runtime.backend import Choice, Choices, Chunk, TokenArray
+from subllm.runtime.backends.torch.device import failures, pick_device
+from subllm.runtime.backends.torch.drawing import choose
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.model import TorchModel
-from subllm.runtime.backends.torch.sampling import logprobs, sample, without_nan
+from subllm.runtime.backends.torch.sampling import logprobs
 from subllm.runtime.backends.torch.weights import load_weights
+from subllm.runtime.placement import Form
 from subllm.runtime.request import TokenLogprob
-from subllm.runtime.sampler import needs_adjustment
 from subllm.runtime.weights import WeightSource
 
 DType = Literal["bfloat16", "float32"]
 
 _DRAW_ROWS = 16  # rows of logits held at once while drawing
 _SCORE_ROWS = 64  # rows of logits held at once while scoring: 39 MB at 152k tokens
-
-
-def pick_device(device: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU. Raises BackendError for a device
-    that torch does not know or this machine does not have."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(1, device=picked).cpu()  # an absent one shows only when it is used
-    except (RuntimeError, AssertionError) as error:
-        if device.partition(":")[0] == "cuda":
-            reason = "no such CUDA device is usable here; choose cpu (--device or SUBLLM_DEVICE)"
-        else:
-            reason = f"device {device!r} is unknown here; use auto, cpu or cuda"
-        raise BackendError(reason) from error
-    return picked
 
 
 class TorchBackend:
@@ -50,28 +34,31 @@ class TorchBackend:
         self,
         source: WeightSource,
         *,
-        device: str = "auto",
+        device: str = "cpu",
         dtype: DType = "bfloat16",
         threads: int | None = None,
+        form: Form = "bf16",
+        layers: int | None = None,
+        kv_room: int | None = None,
     ) -> None:
-        """Loads everything. `threads` None: all cores that this process may use.
+        """Loads everything.
 
-        Raises BackendError when the device is missing or its memory is too small.
+        threads  None: all cores that this process may use
+        form, layers  of the weights, see `load_weights`
+        kv_room  bytes that keys and values may take; None: no bound
+
+        Raises DeviceError when the device is missing or its memory is too small, BackendError
+        where a form wants a package that is not there.
         """
         self._device = pick_device(device)
         self._dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         if self._device.type == "cpu":
             torch.set_num_threads(threads or usable_cores())
-        try:
-            with torch.inference_mode():
-                weights = load_weights(source, self._dtype, self._device)
-                self._model = TorchModel(source.spec, weights)
-        except torch.OutOfMemoryError as error:
-            raise BackendError(
-                f"the weights do not fit the memory of {self._device}; choose cpu "
-                "(--device or SUBLLM_DEVICE)"
-            ) from error
+        with failures(self._device, "the weights"), torch.inference_mode():
+            weights = load_weights(source, self._dtype, self._device, form, layers)
+            self._model = TorchModel(source.spec, weights)
         self._spec = source.spec
+        self._kv_room = kv_room
         self._slabs: dict[int, KvSlab] = {}
         self._next_handle = 0
 
@@ -93,6 +80,10 @@ class TorchBackend:
         return False  # slabs are contiguous
 
     @property
+    def kv_room(self) -> int | None:
+        return self._kv_room
+
+    @property
     def exact_widths(self) -> bool:
         return False  # libraries choose another kernel for another shape
 
@@ -104,7 +95,8 @@ class TorchBackend:
     @torch.inference_mode()
     def kv_fork(self, source: int, length: int) -> int:
         handle = self.kv_open()
-        self._slabs[handle].copy_from(self._slabs[source], length)
+        with failures(self._device, "keys and values"):
+            self._slabs[handle].copy_from(self._slabs[source], length)
         return handle
 
     def kv_close(self, handle: int) -> None:
@@ -112,6 +104,10 @@ class TorchBackend:
 
     @torch.inference_mode()
     def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
+        with failures(self._device, "this step"):
+            return self._step(chunks)
+
+    def _step(self, chunks: Sequence[Chunk]) -> list[Choices]:
         hidden = self._forward(chunks)
         ends = np.cumsum([len(chunk.tokens) for chunk in chunks])
         rows = [
@@ -123,7 +119,7 @@ class TorchBackend:
         choices: list[Choice | LogitsError] = []
         for first in range(0, len(rows), _DRAW_ROWS):
             part = slice(first, first + _DRAW_ROWS)
-            choices += _choose(self._model.logits(hidden[rows[part]]), draws[part])
+            choices += choose(self._model.logits(hidden[rows[part]]), draws[part])
         drawn = iter(choices)
         return [tuple(next(drawn) for _ in chunk.draws) for chunk in chunks]
 
@@ -131,14 +127,12 @@ class TorchBackend:
     def score(
         self, kv: int, start: int, tokens: TokenArray, targets: TokenArray, top: int
     ) -> list[TokenLogprob]:
-        hidden = self._forward([Chunk(kv, start, tokens)])[: len(targets)]
-        result: list[TokenLogprob] = []
-        for rows, wanted in zip(
-            torch.split(hidden, _SCORE_ROWS),
-            (targets[i : i + _SCORE_ROWS] for i in range(0, len(targets), _SCORE_ROWS)),
-            strict=True,
-        ):
-            result += logprobs(self._model.logits(rows), wanted.tolist(), top)
+        with failures(self._device, "this step"):
+            hidden = self._forward([Chunk(kv, start, tokens)])[: len(targets)]
+            result: list[TokenLogprob] = []
+            for first in range(0, len(targets), _SCORE_ROWS):
+                part = slice(first, first + _SCORE_ROWS)
+                result += logprobs(self._model.logits(hidden[part]), targets[part].tolist(), top)
         return result
 
     def close(self) -> None:
@@ -147,36 +141,7 @@ class TorchBackend:
 
     def _forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         tokens = np.concatenate([chunk.tokens for chunk in chunks]).astype(np.int64)
-        try:
-            return self._model.hidden(
-                torch.from_numpy(tokens).to(self._device),
-                [(self._slabs[c.kv], c.start, len(c.tokens)) for c in chunks],
-            )
-        except torch.OutOfMemoryError as error:
-            raise BackendError(
-                f"{self._device} has no memory left for this step; "
-                "lower the context length or the number of parallel requests"
-            ) from error
-
-
-def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice | LogitsError]:
-    """One choice for each row of float32 [rows, vocab], or why there is none."""
-    peaks, best = (found.tolist() for found in without_nan(logits).max(-1))
-    return [
-        _choose_one(logits[row : row + 1], draw, best[row] if isfinite(peaks[row]) else None)
-        for row, draw in enumerate(draws)
-    ]
-
-
-def _choose_one(logits: torch.Tensor, draw: Draw, best: int | None) -> Choice | LogitsError:
-    """From float32 [1, vocab]. `best`: the largest, None where that is not finite."""
-    if best is None:
-        return LogitsError()
-    wanted = 0 if draw.estimate and draw.params.logprobs is None else draw.params.logprobs
-    changed = needs_adjustment(draw.params) or draw.allowed is not None
-    plain = draw.params.temperature == 0.0 and not changed
-    try:
-        token = best if plain else sample(logits[0], draw)
-    except LogitsError as error:  # bias and penalties can do that, too
-        return error
-    return Choice(token, None if wanted is None else logprobs(logits, [token], wanted)[0])
+        return self._model.hidden(
+            torch.from_numpy(tokens).to(self._device),
+            [(self._slabs[c.kv], c.start, len(c.tokens)) for c in chunks],
+        )

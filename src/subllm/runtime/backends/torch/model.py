@@ -11,7 +11,7 @@ from subllm.arch.spec import ArchSpec
 from subllm.runtime.backends.torch.attention import Span, attend, view
 from subllm.runtime.backends.torch.kv import KvSlab
 from subllm.runtime.backends.torch.rope import Rope, Rotation
-from subllm.runtime.backends.torch.weights import Layer, Linear, Norm, Weights
+from subllm.runtime.backends.torch.weights import Held, Layer, Norm, Weights
 
 
 class TorchModel:
@@ -40,7 +40,8 @@ class TorchModel:
             [torch.arange(s.start, s.start + s.count, device=x.device) for s in spans]
         )
         rotations = self._rope.angles(positions)
-        for index, layer in enumerate(self.weights.layers):
+        for index, held in enumerate(self.weights.layers):
+            layer = held() if isinstance(held, Held) else held
             rotation = rotations[1] if self.spec.sliding_layers[index] else rotations[0]
             x = x + self._attention(index, layer, x, spans, rotation)
             x = x + self._mlp(layer, x)
@@ -68,7 +69,7 @@ class TorchModel:
         self, index: int, layer: Layer, x: torch.Tensor, spans: list[Span], rotation: Rotation
     ) -> torch.Tensor:
         spec = self.spec
-        qkv = _apply(layer.qkv, self._norm(layer.input_norm, x))
+        qkv = layer.qkv(self._norm(layer.input_norm, x))
         qkv = qkv.view(len(x), spec.num_heads + 2 * spec.num_kv_heads, spec.head_dim)
         rotated = qkv[:, : spec.num_heads + spec.num_kv_heads]
         if layer.qk_norm is not None:
@@ -77,19 +78,19 @@ class TorchModel:
         parts = [
             attend(spec, index, span, qkv[span.offset : span.offset + span.count]) for span in spans
         ]
-        out = _apply(layer.out, parts[0] if len(parts) == 1 else torch.cat(parts))
+        out = layer.out(parts[0] if len(parts) == 1 else torch.cat(parts))
         return (
             out if layer.post_attention_norm is None else self._norm(layer.post_attention_norm, out)
         )
 
     def _mlp(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        inner = _apply(layer.up, self._norm(layer.mlp_norm, x))
+        inner = layer.up(self._norm(layer.mlp_norm, x))
         if self.spec.gated:
             gate, up = inner.chunk(2, dim=-1)
             inner = self._activate(gate) * up
         else:
             inner = self._activate(inner)
-        out = _apply(layer.down, inner)
+        out = layer.down(inner)
         return out if layer.post_mlp_norm is None else self._norm(layer.post_mlp_norm, out)
 
     def _activate(self, x: torch.Tensor) -> torch.Tensor:
@@ -109,7 +110,3 @@ class TorchModel:
 
 def _rms(x: torch.Tensor, eps: float) -> torch.Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-
-
-def _apply(linear: Linear, x: torch.Tensor) -> torch.Tensor:
-    return F.linear(x, linear.weight, linear.bias)

@@ -8,13 +8,18 @@ per process for as long as any model uses them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from accelerate import cpu_offload
+from torch import nn
 
 from subllm.arch.spec import ArchSpec, LinearSpec
 from subllm.errors import WeightsError
+from subllm.runtime.backends.torch.linear import Linear, linear
+from subllm.runtime.placement import Form
 from subllm.runtime.weights import WeightSource
 
 _SLICE_ELEMENTS = 4 << 20  # float32 elements read at once: 16 MiB
@@ -24,14 +29,6 @@ _shared: WeakValueDictionary[tuple[str, str, str], torch.Tensor] = WeakValueDict
 @dataclass(frozen=True)
 class Norm:
     """weight float32 [size], the spec's offset added; bias for LayerNorm."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class Linear:
-    """weight [out, in] and bias [out], both in the compute dtype."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -54,28 +51,67 @@ class Layer:
     down: Linear
     post_mlp_norm: Norm | None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices."""
+        return sum(linear.nbytes for linear in (self.qkv, self.out, self.up, self.down))
+
+
+class Held(nn.Module):
+    """A block of plain matrices that waits in the CPU's memory: calling it gives a copy on the
+    device, made by accelerate, which is gone when the caller drops it."""
+
+    def __init__(self, layer: Layer, device: torch.device) -> None:
+        super().__init__()
+        self._layer = layer
+        for part in fields(layer):
+            for name, tensor in _tensors(part.name, getattr(layer, part.name)).items():
+                self.register_buffer(name, tensor)
+        cpu_offload(self, execution_device=device, offload_buffers=True)
+
+    @property
+    def nbytes(self) -> int:
+        return self._layer.nbytes
+
+    def forward(self) -> Layer:
+        return replace(self._layer, **{part.name: self._here(part.name) for part in fields(Layer)})
+
+    def _here(self, name: str) -> Any:
+        part = getattr(self._layer, name)
+        here = {key: self.get_buffer(key) for key in _tensors(name, part)}
+        if part is None or isinstance(part, torch.Tensor):
+            return here.get(name)
+        return replace(part, **{key.removeprefix(f"{name}_"): here[key] for key in here})
+
+
+def _tensors(name: str, part: Any) -> dict[str, torch.Tensor]:
+    """Of a norm, a product or a tensor, each by a name of its own."""
+    if isinstance(part, torch.Tensor):
+        return {name: part}
+    parts = {} if part is None else {"weight": part.weight, "bias": part.bias}
+    return {f"{name}_{key}": tensor for key, tensor in parts.items() if tensor is not None}
+
 
 @dataclass(frozen=True)
 class Weights:
     embedding: torch.Tensor
     head: torch.Tensor
     final_norm: Norm
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer | Held, ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all matrices, a tied head counted once."""
         seen = {id(t): t for t in (self.embedding, self.head)}
-        total = sum(t.nbytes for t in seen.values())
-        for layer in self.layers:
-            total += sum(lin.weight.nbytes for lin in (layer.qkv, layer.out, layer.up, layer.down))
-        return total
+        return sum(t.nbytes for t in seen.values()) + sum(layer.nbytes for layer in self.layers)
 
 
 class _Loader:
-    def __init__(self, source: WeightSource, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, source: WeightSource, dtype: torch.dtype, device: torch.device, form: Form
+    ) -> None:
         self.source, self.spec = source, source.spec
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.form = dtype, device, form
 
     def vector(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         return torch.tensor(self.source.vector(name), dtype=dtype, device=self.device)
@@ -107,7 +143,7 @@ class _Loader:
         bias = None
         if parts[0].bias:
             bias = torch.cat([self.vector(f"{prefix}{p.name}.bias", self.dtype) for p in parts])
-        return Linear(weight, bias)
+        return linear(weight, bias, self.form)
 
     def shared(self, name: str) -> torch.Tensor:
         """A [vocab, hidden] matrix, taken from another loaded model where equal."""
@@ -148,14 +184,27 @@ class _Loader:
         )
 
 
-def load_weights(source: WeightSource, dtype: torch.dtype, device: torch.device) -> Weights:
-    """Everything, tensor by tensor. Raises WeightsError as `source` does."""
+def load_weights(
+    source: WeightSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    form: Form = "bf16",
+    layers: int | None = None,
+) -> Weights:
+    """Everything, tensor by tensor; matrices of blocks in `form`, but for "packed", which is as
+    "bf16". layers: blocks that stay on the device, the others wait in the CPU's memory; None:
+    all. Raises WeightsError as `source` does, BackendError where a form wants a package."""
     spec: ArchSpec = source.spec
-    loader = _Loader(source, dtype, device)
+    loader = _Loader(source, dtype, device, form)
+    beside = _Loader(source, dtype, torch.device("cpu"), form)
+    kept = spec.num_layers if layers is None else layers
     embedding = loader.shared(spec.embedding_name)
     return Weights(
         embedding=embedding,
         head=embedding if spec.tied_head else loader.shared(spec.head_name),
         final_norm=loader.norm(spec.final_norm_name.removesuffix(".weight")),
-        layers=tuple(loader.layer(index) for index in range(spec.num_layers)),
+        layers=tuple(
+            loader.layer(index) if index < kept else Held(beside.layer(index), device)
+            for index in range(spec.num_layers)
+        ),
     )
