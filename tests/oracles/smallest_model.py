@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from oracles.backends import Loadable
 from oracles.packed_models import PackedMemory
 from oracles.tiny_models import MemorySource
 from subllm.arch.registry import spec_from_config
@@ -26,14 +27,18 @@ SHAPE = {
 }
 
 
-def tiny_backend() -> NativeBackend:
+def tiny_source() -> Loadable:
     spec = spec_from_config(SHAPE)
     rng = np.random.default_rng(0)
     tensors = {
         name: rng.normal(0, 0.1, shape).astype(np.float32)
         for name, shape in tensor_shapes(spec).items()
     }
-    return NativeBackend(PackedMemory(MemorySource(spec, tensors)), threads=1)
+    return Loadable(PackedMemory(MemorySource(spec, tensors)))
+
+
+def tiny_backend() -> NativeBackend:
+    return NativeBackend(tiny_source(), threads=1)
 
 
 def texts() -> list[TokenArray]:

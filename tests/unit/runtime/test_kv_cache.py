@@ -11,9 +11,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from oracles.smallest_model import TEXTS, tiny_backend
+from oracles.smallest_model import TEXTS, tiny_backend, tiny_source
 
-from subllm.runtime.backend import KV_BLOCK, Chunk, TokenArray
+from subllm.runtime.backend import KV_BLOCK, Backend, Chunk, TokenArray
+from subllm.runtime.backends.cuda import CudaBackend
 from subllm.runtime.backends.native import NativeBackend
 from subllm.runtime.kv_cache import MIN_PREFIX, KvCache, blocks, common_prefix
 
@@ -23,9 +24,9 @@ BUDGET, KEEP = 10, 3
 class Accounts(RuleBasedStateMachine):
     """Requests come, grow, end or are dropped, in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
         super().__init__()
-        self.backend = tiny_backend()
+        self.backend = backend or tiny_backend()
         self.block = KV_BLOCK * self.backend.kv_bytes_per_token
         self.empty = self.backend.resident_bytes
         self.budget = BUDGET
@@ -144,6 +145,17 @@ class Accounts(RuleBasedStateMachine):
 
 TestAccounts = Accounts.TestCase
 TestAccounts.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class PagedAccounts(Accounts):
+    """The same against the pool of the backend for GPUs."""
+
+    def __init__(self) -> None:
+        super().__init__(CudaBackend(tiny_source(), device="cpu", dtype="float32", threads=1))
+
+
+TestPagedAccounts = PagedAccounts.TestCase
+TestPagedAccounts.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
 
 
 def test_what_requests_share_is_charged_once() -> None:
