@@ -47,7 +47,7 @@ KINDS = [
 def exact(kind: str, packed: PackedMemory) -> Any:
     """In float32, as far as the kind has it."""
     if kind == "native":
-        return NativeBackend(packed, kv="float32", exact=True)
+        return NativeBackend(packed, kv="float32", exact=True, threads=1)
     if kind == "torch":
-        return TorchBackend(Loadable(packed), dtype="float32")
-    return CudaBackend(Loadable(packed), device=kind, dtype="float32")
+        return TorchBackend(Loadable(packed), dtype="float32", threads=1)
+    return CudaBackend(Loadable(packed), device=kind, dtype="float32", threads=1)

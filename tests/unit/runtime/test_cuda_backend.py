@@ -56,10 +56,10 @@ def test_bf16_is_as_near_as_the_torch_backend(values: str) -> None:
     ids = ids_of(60)
     with torch.no_grad():
         want = reference(torch.from_numpy(ids[None].astype(np.int64))).logits[0].numpy()
-    backend = CudaBackend(Loadable(packed), device="cpu")
+    backend = CudaBackend(Loadable(packed), device="cpu", threads=1)
     kv = backend.kv_open()
     got = np.concatenate([backend.logits(kv, 0, ids[:50]), backend.logits(kv, 50, ids[50:])])
-    plain = TorchBackend(Loadable(packed))
+    plain = TorchBackend(Loadable(packed), threads=1)
     slab = plain._slabs[plain.kv_open()]
     model = plain._model
     with torch.inference_mode():
@@ -235,7 +235,7 @@ def test_captured_steps_say_what_uncaptured_ones_do() -> None:
     ids=str,
 )
 def test_a_bad_chunk_is_refused_and_changes_nothing(changes: dict[str, Any]) -> None:
-    backend = CudaBackend(tiny_source(), device="cpu", dtype="float32")
+    backend = CudaBackend(tiny_source(), device="cpu", dtype="float32", threads=1)
     good = Chunk(backend.kv_open(), 0, np.arange(20, dtype=np.int32))
     values = {"kv": backend.kv_open(), "start": 0, "tokens": good.tokens, **changes}
     if "start" in changes and values["start"] == 250:
@@ -260,7 +260,7 @@ def test_weights_of_another_shape_are_refused() -> None:
 
 def test_from_a_store(tmp_path: Path) -> None:
     store = store_model(tmp_path / "store", packed_oracle("qwen2", "int8", "8:16")[0])
-    engine = load_engine(store, NAME, backend="cuda", device="cpu")
+    engine = load_engine(store, NAME, backend="cuda", device="cpu", threads=1)
     assert isinstance(engine._backend, CudaBackend)
     assert not engine.on_card
     assert engine.kv_budget > 0

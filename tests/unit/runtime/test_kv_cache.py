@@ -155,7 +155,7 @@ class PagedAccounts(Accounts):
 
 
 TestPagedAccounts = PagedAccounts.TestCase
-TestPagedAccounts.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
+TestPagedAccounts.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 def test_what_requests_share_is_charged_once() -> None:

@@ -158,6 +158,7 @@ def test_demands_are_those_of_the_manifest(tmp_path: Path) -> None:
 def test_forms_of_what_was_asked_for() -> None:
     assert forms_of("cuda", must=True) == ("packed",)
     assert forms_of("torch", must=False)[0] == "bf16"
+    assert "packed" not in forms_of("torch", must=True)
     assert "split" not in forms_of("auto", must=False)
     assert forms_of("auto", must=True)[-1] == "split"
 

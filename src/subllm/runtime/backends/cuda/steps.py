@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -59,10 +60,10 @@ class _Static:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._found: Found | None = None
 
-    def capture(self, pool: tuple[int, int]) -> None:
-        """Raises RuntimeError where that is not possible."""
+    def capture(self, pool: Any) -> None:
+        """In graph memory `pool`. Raises RuntimeError and others where that is not possible."""
         self.requests.copy_(torch.tensor([_nothing(self.requests.shape[1])]))
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
@@ -93,7 +94,7 @@ class SmallSteps:
         self._generation = pool.generation
         self.captures = device.type == "cuda"
         """Whether graphs are captured: not any more once that failed."""
-        self._memory = torch.cuda.graph_pool_handle() if self.captures else (0, 0)
+        self._memory = torch.cuda.graph_pool_handle() if self.captures else None
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

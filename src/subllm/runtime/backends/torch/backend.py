@@ -104,6 +104,8 @@ class TorchBackend:
 
     @torch.inference_mode()
     def step(self, chunks: Sequence[Chunk]) -> list[Choices]:
+        if not chunks:
+            return []
         with failures(self._device, "this step"):
             return self._step(chunks)
 
