@@ -15,9 +15,9 @@ from oracles.backends import INTERPRETED, Loadable, exact
 from oracles.packed_models import MIXED, NAME, PackedMemory, packed_oracle, store_model
 from oracles.smallest_model import tiny_source
 from oracles.tiny_models import CONFIGS, VOCAB, oracle, source
-from subllm.kernels.triton_ops import expand
 
 from subllm.errors import BackendError, LogitsError, WeightsError
+from subllm.kernels.triton_ops import expand
 from subllm.runtime.backend import KV_BLOCK, Choice, Chunk, Draw
 from subllm.runtime.backends.cuda import CudaBackend
 from subllm.runtime.backends.cuda import backend as module
