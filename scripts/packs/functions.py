@@ -137,7 +137,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--language", choices=languages(), default="python")
     add("--base", default="qwen2.5-coder:0.5b", help="what --model is made of, in the store")
     add("--model", default="qwen2.5-coder:0.5b-dense", help="what writes; 'subllm add' makes it")
-    add("--answers", type=Path, default=ROOT / ".build/packs/functions", help="a directory")
+    add("--answers", type=Path, default=ROOT / "scripts/packs/answers", help="a directory")
     add("--out", type=Path, default=WRITTEN)
     add("--benchmarks", type=Path, help="HumanEval-form .jsonl.gz files to stay clear of")
     add("--tokens", type=int, default=100_000)

@@ -36,7 +36,7 @@ _COMMON_WORDS = (
 _COMMON = frozenset(_COMMON_WORDS.split())
 _FENCE_LINE = re.compile(r"^[ \t]*```(.*)$", re.MULTILINE)
 _PLACEHOLDER = re.compile(
-    r"your (own )?(code|logic|implementation) here|goes here|TODO|FIXME|to be implemented|"
+    r"your (own )?(code|logic|implementation) here|goes here|\bTODO\b|\bFIXME\b|to be implemented|"
     r"implement(ation)? (this|the|your|your own)? ?(logic|method|function)? ?here|"
     r"\bimplement (the |your |actual |some )*logic|rest of the (code|file|methods)|"
     r"not implemented yet|omitted for brevity|(//|#|--)[^\n]*\bplaceholder",

@@ -84,8 +84,14 @@ class Judge:
         if task.form == "edit" and _same(text, task.instruction):
             reason = "unchanged"
         whole = f"{task.prefix}{text}{task.suffix}" if task.answer == "hole" else text
-        for check in (filters.foreign_letters, filters.repetitive, private):
-            reason = reason or check(text)
+        # The user's own code may name people and be in any script.
+        written = text.removeprefix(task.prefix)
+        for check, what in (
+            (filters.foreign_letters, written),
+            (filters.repetitive, text),
+            (private, written),
+        ):
+            reason = reason or check(what)
         reason = reason or self._known.overlaps(whole)
         if task.answer != "hole":
             reason = reason or self._seen.near_duplicate(text, apart=task.parent)
@@ -102,10 +108,14 @@ def kept(task: Task, text: str, ended: bool) -> tuple[str, str | None]:
         return whole, "cut" if len(whole) <= len(task.prefix) else None
     if task.answer == "body":
         return _function(task, text, ended)
+    if task.answer == "hole":
+        # Who goes on and on has still written the line that an editor would show.
+        text = text if ended else _first_line(text, task.suffix)
+        if task.suffix.startswith("\n"):
+            text = text.rstrip("\n")
+        return text, None if text.strip() else "hollow"
     if not ended:
         return "", "cut"
-    if task.answer == "hole":
-        return text, None if text.strip() else "hollow"
     text = text.strip() + "\n"
     if task.answer in ("talk", "prose"):
         lacks = task.answer == "talk" and not _blocks(text)
@@ -122,6 +132,12 @@ def _function(task: Task, text: str, ended: bool) -> tuple[str, str | None]:
         return whole[:end].rstrip() + "\n" + "}\n" * task.outer, None
     # One without braces of its own (an arrow function in one line) may have ended as well.
     return whole.rstrip() + "\n", None if ended and not task.outer else "cut"
+
+
+def _first_line(text: str, suffix: str) -> str:
+    start = len(text) - len(text.lstrip("\n"))
+    end = text.find("\n", start)
+    return text[: end + (not suffix.startswith("\n"))] if end >= 0 else ""
 
 
 def _malformed(task: Task, text: str) -> str | None:

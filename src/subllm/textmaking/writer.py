@@ -19,13 +19,15 @@ from subllm.textmaking.raw_answers import RawAnswer
 from subllm.textmaking.tasks import MOST_TOKENS, Form, Task
 
 CONTEXT = 2560  # tokens of the longest request with its answer
+_FENCE = "\n```"
+_TELLING = 8  # characters of a line; a shorter one stands in many places
 # What comes after a Python function; the others end with a brace.
 _STOPS = {
     "python": ("\ndef ", "\nclass ", "\nif __name__", "\nprint(", "\nassert", "\n#", "\n@",
-               "\n```", "\nfrom ", "\nimport "),
-    "java": ("\n```",),
-    "cpp": ("\n```", "\nint main"),
-    "javascript": ("\n```", "\nconsole.", "\nmodule.", "\nexport "),
+               _FENCE, "\nfrom ", "\nimport "),
+    "java": (_FENCE,),
+    "cpp": (_FENCE, "\nint main"),
+    "javascript": (_FENCE, "\nconsole.", "\nmodule.", "\nexport "),
 }  # fmt: skip
 
 
@@ -91,9 +93,22 @@ class Asker:
             top_k=draws.top_k,
             max_tokens=MOST_TOKENS[task.answer],
             seed=drawn,
-            stop=_STOPS[task.tag] if task.answer == "body" else (),
+            stop=_stops(task),
         )
         return Request(task.id, ids, params)
+
+
+def _stops(task: Task) -> tuple[str, ...]:
+    """A model tuned for chat closes code with a fence and goes on to explain it, and goes on
+    from what fills a hole with what comes after."""
+    if task.answer == "body":
+        return _STOPS[task.tag]
+    if task.answer == "rest":
+        return (_FENCE,)
+    if task.answer == "hole":
+        after = next((line.rstrip() for line in task.suffix.splitlines() if line.strip()), "")
+        return (_FENCE, after) if len(after.strip()) >= _TELLING else (_FENCE,)
+    return ()
 
 
 @dataclass

@@ -55,6 +55,7 @@ def test_hollow_code_is_short_or_a_placeholder() -> None:
         "x = 1  # a placeholder",
     ):
         assert filters.hollow_code(f"{FUNCTION}{comment}\n") == "placeholder"
+    assert filters.hollow_code(f"{FUNCTION}stream.mapToDouble(x)\n") is None
 
 
 def test_prose_must_be_english_complete_and_an_answer() -> None:

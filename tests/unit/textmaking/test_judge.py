@@ -76,10 +76,21 @@ def test_what_is_unfit(task: Task, text: str, reason: str) -> None:
 
 
 def test_what_was_cut_is_left_out_but_for_whole_parts_of_files() -> None:
-    for task in (FUNCTION, CHAT, HOLE, TALK):
+    for task in (FUNCTION, CHAT, TALK):
         assert judged(task, BODY, ended=False) == "cut"
     row = judged(FILE, CODE[12:] + "\n\ndef other(x):\n    y = [1,", ended=False)
     assert row == {"id": "r", "text": CODE, "fence": "python"}
+
+
+def test_of_who_fills_a_hole_and_goes_on_the_first_line_is_kept() -> None:
+    lines = CODE.splitlines(keepends=True)
+    hole = replace(HOLE, prefix="".join(lines[:5]), suffix="".join(lines[6:]))
+    row = judged(hole, f"{lines[5]}        and so on\n    and on", ended=False)
+    assert isinstance(row, dict) and row["middle"] == lines[5]
+    within = replace(hole, suffix="\n" + hole.suffix)
+    row = judged(within, f"{lines[5]}        and so on", ended=False)
+    assert isinstance(row, dict) and row["middle"] == lines[5].rstrip("\n")
+    assert judged(hole, lines[5].rstrip("\n"), ended=False) == "hollow"  # half of a line
 
 
 def test_functions_of_other_languages_end_with_their_brace() -> None:
@@ -105,6 +116,12 @@ def test_a_hole_is_judged_in_its_whole_file() -> None:
     assert judged(replace(hole, before="(" + hole.before), "    for thing in things:\n") == (
         "does not parse"
     )
+
+
+def test_what_the_user_wrote_is_no_matter_of_taste() -> None:
+    own = replace(FILE, prefix='"""Zählt. Von Harper Lee, https://www.acme.com, для нас."""\n\n\n')
+    assert isinstance(judged(own, CODE), dict)
+    assert judged(own, CODE + "# by Harper Lee\n") == "person"
 
 
 def test_nothing_comes_twice_but_what_is_made_from_it() -> None:

@@ -97,6 +97,21 @@ def test_who_turns_in_circles_or_has_ended_is_stopped(tmp_path: Path) -> None:
     assert maker.samples[0].text == "int f(int a) {\n    return a;\n}\n"
 
 
+def test_what_comes_after_is_where_writing_stops() -> None:
+    asker = Asker(tokenizer(), ROOM, Draws())
+
+    def stops(**task: str) -> tuple[str, ...]:
+        request = asker.request(Task("a", "fim", "java", **task))  # type: ignore[arg-type]
+        assert request is not None
+        return request.params.stop
+
+    hole = {"answer": "hole", "prefix": "int f() {\n"}
+    assert stops(**hole, suffix="\n    return value;\n}\n") == ("\n```", "    return value;")
+    assert stops(**hole, suffix="\n    }\n") == ("\n```",)
+    assert stops(answer="rest", prefix="// A file.\n") == ("\n```",)
+    assert stops(answer="talk", request="How?") == ()
+
+
 def test_a_failure_gives_up_what_still_runs(tmp_path: Path) -> None:
     def failing(_: object) -> tuple[str, bool]:
         raise KeyboardInterrupt
