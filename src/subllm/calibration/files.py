@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -96,6 +97,17 @@ class FilesSource:
                 f"{self._root} has no {wanted} files that git would track ({kinds}); "
                 "give another directory"
             )
+
+    def digest(self) -> str:
+        """`<files> sha256-<hex>` over names and contents, of whatever split."""
+        hasher, count = hashlib.sha256(), 0
+        paths = {path.relative_to(self._root).as_posix(): path for path in self._files()}
+        for name in sorted(paths):
+            if (text := read_code(paths[name])) is not None:
+                data = text.encode("utf-8", "surrogatepass")
+                hasher.update(f"{name}\0{len(data)}\n".encode("utf-8", "surrogatepass") + data)
+                count += 1
+        return f"{count} sha256-{hasher.hexdigest()}"
 
     def _files(self) -> Iterator[Path]:
         rules = IgnoreRules(self._root)

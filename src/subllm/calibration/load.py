@@ -20,6 +20,7 @@ from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
 from subllm.progress import NullProgress, Progress
+from subllm.store.files import hash_file
 from subllm.text.tokenizer import Tokenizer
 
 _HELDOUT_SEED = 0
@@ -221,6 +222,39 @@ def _label(sources: list[tuple[TextSource, float]]) -> str:
     if len(sources) == 1:
         return sources[0][0].name
     return "mix:" + ",".join(f"{source.name}={share:.4g}" for source, share in sources)
+
+
+def own_texts(spec: str, language: str, *, missing: bool = False) -> dict[str, str]:
+    """The user's own sources in `spec`, by `TextSource.name`: how many files they are and a digest
+    of those that `language` reads, as `<files> sha256-<hex>`. Nothing is tokenized.
+
+    Raises CalibrationError for a spec that is none; with `missing`, what is gone is left out.
+    """
+    parts = [spec] if _existing(spec) else list(parse_mix(spec))
+    found = {}
+    for part in parts:
+        kind = part.partition(":")[0]
+        path = None if kind in (*KINDS, "hub") else _existing(part)
+        if path is not None and path.is_dir():
+            source = FilesSource(path, language, "all")
+            found[source.name] = source.digest()
+        elif path is not None and path.is_file():
+            found[f"jsonl:{path.resolve()}"] = f"1 {hash_file(path)}"
+        elif path is None and kind not in (*KINDS, "hub") and not missing:
+            raise CalibrationError(f"{part!r} is no calibration source that exists")
+    return found
+
+
+def absolute_spec(spec: str) -> str:
+    """The same sources, from whatever directory."""
+    if (whole := _existing(spec)) is not None:
+        return str(whole.absolute())
+    parts = []
+    for part in spec.split(","):
+        source, equals, weight = part.rpartition("=")
+        path = _existing(source.strip()) if equals else None
+        parts.append(f"{path.absolute()}={weight}" if path is not None else part)
+    return ",".join(parts)
 
 
 def spec_of(label: str) -> str:

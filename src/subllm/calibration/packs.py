@@ -13,6 +13,7 @@ The header of a code pack says under which licence each package is, and has its 
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,6 +97,18 @@ def code_names() -> tuple[str, ...]:
 def written_names() -> tuple[str, ...]:
     """The languages that have a pack of written functions."""
     return _names(WRITTEN)
+
+
+def packs_digest(language: str) -> str:
+    """sha256-<hex> over all packs of a language (of all languages for "general" what recovery
+    reads), so that it shows when a version brings other text."""
+    hasher = hashlib.sha256()
+    for directory in (DATA, CODE, WRITTEN):
+        for name in _names(directory):
+            if name == language or (language == "general" and directory != DATA):
+                data = (directory / (name + _SUFFIX)).read_bytes()
+                hasher.update(f"{directory.name}/{name} {len(data)}\n".encode() + data)
+    return f"sha256-{hasher.hexdigest()}"
 
 
 def _names(directory: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from subllm.cli import console
+from subllm.cli.asked import explicit
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 
@@ -16,8 +17,11 @@ subllm add qwen2.5-coder:0.5b --values int8 --tag int8
 subllm add ./model.gguf                      a file of your own
 """
 
+_NOT_AGAIN = ("base_name", "json_output")
+
 
 def command(
+    asked: typer.Context,
     base: Annotated[str, typer.Argument(metavar="BASE", help=BASE_HELP)],
     values: Annotated[
         str, typer.Option(help="How weights are stored: int4, int8, bf16.")
@@ -54,10 +58,12 @@ def command(
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
         from subllm.extraction.dense import add_dense
+        from subllm.extraction.made import made_by
 
         report = add_dense(
             context.store, base, progress, values=values, head=head, tag=tag, samples=samples,
             threads=context.settings.threads,
+            made=made_by(["add", base, *explicit(asked, _NOT_AGAIN)], base),
         )  # fmt: skip
     if json_output:
         console.emit_json(

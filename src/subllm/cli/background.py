@@ -38,7 +38,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=cwd,
-            env=_environment(home),
+            env=environment(home),
         )
 
 
@@ -48,8 +48,8 @@ def last_line(log: Path) -> str:
     return lines[-1].removeprefix("error: ") if lines else f"it said nothing; see {log}"
 
 
-def _environment(home: Path) -> dict[str, str]:
-    """Ours, with paths that mean the same in another directory."""
+def environment(home: Path) -> dict[str, str]:
+    """Ours on the store `home`, with paths that mean the same in another directory."""
     environment = {**os.environ, "SUBLLM_HOME": str(home)}
     for name in ("SUBLLM_CONFIG", "SUBLLM_CATALOG"):
         if value := environment.get(name):

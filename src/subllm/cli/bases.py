@@ -37,6 +37,7 @@ def fetch(
     *,
     source: str | None = None,
     name: str | None = None,
+    refresh: bool = False,
 ) -> BaseManifest:
     """Pull `base`; errors as of `acquire.pull.pull`."""
     from subllm.acquire.pull import pull
@@ -47,6 +48,7 @@ def fetch(
         context.catalog,
         source=source,
         name=name,
+        refresh=refresh,
         progress=progress,
         offline=context.settings.offline,
         probe_seconds=context.settings.hub_probe_seconds,

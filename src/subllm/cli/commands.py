@@ -34,6 +34,8 @@ COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("recover", "Models", "Let a sub-model learn on from its dense base."),
     CommandInfo("tune", "Models", "Make a sub-model of your own code from one in the store."),
     CommandInfo("data", "Models", "Make text to learn from, on this machine."),
+    CommandInfo("outdated", "Models", "Say what would be made otherwise today, and why."),
+    CommandInfo("update", "Models", "Fetch and extract again what is not up to date."),
     CommandInfo("list", "Models", "List what the store holds, with sizes."),
     CommandInfo("show", "Models", "Show all about one model: how made, how big, how good."),
     CommandInfo("compare", "Models", "Compare which weights sub-models keep."),

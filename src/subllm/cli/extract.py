@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subllm.cli import console
+from subllm.cli.asked import explicit
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 from subllm.cli.density import (
     BUDGET_HELP,
@@ -51,9 +52,11 @@ subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
 
 DEFAULT_BASE = "qwen2.5-coder:0.5b"
+_NOT_AGAIN = ("base", "base_name", "calibration", "device", "json_output")  # or said otherwise
 
 
 def command(
+    asked: typer.Context,
     language: Annotated[
         str,
         typer.Argument(
@@ -200,9 +203,15 @@ def command(
     stopped = False
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
+        from subllm.calibration.load import absolute_spec
         from subllm.extraction.extract import extract
+        from subllm.extraction.made import made_by
         from subllm.extraction.prepare import ExtractOptions
 
+        again = ["--base", base, *explicit(asked, _NOT_AGAIN)]
+        text = with_made(context.settings.home, calibration)
+        if text:
+            again += ["--calibration", absolute_spec(text)]
         for one in languages:
             options = ExtractOptions(
                 language=one,
@@ -212,7 +221,7 @@ def command(
                 values=values or DEFAULT_VALUES,
                 head=head,
                 keep_unrounded=not no_keep_state,
-                calibration=with_made(context.settings.home, calibration),
+                calibration=text,
                 samples=samples,
                 fast=fast,
                 seq_len=seq_len,
@@ -222,6 +231,7 @@ def command(
                 tag=tag,
                 name=name,
                 offline=context.settings.offline,
+                made=made_by(["extract", one, *again], base),
             )
             try:
                 prepared, chosen = prepare_for(

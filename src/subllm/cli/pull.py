@@ -49,6 +49,12 @@ def command(
             "it calls itself.",
         ),
     ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh", help="Fetch what the source has now, though the store has the base."
+        ),
+    ] = False,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL", help="Of several packed models take this; may be repeated."),
@@ -84,7 +90,7 @@ def command(
             found = _receive(context, base, progress, only, name, replace)
         else:
             try:
-                found = fetch(context, base, progress, source=source, name=name)
+                found = fetch(context, base, progress, source=source, name=name, refresh=refresh)
             except SharedModelsError:
                 found = _receive(context, base, progress, only, name, replace)
     if isinstance(found, BaseManifest):

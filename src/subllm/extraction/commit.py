@@ -16,6 +16,7 @@ from subllm.sparsity.packed_file import PackedReader, concat
 from subllm.store.manifest import (
     BaseManifest,
     BaseRef,
+    MadeBy,
     ModelBlobs,
     ModelManifest,
     Perplexity,
@@ -124,6 +125,14 @@ def block_entries(packed: Path) -> list[TensorEntry]:
                 )
             )
         return entries
+
+
+def keep_made(store: Store, digest: str, made: MadeBy | None, origin: str) -> None:
+    """Tell how a model was asked for that was in the store already; `origin` is the manifest
+    that the name referred to whose sidecar is its own."""
+    record = store.run_record(digest) or store.run_record(origin)
+    if made is not None and record is not None:
+        store.put_run_record(digest, record.model_copy(update={"made": made}))
 
 
 def run_record(

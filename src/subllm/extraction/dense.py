@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from subllm.errors import StoreError
-from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.commit import Parts, commit_model, keep_made, run_record
 from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 from subllm.extraction.dense_blocks import Calibrated, calibrated, mostly_coded, write_plain
 from subllm.extraction.estimate import peak_memory_bytes
@@ -22,7 +22,7 @@ from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.store.manifest import MethodRecord, ModelManifest
+from subllm.store.manifest import MadeBy, MethodRecord, ModelManifest
 from subllm.store.names import model_name
 from subllm.store.store import Store
 
@@ -51,12 +51,14 @@ def add_dense(
     tag: str = "",
     samples: int = DENSE_SAMPLES,
     threads: int | None = None,
+    made: MadeBy | None = None,
 ) -> DenseReport:
     """Pack every block of `base` without pruning, as `base-dense[-tag]`. Same store rules
     as `extract`; a model of other value types that had the name is replaced, which is said.
 
     int4 rounds by `samples` calibration sequences of all packs what the base does not hold in
-    int4 codes already; 0: by the weights alone, as other values do. Raises as `extract`."""
+    int4 codes already; 0: by the weights alone, as other values do. made: how to ask for it
+    again. Raises as `extract`."""
     coded, head_coded = value_type(values), value_type(head)
     started = time.monotonic()
     base_digest, manifest, reader, tokenizer = open_base(store, base)
@@ -81,6 +83,7 @@ def add_dense(
         if found is not None:
             model, cached = found[1].model_copy(update={"name": name, "tag": tag}), True
             digest = store.put_manifest(model)
+            keep_made(store, digest, made, store.resolve(found[0]))
             store.set_ref(name, digest)
         else:
             workspace = store.partial(plan.workspace)
@@ -118,7 +121,7 @@ def add_dense(
                 run_record(
                     report.seconds, report.peak_memory_bytes, torch.get_num_threads(),
                     plan.compute if rounding is not None else "",
-                ),
+                ).model_copy(update={"made": made}),
             )  # fmt: skip
         return report
 

@@ -16,7 +16,7 @@ import torch
 from subllm.extraction.blocks.open import open_blocks
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, OnBlock
-from subllm.extraction.commit import Parts, commit_model, run_record
+from subllm.extraction.commit import Parts, commit_model, keep_made, run_record
 from subllm.extraction.estimate import peak_memory_bytes, streamed_needs
 from subllm.extraction.global_pass import choose_all, gradients
 from subllm.extraction.learn_masks import MaskTraining
@@ -82,6 +82,7 @@ def extract(
                     update={"name": prepared.name, "tag": prepared.options.tag}
                 )
             digest = store.put_manifest(manifest)
+            keep_made(store, digest, prepared.options.made, store.resolve(cached[0]))
             store.set_ref(prepared.name, digest)
             return _report(store, prepared, digest, manifest, started, cached=True)
         workspace = store.partial(plan.workspace)
@@ -93,7 +94,7 @@ def extract(
         )  # fmt: skip
         record = run_record(
             report.seconds, report.peak_memory_bytes, torch.get_num_threads(), plan.compute
-        ).model_copy(update={"recovery": made.recovery})
+        ).model_copy(update={"recovery": made.recovery, "made": prepared.options.made})
         store.put_run_record(made.digest, record)
         return report
 

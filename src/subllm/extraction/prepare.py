@@ -48,6 +48,7 @@ from subllm.routing.languages import GENERAL
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
     BaseManifest,
+    MadeBy,
     MethodRecord,
     ModelManifest,
     sha256_of,
@@ -93,6 +94,7 @@ class ExtractOptions:
     tag: str = ""
     name: str = ""
     offline: bool = False  # calibration sets of the hub come from its cache only
+    made: MadeBy | None = None  # how to ask for it again
 
 
 @dataclass

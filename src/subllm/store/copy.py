@@ -25,6 +25,8 @@ def copy_model(store: Store, source: str, target: str) -> str:
     with store.writing():
         digest = store.put_manifest(model.model_copy(update={"name": target, "tag": wanted.tag}))
         if record := store.run_record(store.resolve(source)):
-            store.put_run_record(digest, record)
+            # Nothing that makes the source again, or fetches it, makes the copy.
+            kept = record.model_copy(update={"made": None, "pulled": None})
+            store.put_run_record(digest, kept)
         store.set_ref(target, digest)
     return digest

@@ -223,10 +223,25 @@ class RecoveryRun(_Frozen):
 
 
 class PulledFrom(_Frozen):
-    """Where a model came from that was made elsewhere: "hub:org/name" at a commit, "path:..."."""
+    """Where a model came from that was made elsewhere: "hub:org/name" at a commit, "path:...",
+    where it had `name`. Of a base from the hub, revision is what was asked for, such as "main"."""
 
     source: str
     revision: str = ""
+    name: str = ""
+
+
+class MadeBy(_Frozen):
+    """How to ask for a model again.
+
+    arguments  of `subllm`, with what the user chose
+    basis      what subllm chose; see `extraction.made`
+    texts      the user's own, "path:..." or "jsonl:...": how many files, and their digest
+    """
+
+    arguments: tuple[str, ...]
+    basis: dict[str, str]
+    texts: dict[str, str] = {}
 
 
 class RunRecord(_Frozen):
@@ -241,6 +256,7 @@ class RunRecord(_Frozen):
     versions: dict[str, str] = {}
     recovery: RecoveryRun | None = None
     pulled: PulledFrom | None = None
+    made: MadeBy | None = None
 
 
 Manifest = BaseManifest | ModelManifest

@@ -17,9 +17,10 @@ class HubPlace:
     """Files go straight to where they are wanted, not by way of the hub's cache, which would
     keep a second copy."""
 
-    def __init__(self, client: HubClient, listing: Listing) -> None:
+    def __init__(self, client: HubClient, listing: Listing, revision: str = "main") -> None:
+        """`revision` is what was asked for, and has a part in the label."""
         self.listing = listing
-        self.label = f"hub:{listing.repo}"
+        self.label = f"hub:{listing.repo}" + ("" if revision == "main" else f"@{revision}")
         self.revision = listing.commit
         self._client = client
 

@@ -37,7 +37,7 @@ def open_place(where: str, *, offline: bool = False, probe_seconds: float = 3.0)
         repo, revision = _repository(where)
         client = _client(where, offline, probe_seconds)
         listing = client.list_files(repo, revision)
-        place = HubPlace(client, listing) if INDEX in listing.files else None
+        place = HubPlace(client, listing, revision) if INDEX in listing.files else None
     else:
         path = Path(where).expanduser().absolute()
         if not path.exists():

@@ -34,7 +34,7 @@ def parcel(store: Store, name: str) -> Parcel:
     blobs = {blob: store.blobs.path(blob) for blob in dict.fromkeys(blob_digests(manifest))}
     run = store.run_record(digest)
     if run is not None:
-        run = run.model_copy(update={"host": "", "pulled": None})
+        run = run.model_copy(update={"host": "", "pulled": None, "made": None})
     entry = SharedModel(
         name=manifest.name,
         manifest=sha256_of(data),

@@ -90,8 +90,7 @@ def receive(
         for _, manifest in wanted:
             progress.note(f"{manifest.name}: checking masks, tables and tokenizer")
             _check_contents(store, manifest, place.label)
-        source = PulledFrom(source=place.label, revision=place.revision)
-        received = [_keep(store, model, manifest, source) for model, manifest in wanted]
+        received = [_keep(store, model, manifest, place) for model, manifest in wanted]
     return ReceiveReport(
         place.label, place.revision, tuple(received), came, sum(blobs.values()) - came
     )
@@ -209,9 +208,7 @@ def _check_contents(store: Store, manifest: ModelManifest, where: str) -> None:
         )
 
 
-def _keep(
-    store: Store, model: SharedModel, manifest: ModelManifest, source: PulledFrom
-) -> Received:
+def _keep(store: Store, model: SharedModel, manifest: ModelManifest, place: Place) -> Received:
     digest = store.put_manifest(manifest)
     run = model.run_record() or RunRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -220,6 +217,8 @@ def _keep(
         host="",
         threads=0,
     )
-    store.put_run_record(digest, run.model_copy(update={"host": "", "pulled": source}))
+    source = PulledFrom(source=place.label, revision=place.revision, name=model.name)
+    told = {"host": "", "pulled": source, "made": None}
+    store.put_run_record(digest, run.model_copy(update=told))
     before = store.set_ref(manifest.name, digest)
     return Received(manifest.name, digest, manifest, before if before != digest else None)
