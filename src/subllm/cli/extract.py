@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from subllm.cli import console
-from subllm.cli.asked import explicit
+from subllm.cli.asked import explicit, named_values
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
 from subllm.cli.density import (
     BUDGET_HELP,
@@ -182,7 +181,7 @@ def command(
         raise UsageError("--name is for one language; use --tag with 'all'")
     if name:
         check_model_name(name, languages[0])
-    params = _params(method_param or ())
+    params = named_values("--method-param", method_param or ())
     if fast and (method not in (None, PLAIN_METHOD) or params):
         raise UsageError("--fast is plain wanda; leave --method and --method-param out")
     goal = goal_of(pattern, budget, keep)
@@ -285,20 +284,6 @@ def _languages(language: str) -> tuple[str, ...]:
     if language == "all":
         return LANGUAGES
     return (check_language(canonical(language)),)
-
-
-def _params(given: Sequence[str]) -> dict[str, str]:
-    from subllm.errors import UsageError
-
-    params: dict[str, str] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--method-param {one!r} is not understood; use NAME=VALUE")
-        if name.strip() in params:
-            raise UsageError(f"--method-param {name.strip()} is given twice")
-        params[name.strip()] = value.strip()
-    return params
 
 
 def _domains(evaluate: str) -> tuple[str, ...]:
