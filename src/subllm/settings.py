@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="Whether the server has a language extracted, in the background and at low "
         "priority, that is asked for 20 times a day and has no sub-model.",
     )
+    auto_update: bool = Field(
+        False,
+        description="Whether the server does what 'subllm update --all' does, once a day, in the "
+        "background and at low priority, when nobody has asked it for a quarter of an hour.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much the server logs."
     )

@@ -19,6 +19,7 @@ from subllm.settings import help_for
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
     from subllm.server.config import ServerConfig
+    from subllm.server.idle import Update
     from subllm.server.wanted import Extract
 
 EXAMPLES = """
@@ -151,6 +152,7 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
             screened_head=settings.screened_head,
             on_ready=on_ready,
             extract=_extractor(settings.home) if settings.auto_extract else None,
+            update=_updater(settings.home) if settings.auto_update else None,
             log_level=settings.log_level,
         )
 
@@ -165,6 +167,18 @@ def _extractor(home: Path) -> Extract:
         return lambda: process.poll() is None
 
     return extract
+
+
+def _updater(home: Path) -> Update:
+    """Begins `subllm update --all`, which goes on when the server has ended."""
+    from subllm.cli import background, update_job
+
+    def update() -> Callable[[], bool]:
+        log = update_job.log_path(home)
+        process = background.spawn(["update", "--all"], log, home, nice=update_job.LOWEST)
+        return lambda: process.poll() is None
+
+    return update
 
 
 def _detach(context: Context, given: Mapping[str, object], json_output: bool) -> None:

@@ -3,7 +3,7 @@
     serve(
         store, config, *,
         backend="auto", device="auto", threads=None, context_length=None, kv_type="bfloat16",
-        screened_head=True, on_ready=None, extract=None, log_level="info"
+        screened_head=True, on_ready=None, extract=None, update=None, log_level="info"
     )
 
 returns when the server has stopped; running replies end with an error object, within
@@ -35,6 +35,7 @@ from subllm.server.app import create_app
 from subllm.server.config import UNIX, ServerConfig
 from subllm.server.connection import Connection
 from subllm.server.convert import Plan
+from subllm.server.idle import IdleUpdates, Update
 from subllm.server.loading import StoreLoader
 from subllm.server.models import ModelSet
 from subllm.server.page.state import StoreFacts
@@ -61,6 +62,7 @@ def serve(
     screened_head: bool = True,
     on_ready: Callable[[str, int], None] | None = None,
     extract: Extract | None = None,
+    update: Update | None = None,
     log_level: str = "info",
 ) -> None:
     """Serve every model of `store`; call it on the main thread, where signals arrive.
@@ -69,6 +71,7 @@ def serve(
     on_ready        called once, with host and port (the real one for port 0, 0 for a Unix
                     socket), when requests are accepted
     extract         called for languages that are asked for often and that no sub-model has
+    update          called when nobody asks, once a day at most
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
@@ -85,11 +88,20 @@ def serve(
         max_batch=config.max_batch,
         queue_limit=config.max_queue,
     )
-    with _listening(config.host, config.port) as listener:
+    with _listening(config.host, config.port) as listener, contextlib.ExitStack() as stack:
         models = ModelSet.of_store(
             store, loader.engine, loader.draft, loader.footprint, loader.context_of
         )
-        planned = WantedLanguages(extract, _languages).saw if extract else _nothing
+        heard: list[Callable[[Plan], None]] = []
+        if extract is not None:
+            heard.append(WantedLanguages(extract, _languages).saw)
+        if update is not None:
+            heard.append(stack.enter_context(IdleUpdates(update)).saw)
+
+        def planned(plan: Plan) -> None:
+            for hear in heard:
+                hear(plan)
+
         app = create_app(models, config, facts=StoreFacts(store), planned=planned)
         server = Server(uvicorn_config(app), app.state.worker, on_ready)
         server.run(sockets=[listener])
@@ -99,10 +111,6 @@ def _languages() -> tuple[str, ...]:
     from subllm.calibration.packs import pack_names  # for servers that extract alone
 
     return pack_names()
-
-
-def _nothing(_: Plan) -> None:
-    pass
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The extraction that a server begins by itself: another process, at low priority."""
+"""What a server begins by itself, extractions and updates: other processes, at low priority."""
 
 from __future__ import annotations
 
@@ -9,16 +9,34 @@ import psutil
 import pytest
 
 from subllm.cli import background
-from subllm.cli.serve import _extractor
+from subllm.cli.serve import _extractor, _updater
 from subllm.settings import load_settings
 
 from .tiny_store import BASE
 
 
 def test_only_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings().auto_extract is False
-    monkeypatch.setenv("SUBLLM_AUTO_EXTRACT", "1")
-    assert load_settings().auto_extract is True
+    for name in ("auto_extract", "auto_update"):
+        assert getattr(load_settings(), name) is False
+        monkeypatch.setenv(f"SUBLLM_{name.upper()}", "1")
+        assert getattr(load_settings(), name) is True
+
+
+def test_an_update_is_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[object, ...]] = []
+
+    class Process:
+        def poll(self) -> int | None:
+            return None if len(begun) == 1 else 0
+
+    def spawn(*arguments: object, nice: int) -> Process:
+        begun.append((*arguments, nice))
+        return Process()
+
+    monkeypatch.setattr(background, "spawn", spawn)
+    runs = _updater(tmp_path)()
+    assert begun == [(["update", "--all"], tmp_path / "run" / "update.log", tmp_path, 19)]
+    assert runs()
 
 
 def test_it_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
