@@ -1,17 +1,21 @@
 """What a running stream notices of everything else, and how soon a cancelled request is gone.
 
-    scripts/bench serve [MODEL] [--other MODEL] [--tokens 4000] [--threads 2]
+    scripts/bench serve [MODEL] [--other MODEL] [--tokens 4000] [--rounds 20] [--threads 2]
 
 A server of its own streams one completion of MODEL; beside it, one after the other, come a
-prompt of so many tokens, one that is scored, a first request for OTHER (which has to be loaded)
-and a body of 4 MB. For each: gaps between events of the stream, alone and meanwhile. Then a long
-prompt, and a score, are given up after a second, and the time is told until the engine is idle.
+prompt of so many tokens, one that is scored, a body of 4 MB, the first request for a form, and one
+for OTHER (which has to be loaded). For each: gaps between events of the stream, alone and
+meanwhile. Then a long prompt, and a score, are given up after a second, and the time is told until
+the engine is idle. At last the same engine runs in this process as well, and completes short
+prompts in turn with the server: what the server adds to the first token, and takes from the speed
+of the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -22,14 +26,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from operator import sub, truediv
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from subllm.runtime.engine import LocalEngine
+from subllm.runtime.loader import load_engine
+from subllm.runtime.request import Request, SamplingParams
+from subllm.store.manifest import ModelManifest
+from subllm.store.store import Store
+from subllm.store.tokenizers import open_tokenizer
+from subllm.text.tokenizer import Tokenizer
+
 WORDS = ("value", "self", "index", "result", "count", "data", "name", "error", "total", "item")
 FOR_EVER: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 PATIENCE = 600.0
+REPLY = 128
 
 
 def main() -> None:
@@ -41,10 +55,12 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-dense")
     parser.add_argument("--other")
     parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     with server(arguments.threads) as (url, process):
         measure(url, process, arguments)
+        compare(url, arguments)
 
 
 def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Namespace) -> None:
@@ -60,6 +76,7 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
             prompt=text(arguments.tokens, 3), max_tokens=0, echo=True, logprobs=1
         ),
         "a body of 4 MB": lambda: post(prompt="x = 1\n" * 700_000, max_tokens=1),
+        "a form": lambda: post(prompt="x", max_tokens=1, response_format={"type": "json_object"}),
     }
     if arguments.other:
         arrivals["a load"] = lambda: post(model=arguments.other, prompt="x", max_tokens=1)
@@ -79,6 +96,57 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
         idle(client)
         print(f"{name} given up: idle after {time.monotonic() - left:.2f} s")
     print(f"resident {resident(process.pid):.0f} MB")
+
+
+def compare(url: str, arguments: argparse.Namespace) -> None:
+    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    manifest = store.manifest(store.names()[arguments.model])
+    assert isinstance(manifest, ModelManifest)
+    tokenizer = open_tokenizer(store, manifest)
+    engine = load_engine(store, arguments.model, threads=arguments.threads)
+    ways = (
+        lambda prompt: list(in_process(engine, tokenizer, prompt)),
+        lambda prompt: list(through(url, arguments.model, prompt)),
+    )
+    first: tuple[list[float], ...] = ([], [])
+    speed: tuple[list[float], ...] = ([], [])
+    for number in range(2 * (arguments.rounds + 1)):
+        way = (number + number // 2) % 2  # who begins takes turns as well
+        began = time.perf_counter()
+        times = ways[way](f"def function_{number}(value):\n")
+        time.sleep(0.05)  # the other's threads are asleep by then
+        if number >= 2:  # the first round warms up
+            first[way].append(times[0] - began)
+            speed[way].append((REPLY - 1) / (times[-1] - times[0]))
+    engine.close()
+    print(
+        f"first token after {1e3 * statistics.median(first[0]):.1f} ms in process, "
+        f"{1e3 * statistics.median(first[1]):.1f} ms through the server: "
+        f"{1e3 * statistics.median(map(sub, first[1], first[0])):+.1f} ms"
+    )
+    print(
+        f"{statistics.median(speed[0]):.1f} tokens a second in process, "
+        f"{statistics.median(speed[1]):.1f} through the server: "
+        f"{100 * (statistics.median(map(truediv, speed[1], speed[0])) - 1):+.1f} %"
+    )
+
+
+def in_process(engine: LocalEngine, tokenizer: Tokenizer, prompt: str) -> Iterator[float]:
+    """When each token came."""
+    params = SamplingParams(max_tokens=REPLY, ignore_eos=True)
+    engine.add(Request(prompt, tuple(tokenizer.encode(prompt)), params))
+    while engine.has_work():
+        for event in engine.step():
+            yield from [time.perf_counter()] * len(event.tokens)
+
+
+def through(url: str, model: str, prompt: str) -> Iterator[float]:
+    """When each piece came, the last with the last token."""
+    body = {"model": model, "prompt": prompt, **FOR_EVER, "max_tokens": REPLY}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=PATIENCE) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                yield time.perf_counter()
 
 
 def nothing() -> int:
