@@ -34,9 +34,9 @@ _GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA device"),
 ]
+_OTHERS = [] if INTERPRETED else ["native", "torch"]
 KINDS = [
-    "native",
-    "torch",
+    *_OTHERS,
     # The captured step, run as it is: with TRITON_INTERPRET=1 on Triton's kernels, else on those
     # of plain torch.
     pytest.param("cpu", id="interpreter" if INTERPRETED else "static"),

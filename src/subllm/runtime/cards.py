@@ -39,6 +39,8 @@ def find_cards() -> Cards:
         try:
             free, total = torch.cuda.mem_get_info(index)
             about = torch.cuda.get_device_properties(index)
+            # What this process had and keeps for later is its to use.
+            free += torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
         except RuntimeError as error:  # a lost one must not hide the others
             problem = f"cuda:{index}: {why_unusable(str(error))}"
             continue
@@ -63,8 +65,16 @@ def why_unusable(message: str) -> str:
 
 
 def has_kernels() -> bool:
-    """Whether the package that compiles the packed kernels is installed."""
-    return find_spec("triton") is not None
+    """Whether the packed kernels can be compiled here. Asked where there is a card."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from subllm.kernels.triton import plain
+        from subllm.kernels.triton_ops import implementation
+
+        return implementation("cuda") is not plain
+    except (ImportError, RuntimeError):
+        return False
 
 
 def has_bitsandbytes() -> bool:

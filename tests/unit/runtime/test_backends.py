@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.backends import KINDS, exact
+from oracles.backends import INTERPRETED, KINDS, exact
 from oracles.packed_models import packed_oracle
 from oracles.tiny_models import tokenizer
 
@@ -17,8 +17,12 @@ from subllm.runtime.backend import Chunk, Draw
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.request import Request, SamplingParams
 
-PACKED, REFERENCE = packed_oracle("qwen2", "int8", "8:16")
+# The interpreter takes seconds where kernels take microseconds: a smaller model, shorter texts.
+SMALL = {"num_hidden_layers": 1} if INTERPRETED else {}
+UNIT, TOKENS = (4, 3) if INTERPRETED else (30, 6)
+PACKED, REFERENCE = packed_oracle("qwen2", "int8", "8:16", **SMALL)
 pytestmark = pytest.mark.parametrize("kind", KINDS)
+not_interpreted = pytest.mark.skipif(INTERPRETED, reason="takes minutes in the interpreter")
 NEAR = 2e-3  # of logits with a deviation of about 1
 
 
@@ -66,12 +70,12 @@ PARAMS: list[dict[str, Any]] = [
 
 
 def requests() -> list[Request]:
-    shared = ids_of(9, 90)
+    shared = ids_of(9, 3 * UNIT)
     return [
         Request(
             str(i),
-            (shared[: 20 + 30 * (i % 3)] if i % 2 else ()) + ids_of(i, 3 + 11 * i),
-            SamplingParams(max_tokens=6, ignore_eos=True, seed=i, **params),
+            (shared[: UNIT * (i % 3)] if i % 2 else ()) + ids_of(i, 3 + UNIT * i // 3),
+            SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=i, **params),
         )
         for i, params in enumerate(PARAMS)
     ]
@@ -88,6 +92,7 @@ def test_texts_are_those_of_the_oracle_however_requests_meet(kind: str) -> None:
     engine.close()
 
 
+@not_interpreted
 def test_requests_that_give_way_for_memory_say_the_same(kind: str) -> None:
     backend = exact(kind, PACKED)
     engine = LocalEngine("tiny", backend, tokenizer(), context_length=128, kv_tokens=192)
@@ -98,6 +103,7 @@ def test_requests_that_give_way_for_memory_say_the_same(kind: str) -> None:
     assert run(engine, *long) == {r.id: oracle_text(r) for r in long}
 
 
+@not_interpreted
 def test_scores_and_log_probabilities(kind: str) -> None:
     ids = list(ids_of(4, 100))
     want = torch.from_numpy(logits_of_reference(ids)).double().log_softmax(-1)
@@ -119,11 +125,11 @@ def test_scores_and_log_probabilities(kind: str) -> None:
 
 def test_a_fork_goes_its_own_way(kind: str) -> None:
     backend = exact(kind, PACKED)
-    one, two = list(ids_of(1, 100)), list(ids_of(2, 100))
+    one, two = list(ids_of(1, 100)), list(ids_of(2, 10))
     first = backend.kv_open()
     backend.step([Chunk(first, 0, np.array(one, np.int32))])
     fork = backend.kv_fork(first, 70)
-    whole = np.array(one[:70] + two[:20], np.int32)
+    whole = np.array(one[:70] + two, np.int32)
     draw = (Draw(SamplingParams(logprobs=2), whole, 70, 0.0),)
     ((found,),) = backend.step([Chunk(fork, 70, whole[70:], draw)])
     ((again,),) = backend.step(  # the source has kept what it had

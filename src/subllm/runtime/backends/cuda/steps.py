@@ -159,8 +159,7 @@ class SmallSteps:
         return step
 
     def _run(self, requests: torch.Tensor) -> Found:
-        wide = requests[:, :_FIXED].long()
-        token, position, slot = wide.unbind(1)
+        token, position, slot = requests[:, :_FIXED].T.contiguous().long()
         lengths = torch.where(slot < 0, 0, position + 1).int()
         attention = PagedRows(self._model.spec, requests[:, _FIXED:], lengths)
         hidden = self._model.hidden(Rows(token, position, slot), self._pool, attention)

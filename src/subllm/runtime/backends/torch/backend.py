@@ -140,6 +140,8 @@ class TorchBackend:
     def close(self) -> None:
         self._slabs.clear()
         del self._model
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # others may want it
 
     def _forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         tokens = np.concatenate([chunk.tokens for chunk in chunks]).astype(np.int64)
