@@ -16,6 +16,7 @@ from subllm.calibration.load import load_calibration, load_heldout
 from subllm.calibration.source import CalibrationData
 from subllm.catalog.loader import Catalog
 from subllm.errors import UsageError
+from subllm.extraction.card import card_bytes, fits_by_block, fitting_batch
 from subllm.extraction.compute import Choice, choose, computes
 from subllm.extraction.defaults import (
     DEFAULT_SAMPLES,
@@ -23,7 +24,7 @@ from subllm.extraction.defaults import (
     HELDOUT_SEQUENCES,
     fast_counts,
 )
-from subllm.extraction.device import choose_device
+from subllm.extraction.device import choose_card, choose_device
 from subllm.extraction.estimate import Estimate, LearnedMasks, Rates, estimate
 from subllm.extraction.memory import require_memory
 from subllm.extraction.plan import (
@@ -33,6 +34,7 @@ from subllm.extraction.plan import (
     started,
     value_type,
 )
+from subllm.extraction.quantiser import needs_of
 from subllm.extraction.recovering import NARROW, RecoveryJob, check_job, fitting_job, recipe_of
 from subllm.extraction.recovery_text import load_recovery_data
 from subllm.progress import Progress
@@ -41,6 +43,7 @@ from subllm.pruning.maskllm import MaskLlm, candidates
 from subllm.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.pruning.parameter import Number
 from subllm.pruning.registry import get_method
+from subllm.quantities import size_text
 from subllm.recovery.budget import Budget, parse_budget
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.recipe import Recipe
@@ -155,7 +158,7 @@ def prepare(
     if allocation.uniform and allocation.default.kind == "dense":
         raise UsageError("a dense model is not extracted; use 'subllm add'")
     method = get_method(options.method, options.method_params)
-    device = choose_device(options.device)
+    choose_device(options.device)  # what is wrong with that is said first
     digest, manifest, reader, tokenizer = open_base(store, base)
     allocation.check(reader.spec.matrices())
     learned = _learned(method, allocation)
@@ -168,17 +171,32 @@ def prepare(
     if options.fast and not budget.off:
         raise UsageError("--fast leaves recovery out; leave one of --fast and --recover out")
     heldout = _heldout(options, tokenizer, manifest, catalog, progress)
+
+    def on_card(batch: int) -> int:
+        held = max((tokens.size for tokens in heldout.values()), default=0)
+        needs = method.needs | needs_of(values)
+        size = DTYPES.get(options.compute, torch.bfloat16).itemsize
+        return card_bytes(
+            reader.spec, batch, max(options.seq_len, HELDOUT_LENGTH), held, needs, size
+        )
+
+    device, card = choose_card(options.device, on_card(1) if fits_by_block(method.needs) else 0)
+    notes = []
+    if card is not None and fits_by_block(method.needs):
+        batch = fitting_batch(options.batch, on_card, card.free)
+        options = replace(options, batch=batch)
+        notes.append(f"blocks stream through {card}: {size_text(on_card(batch))} of it at most")
     job = (
         None
         if budget.off
         else _job(budget, options, manifest, reader, tokenizer, catalog, progress)
     )
-    notes = []
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
         fitted = fitting_job(reader, job, _kept(reader, allocation), device, compute)
         if fitted != job:
-            job, notes = fitted, [NARROW]
+            job = fitted
+            notes.append(NARROW)
     unchosen = ExtractionPlan(
         base=digest,
         language=options.language,

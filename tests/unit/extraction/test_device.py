@@ -25,7 +25,7 @@ def test_no_cuda_device(name: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA device")
 def test_a_cuda_device_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match="there is no cuda:99 here, only cuda:0 to cuda:"):
+    with pytest.raises(UsageError, match="there is no cuda:99 here that works, only cuda:0"):
         choose_device("cuda:99")
 
 

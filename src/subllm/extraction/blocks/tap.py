@@ -159,8 +159,16 @@ def column_square_sums(rows: torch.Tensor) -> torch.Tensor:
     128 rows (float64 for float64 input), so that long sums do not lose small terms."""
     dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
     if rows.device.type != "cpu":
-        return rows.to(dtype).square().sum(0, dtype=torch.float64)
+        return sums_at_once(rows, dtype)
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     for start in range(0, len(rows), _CHUNK):
         total += rows[start : start + _CHUNK].to(dtype, copy=True).square_().sum(0)
     return total
+
+
+def sums_at_once(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The same from one copy of all rows in `dtype`, for devices whose caches hold none."""
+    squares = rows.to(dtype, copy=True).square_()
+    return torch.stack([part.sum(0) for part in torch.split(squares, _CHUNK)]).sum(
+        0, dtype=torch.float64
+    )

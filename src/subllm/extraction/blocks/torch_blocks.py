@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from subllm.extraction.blocks.ahead import ReadAhead
 from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.head_loss import HeadLoss
 from subllm.extraction.blocks.protocol import NO_VECTORS, EmbeddingRows, Floats, Scores
@@ -56,6 +57,8 @@ class TorchBlocks:
         self._decoder = empty_decoder(reader, device, dtype)
         self._blocks = list(self._decoder.layers)
         self._calls: dict[BatchShape, list[Call]] = {}
+        # Where another device computes, the processor is free to read meanwhile.
+        self._ahead = self._reading_ahead() if device.type != "cpu" else None
 
     def embed(
         self, tokens: npt.NDArray[np.int32], batch: int, rows: EmbeddingRows | None = None
@@ -104,7 +107,18 @@ class TorchBlocks:
         """See `Blocks.load`."""
         block = self._blocks[layer]
         prefix = self.spec.block_prefix(layer)
-        load(block, lambda name: self.reader.read(prefix + name), self.device, self.dtype)
+        if self._ahead is not None:
+            found = self._ahead.block(layer)
+            load(block, lambda name: found.pop(prefix + name), self.device, self.dtype)
+        else:
+            load(block, lambda name: self.reader.read(prefix + name), self.device, self.dtype)
+
+    def _reading_ahead(self) -> ReadAhead:
+        def names(layer: int) -> list[str]:
+            prefix = self.spec.block_prefix(layer)
+            return [prefix + name for name, _ in self._blocks[layer].named_parameters()]
+
+        return ReadAhead(self.reader.read, names, len(self._blocks))
 
     def unload(self, layer: int) -> None:
         """See `Blocks.unload`."""
