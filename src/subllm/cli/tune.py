@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -88,12 +88,16 @@ def command(
     store.model(name)
     with RichProgress() as progress:
         from subllm.evaluation.own_text import load_own_text
+        from subllm.extraction.made import tuned_by
         from subllm.extraction.prepare_recover import RecoverOptions
         from subllm.extraction.prepare_tune import prepare_tune
         from subllm.extraction.tune import tune
 
         options = RecoverOptions(device=device or settings.device, offline=settings.offline)
         prepared = prepare_tune(store, name, data, time, options, context.catalog, progress, new)
+        language = prepared.manifest.language
+        made = tuned_by(name, data, budget, prepared.name, language)
+        prepared = replace(prepared, made=made)
         own = load_own_text(
             store, name, data, prepared.manifest.language, catalog=context.catalog,
             offline=settings.offline, progress=progress,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 
-from subllm.calibration.load import own_texts
+from subllm.calibration.load import absolute_spec, own_texts
 from subllm.calibration.packs import packs_digest
 from subllm.extraction.defaults import (
     DEFAULT_PATTERN,
@@ -85,6 +85,8 @@ def basis_of(arguments: Sequence[str], base: str) -> dict[str, str]:
 
 def differences(made: MadeBy, base: str) -> list[str]:
     """What subllm would choose otherwise today, in words."""
+    if made.arguments[0] == "tune":
+        return []
     now = basis_of(made.arguments, base)
     return [
         _difference(key, made.basis.get(key, ""), now.get(key, ""))
@@ -93,11 +95,18 @@ def differences(made: MadeBy, base: str) -> list[str]:
     ]
 
 
-def changed_texts(made: MadeBy) -> list[str]:
-    """The user's texts that are not what they were, in words. Those that are gone are among
-    them."""
-    spec = _given(made.arguments, "--calibration") or ""
-    now = own_texts(spec, _language(made.arguments), missing=True) if made.texts else {}
+def tuned_by(name: str, data: str, budget: str, new: str, language: str) -> MadeBy:
+    """Of `subllm tune`, whose choices of its own are no reason to do it again. Raises as
+    `made_by`."""
+    arguments = ("tune", name, "--data", absolute_spec(data), "--for", budget, "--name", new)
+    return MadeBy(arguments=arguments, basis={}, texts=own_texts(data, language))
+
+
+def changed_texts(made: MadeBy, language: str) -> list[str]:
+    """The user's texts that are not what they were, in words, of a model of that language. Those
+    that are gone are among them."""
+    spec = _given(made.arguments, "--calibration") or _given(made.arguments, "--data") or ""
+    now = own_texts(spec, language, missing=True) if made.texts else {}
     said = []
     for source, before in made.texts.items():
         if source not in now:

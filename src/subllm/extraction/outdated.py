@@ -152,13 +152,18 @@ class _Search:
             return Outdated(name, "model", tuple(why), (), after=after) if why else None
         try:
             why += differences(record.made, base.name)
-            why += changed_texts(record.made)
+            why += changed_texts(record.made, model.language)
         except SubllmError as error:
             why.append(str(error).split(";")[0])
+        tuned = record.made.arguments[0] == "tune"
+        if tuned and self._names.get(model.tunings[-1].origin) != model.tunings[-1].manifest:
+            why.append(f"{model.tunings[-1].origin}, which it was tuned from, is another one now")
         if not why:
             return None
+        if tuned:
+            why.append("tune again under another --name, as this one keeps its own")
         gone = base.name not in self._names or any(text.endswith("is gone") for text in why)
-        how = () if gone else record.made.arguments
+        how = () if gone or tuned else record.made.arguments
         alone = model.recovery is not None and not model.recovery.budget
         if alone:
             why.append("recovered further since, which is not made again")

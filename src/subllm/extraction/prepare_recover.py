@@ -36,6 +36,7 @@ from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.packed_file import PackedReader
 from subllm.store.manifest import (
     BaseManifest,
+    MadeBy,
     ModelManifest,
     canonical_json,
     sha256_of,
@@ -79,6 +80,7 @@ class PreparedRecovery:
     earlier          tokens that the model has learned from, in the same way
     unrounded        what the values of `manifest` were rounded from, to begin with instead of
                      them; None where that is not there
+    made             how to ask for a tuning again
     """
 
     name: str
@@ -97,6 +99,7 @@ class PreparedRecovery:
     resumes: bool
     earlier: int = 0
     unrounded: Path | None = None
+    made: MadeBy | None = None
 
 
 def prepare_recover(

@@ -81,4 +81,4 @@ class _Tuning(LearningOn):
         known = run_record(
             run.seconds, peak_memory_bytes(), torch.get_num_threads(), self._prepared.compute
         )
-        return known.model_copy(update={"recovery": run})
+        return known.model_copy(update={"recovery": run, "made": self._prepared.made})

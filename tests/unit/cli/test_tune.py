@@ -83,6 +83,10 @@ def test_own_code_makes_a_new_model_and_the_end_says_what_it_brought(
     assert (result["name"], result["origin"], result["stopped"]) == (NEW, NAME, "budget")
     assert result["better"] and pruned.resolve(NEW) == result["digest"]
     assert {name: pruned.names()[name] for name in before} == before
+    sidecar = pruned.run_record(result["digest"])
+    assert sidecar is not None and sidecar.made is not None
+    assert sidecar.made.arguments[:4] == ("tune", NAME, "--data", code)
+    assert list(sidecar.made.texts) == [f"path:{code}"]
     record = result["tuning"]
     assert record["after"]["nll"] < record["before"]["nll"]
     assert "=0.7,pack:python=" in record["source"] and "code:python=" in record["source"]

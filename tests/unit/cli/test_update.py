@@ -14,7 +14,13 @@ from fakes.hub import FakeHub
 
 from subllm.cli import update_job
 from subllm.extraction import made
-from subllm.store.manifest import Likeness, PulledFrom, RecoveryRecord, sha256_of
+from subllm.store.manifest import (
+    Likeness,
+    PulledFrom,
+    RecoveryRecord,
+    TuningRecord,
+    sha256_of,
+)
 from subllm.store.store import Store
 
 from .samples import HUB_FILES, Ran
@@ -139,6 +145,36 @@ def test_what_was_recovered_further_is_not_lost_by_the_way(
     assert why[-1] == "recovered further since, which is not made again"
     assert subllm("update", "--all", "--json").json["updated"] == []
     assert tiny.resolve(extracted) == digest
+
+
+def test_a_tuned_model_says_when_its_text_changed(
+    extracted: str, tiny: Store, mine: Path, subllm: Command
+) -> None:
+    """As `tune` leaves it; it keeps its name, so what is to be done is only told."""
+    like, origin = Likeness(agreement=0.5, kl=1.0, nll=1.0), tiny.resolve(extracted)
+    tuning = TuningRecord(
+        origin=extracted, manifest=origin, recipe={}, tokens=2048, source=f"path:{mine}",
+        text=sha256_of(b""), heldout=sha256_of(b""), before=like, after=like,
+    )  # fmt: skip
+    name = f"{extracted}-tuned"
+    update = {"name": name, "tag": "own-tuned", "tunings": (tuning,)}
+    digest = tiny.put_manifest(tiny.model(extracted).model_copy(update=update))
+    record = tiny.run_record(origin)
+    assert record is not None
+    told = made.tuned_by(extracted, str(mine), "1h", name, "python")
+    tiny.put_run_record(digest, record.model_copy(update={"made": told}))
+    tiny.set_ref(name, digest)
+    assert found(subllm("outdated", name, "--json")) == {}
+    rewrite(mine)
+    one = found(subllm("outdated", name, "--json"))[name]
+    assert one["why"][0] == f"path:{mine} changed (48 files)"
+    assert "under another --name" in one["why"][1]
+    assert one["command"] is None
+    assert "by hand" in subllm("outdated").out
+    other = tiny.put_manifest(tiny.model(extracted).model_copy(update={"density": 0.1}))
+    tiny.set_ref(extracted, other)
+    one = found(subllm("outdated", name, "--json"))[name]
+    assert f"{extracted}, which it was tuned from, is another one now" in one["why"]
 
 
 def test_a_base_whose_repository_moved(
