@@ -24,18 +24,20 @@ from typing import Literal
 import torch
 
 from subllm.errors import BackendError
-from subllm.kernels.triton import plain
+from subllm.kernels.triton import choice, plain
 from subllm.kernels.triton.planes import DevicePacked
 
 __all__ = [
     "DevicePacked",
     "activate",
+    "adjust",
     "expand",
     "greedy",
     "norm",
     "packed_matmul",
     "paged_attention",
     "rotate_and_store",
+    "sample",
 ]
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
@@ -186,6 +188,58 @@ def greedy(logits: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Te
     NaN is no candidate; -1 where the largest is not finite."""
     out = _out(out, (logits.shape[0],), torch.int32, logits.device, "greedy")
     implementation(logits.device.type).greedy(logits, out)
+    return out
+
+
+def adjust(
+    logits: torch.Tensor,
+    *,
+    bias_ids: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    history: torch.Tensor | None = None,
+    prompt_lengths: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+    repetition: torch.Tensor | None = None,
+    presence: torch.Tensor | None = None,
+    frequency: torch.Tensor | None = None,
+    allowed: torch.Tensor | None = None,
+) -> None:
+    """Bias, penalties and what is allowed, on logits float32 [rows, vocab] in place; as
+    `runtime.sampler.adjust`. What is None is left out, for all rows.
+
+    bias_ids  integers [rows, n], distinct in a row, -1: none; bias float32 [rows, n]
+    history   integers [rows, room], `lengths` [rows] of them, of which `prompt_lengths` [rows]
+              are the prompt; wanted with penalties
+    repetition  float32 [rows], 1: none
+    presence, frequency  float32 [rows], 0: none; both or neither
+    allowed   int32 [rows, words]: bit t % 32 of word t / 32 is token t
+    """
+    choice.adjust(
+        *(logits, bias_ids, bias, history, prompt_lengths, lengths),
+        *(repetition, presence, frequency, allowed),
+    )
+
+
+def sample(
+    logits: torch.Tensor,
+    temperatures: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    uniforms: torch.Tensor,
+    *,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The token of each row of logits [rows, vocab], as `runtime.sampler.sample` draws it from
+    adjusted logits: int32 [rows], -1 where the largest is not finite.
+
+    temperatures  floats [rows], 0: greedy; top_k integers [rows], 0: all
+    top_p, min_p, uniforms  floats [rows], best float64, in which sums are; a uniform is in [0, 1)
+
+    Sorts whole rows: use `greedy` where every temperature is 0.
+    """
+    out = _out(out, (logits.shape[0],), torch.int32, logits.device, "sample")
+    choice.sample(logits, temperatures, top_k, top_p, min_p, uniforms, out)
     return out
 
 
