@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import torch
 
 from subllm.sparsity.mask import select
 from subllm.sparsity.packing import Floats, PackedTensor, pack
 from subllm.sparsity.pattern import Pattern
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 
 
 def packed_sample(rows: int, cols: int, pattern: str, values: str, seed: int = 0) -> PackedTensor:

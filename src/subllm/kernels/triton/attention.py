@@ -13,8 +13,8 @@ from subllm.kernels.triton.rows import tanh
 PART = 256
 """Keys of a program, so that long sequences have many of them; a multiple of any block size that
 is a power of two up to it."""
-STEP = 32
-"""Keys that a program looks at at a time."""
+HELD = 8192
+"""Products of queries and keys that a program holds at a time."""
 
 
 @triton.jit
@@ -180,13 +180,14 @@ def paged_attention(
     partial = torch.empty((*own, dim), dtype=torch.float32, device=queries.device)
     peaks, totals = (torch.empty(own, dtype=torch.float32, device=queries.device) for _ in "pt")
     kernel: Any = attention_kernel
-    wide = triton.next_power_of_2(dim)
+    wide, members = (triton.next_power_of_2(n) for n in (dim, heads // kv_heads))
+    step = min(max(HELD // (wide * members), 1), 32)
     kernel[(rows, kv_heads, parts)](
         *(queries, keys, values, tables, lengths, partial, peaks, totals),
         *(heads // kv_heads, dim, block, scale, window, softcap),
         *(queries.stride(0), queries.stride(1), tables.stride(0)),
         *(keys.stride(1), keys.stride(2), parts, heads),
-        *(triton.next_power_of_2(heads // kv_heads), wide, PART, STEP),
+        *(members, wide, PART, step),
         num_warps=4,
         enable_fp_fusion=True,
     )

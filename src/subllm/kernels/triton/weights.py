@@ -23,6 +23,12 @@ def popcount(x):
 
 
 @triton.jit
+def float_of(x):
+    """2^23 plus the lowest 4 bits of each int32, as float32: no conversion is as cheap."""
+    return (x & 15 | 0x4B000000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def word(pointers, keep):
     """int32 words as unsigned 64 bits, 0 where not `keep`."""
     return tl.load(pointers, mask=keep, other=0).to(tl.uint32, bitcast=True).to(tl.uint64)
@@ -99,24 +105,30 @@ def tile(
     column = tl.arange(0, 32)[:, None]
     if FORM == "dense":
         if VALUES == "int4":
-            low = codes + (j * 4).to(tl.int64) * stride + row
-            packed = tl.load(low + (column // 8) * stride, mask=inside & (column >= 0), other=0)
-            found = (packed >> (column % 8 * 4) & 15).to(tl.float32)
+            word_of = tl.arange(0, 4)[:, None]
+            words = codes + (j * 4).to(tl.int64) * stride + word_of * stride + row
+            packed = tl.load(words, mask=inside & (word_of >= 0), other=0)
+            shift = tl.arange(0, 8)[None, :, None] * 4
+            split = float_of(packed[:, None, :] >> shift) - 8388608.0
+            found = tl.reshape(split, (32, row.shape[1]))
         else:
             at = codes + (j * 32).to(tl.int64) * stride + column * stride + row
             found = tl.load(at, mask=inside & (column >= 0), other=0).to(tl.float32)
     else:
         bits = tl.load(mask + j.to(tl.int64) * stride + row, mask=inside, other=0)
-        bit = bits >> column & 1
-        keep = bit != 0
+        keep = (bits & (1 << column)) != 0
         if FORM == "nm" and VALUES == "int4":
             first = window(codes, j * 2, row, inside, stride, KEPT)
             second = window(codes, j * 2 + 1, row, inside, stride, KEPT)
             own = tl.where(column < 16, first, second)
-            shift = tl.cumsum(bit * 4, 0) - bit * 4 - tl.where(column < 16, 0, 4 * KEPT)
-            code = (own >> shift.to(own.dtype) & 15).to(tl.int32)
-            found = tl.where(keep, code - 8, 0).to(tl.float32)
+            # Four times the bits below a column, of its own 16: those of the column before at
+            # bit 2, added up.
+            four = tl.where(column < 3, bits << (3 - column), bits >> (column - 3)) & 4
+            shift = tl.cumsum(four - tl.where(column == 16, 4 * KEPT, 0), 0)
+            code = float_of((own >> shift.to(own.dtype)).to(tl.int32))
+            found = tl.where(keep, code, 8388616.0) - 8388616.0
         else:
+            bit = bits >> column & 1
             rank = tl.cumsum(bit, 0) - bit + earlier(mask, j, row, inside, stride, FORM, KEPT)
             found = values_at(codes, starts, j, rank, row, keep, inside, stride, VALUES, FORM, KEPT)
     return found

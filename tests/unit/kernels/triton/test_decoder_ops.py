@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from oracles.packed_matrices import DEVICE
 
 from subllm.kernels.triton_ops import activate, greedy, norm, paged_attention, rotate_and_store
 
@@ -16,22 +17,28 @@ Array = npt.NDArray[np.float64]
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32))
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32)).to(
+        DEVICE
+    )
 
 
 def close(got: torch.Tensor, want: Array, atol: float = 2e-6) -> None:
-    np.testing.assert_allclose(got.double().numpy(), want, rtol=2e-5, atol=atol)
+    np.testing.assert_allclose(got.double().cpu().numpy(), want, rtol=2e-5, atol=atol)
 
 
 @pytest.mark.parametrize("size", [1, 5, 70, 896])
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_norm(size: int, layer_norm: bool) -> None:
     x, add, weight, bias = normal(3, size), normal(3, size, seed=1), normal(size), normal(size)
-    wide = (x.double() + add.double()).numpy()
+    wide = (x.double() + add.double()).cpu().numpy()
     centred = wide - wide.mean(-1, keepdims=True) if layer_norm else wide
-    want = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight.double().numpy()
+    want = (
+        centred
+        / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        * weight.double().cpu().numpy()
+    )
     if layer_norm:
-        want = want + bias.double().numpy()
+        want = want + bias.double().cpu().numpy()
     got = norm(x, weight, 1e-5, bias=bias if layer_norm else None, add=add)
     close(got, want, 1e-5)
     close(x, wide)  # the stream took it up
@@ -46,7 +53,7 @@ def test_norm_by_hand() -> None:
 @pytest.mark.parametrize("gated", [True, False])
 def test_activate(kind: str, gated: bool) -> None:
     x = normal(3, 74) * 3
-    wide = x.double().numpy()
+    wide = x.double().cpu().numpy()
     gate, up = (wide[:, :37], wide[:, 37:]) if gated else (wide, np.ones(1))
     if kind == "silu":
         active = gate / (1 + np.exp(-gate))
@@ -64,9 +71,9 @@ def test_activate_by_hand() -> None:
 
 def rotation(positions: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     angles = np.arange(positions)[:, None] * 100.0 ** (-np.arange(0, dim, 2) / dim)
-    return torch.from_numpy(np.cos(angles, dtype=np.float32)), torch.from_numpy(
+    return torch.from_numpy(np.cos(angles, dtype=np.float32)).to(DEVICE), torch.from_numpy(
         np.sin(angles, dtype=np.float32)
-    )
+    ).to(DEVICE)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 2, 8), (3, 1, 10), (7, 7, 64)])
@@ -75,13 +82,13 @@ def test_rotate_and_store(heads: int, kv_heads: int, dim: int, normed: bool) -> 
     qkv, weight = normal(3, heads + 2 * kv_heads, dim), normal(heads + kv_heads, dim, seed=2)
     cos, sin = rotation(30, dim)
     positions, slots = torch.tensor([7, 0, 29]), torch.tensor([5, -1, 2])
-    before = qkv.double().numpy().copy()
+    before = qkv.double().cpu().numpy().copy()
     heads_in = before[:, : heads + kv_heads].copy()
     if normed:
         scale = np.sqrt((heads_in**2).mean(-1, keepdims=True) + 1e-5)
-        heads_in = heads_in / scale * weight.double().numpy()
+        heads_in = heads_in / scale * weight.double().cpu().numpy()
     first, second = heads_in[..., : dim // 2], heads_in[..., dim // 2 :]
-    c, s = (t.double().numpy()[positions.numpy()][:, None] for t in (cos, sin))
+    c, s = (t.double().cpu().numpy()[positions.cpu().numpy()][:, None] for t in (cos, sin))
     want = np.concatenate((first * c - second * s, second * c + first * s), -1)
     keys, values = (torch.full((2, 4, kv_heads, dim), 9.0) for _ in range(2))
     rotate_and_store(
@@ -135,8 +142,8 @@ def test_paged_attention(
     for row, length in enumerate(lengths):
         mine = [order.pop() for _ in range(-(-length // block))]
         tables[row, : len(mine)] = torch.tensor(mine, dtype=torch.int32)
-        k, v = (t[mine].flatten(0, 1)[:length].double().numpy() for t in (keys, values))
-        wants.append(attention(q[row].double().numpy(), k, v, 0.3, window, cap))
+        k, v = (t[mine].flatten(0, 1)[:length].double().cpu().numpy() for t in (keys, values))
+        wants.append(attention(q[row].double().cpu().numpy(), k, v, 0.3, window, cap))
         if length % block:
             keys[mine[-1], length % block :] = torch.nan
             values[mine[-1], length % block :] = torch.nan
@@ -164,7 +171,7 @@ def test_greedy(vocab: int) -> None:
     logits[3, -1] = torch.inf
     logits[4] = -torch.inf
     want = []
-    for row in logits.numpy():
+    for row in logits.cpu().numpy():
         clean = np.where(np.isnan(row), -np.inf, row)
         best = int(np.argmax(clean))
         want.append(best if np.isfinite(clean[best]) else -1)

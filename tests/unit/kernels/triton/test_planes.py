@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from oracles.packed_matrices import packed_sample
+from oracles.packed_matrices import DEVICE, packed_sample
 
 from subllm.kernels.triton import plain
 from subllm.kernels.triton.planes import DevicePacked
@@ -18,8 +18,8 @@ VALUES = ("int4", "int8", "bf16")
 
 
 def check(packed: PackedTensor) -> DevicePacked:
-    weight = DevicePacked.from_packed(packed, "cpu")
-    got, want = plain.expand(weight).numpy(), unpack(packed)
+    weight = DevicePacked.from_packed(packed, DEVICE)
+    got, want = plain.expand(weight).cpu().numpy(), unpack(packed)
     np.testing.assert_array_equal(got.view(np.int32), want.view(np.int32))
     return weight
 
@@ -70,7 +70,7 @@ def test_bytes_of_a_weight() -> None:
         ("dense", "int4", 4 + 0.5 + 0.125),
         ("dense", "bf16", 16),
     ):
-        weight = DevicePacked.from_packed(packed_sample(64, 512, pattern, values), "cpu")
+        weight = DevicePacked.from_packed(packed_sample(64, 512, pattern, values), DEVICE)
         assert weight.nbytes * 8 == 64 * 512 * bits
 
 
@@ -80,7 +80,7 @@ def test_planes_by_hand() -> None:
     weights[1] = [0, 127, -3, 0, 5, 0, 0, 7]
     mask = weights != 0
     mask[0, [0, 1, 4, 5]] = True
-    weight = DevicePacked.from_packed(pack(weights, mask, "2:4", "int8"), "cpu")
+    weight = DevicePacked.from_packed(pack(weights, mask, "2:4", "int8"), DEVICE)
     assert weight.mask is not None and weight.mask.shape == (4, 32)
     assert weight.mask[:, 1].tolist() == [0b10010110, 0, 0, 0]
     assert weight.mask[0, 0] == 0b00110011 and not weight.mask[:, 2:].any()
@@ -96,7 +96,7 @@ def test_words_by_hand() -> None:
     mask = np.zeros((1, 128), np.bool_)
     mask[0, ::2] = True
     packed = pack(weights, mask, "8:16", "int4")
-    weight = DevicePacked.from_packed(packed, "cpu")
+    weight = DevicePacked.from_packed(packed, DEVICE)
     assert weight.codes.shape == (1, 8, 32) and weight.codes.dtype == torch.int32
     word = int(weight.codes[0, 0, 0]) & 0xFFFFFFFF
     codes = [(word >> 4 * i & 15) - 8 for i in range(8)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from oracles.packed_matrices import DEVICE
 
 from subllm.errors import LogitsError
 from subllm.kernels.triton_ops import adjust, sample
@@ -42,7 +43,7 @@ def drawn(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
 
 def expected(logits: torch.Tensor, draw: Draw) -> int:
     try:
-        return sampler.sample(logits.numpy(), draw)
+        return sampler.sample(logits.cpu().numpy(), draw)
     except LogitsError:
         return -1
 
@@ -52,7 +53,7 @@ def test_draws(vocab: int) -> None:
     """Ties, NaN, infinities; every filter."""
     rng = np.random.default_rng(vocab)
     logits = torch.from_numpy(np.round(rng.standard_normal((len(PARAMS), vocab)) * 3, 1))
-    logits = logits.float()
+    logits = logits.to(DEVICE).float()
     logits[1, vocab // 2] = torch.nan
     logits[3, 0] = -torch.inf
     none = np.zeros(0, np.int32)
@@ -94,23 +95,25 @@ def test_adjusted() -> None:
         )
         for row in range(3)
     ]
-    got = torch.from_numpy(logits.copy())
+    got = torch.from_numpy(logits.copy()).to(DEVICE)
     adjust(
         got,
         bias_ids=torch.tensor([[3, 69], [3, 69], [3, -1]]),
         bias=torch.tensor([[2.0, -5.0], [2.0, -5.0], [2.0, 7.0]]),
-        history=torch.from_numpy(history),
+        history=torch.from_numpy(history).to(DEVICE),
         lengths=torch.tensor(lengths),
         prompt_lengths=torch.tensor(prompts),
         repetition=torch.tensor([p.repetition_penalty for p in params]),
         presence=torch.tensor([p.presence_penalty for p in params]),
         frequency=torch.tensor([p.frequency_penalty for p in params]),
-        allowed=torch.from_numpy(words.view(np.int32)),
+        allowed=torch.from_numpy(words.view(np.int32)).to(DEVICE),
     )
     for row in range(3):
         seen = history[row, : lengths[row]]
         draw = Draw(params[row], seen, prompts[row], 0.0, allowed=words[row])
-        np.testing.assert_allclose(got[row].numpy(), sampler.adjust(logits[row], draw), rtol=1e-6)
+        np.testing.assert_allclose(
+            got[row].cpu().numpy(), sampler.adjust(logits[row], draw), rtol=1e-6
+        )
 
 
 def test_fewer_words_than_tokens() -> None:
