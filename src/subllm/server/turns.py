@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 
-from subllm.errors import EngineError, SubllmError
+from subllm.errors import DeviceError, EngineError, SubllmError
 from subllm.runtime.request import Request, TokenEvent
 from subllm.server.context import bounded, fit_to_context
 from subllm.server.draft_loader import DraftLoader
@@ -88,13 +89,19 @@ class EngineTurns:
                     break
 
     def crashed(self, slot: Slot) -> None:
-        """An engine that raised what it should not is not trusted again."""
-        log.exception("the engine of %s failed", slot.ref.name)
+        """An engine that raised what it should not is not trusted again. What a GPU fails with
+        is nobody's secret."""
+        failure = sys.exception()
+        if isinstance(failure, DeviceError):
+            error = EngineError(f"{slot.ref.name} was unloaded: {failure}")
+            log.error("%s", error)
+        else:
+            error = EngineError(
+                f"the engine of {slot.ref.name} failed and was unloaded; "
+                "send the request again (the server's log has the details)"
+            )
+            log.exception("the engine of %s failed", slot.ref.name)
         self._pool.close(slot)
-        error = EngineError(
-            f"the engine of {slot.ref.name} failed and was unloaded; "
-            "send the request again (the server's log has the details)"
-        )
         for job in slot.jobs.values():
             self._jobs.deliver(job, Failed(error))
         slot.jobs.clear()

@@ -13,8 +13,9 @@ import pytest
 import torch
 from oracles.backends import INTERPRETED, Loadable, exact
 from oracles.packed_models import MIXED, NAME, PackedMemory, packed_oracle, store_model
+from oracles.proposers import Eager, Scripted
 from oracles.smallest_model import tiny_source
-from oracles.tiny_models import CONFIGS, VOCAB, oracle, source
+from oracles.tiny_models import CONFIGS, VOCAB, oracle, source, tokenizer
 
 from subllm.errors import BackendError, LogitsError, WeightsError
 from subllm.kernels.triton_ops import expand
@@ -23,8 +24,10 @@ from subllm.runtime.backends.cuda import CudaBackend
 from subllm.runtime.backends.cuda import backend as module
 from subllm.runtime.backends.cuda.weights import load_weights
 from subllm.runtime.backends.torch import TorchBackend
+from subllm.runtime.engine import LocalEngine
+from subllm.runtime.kv_room import KvRoom
 from subllm.runtime.loader import load_engine
-from subllm.runtime.request import SamplingParams
+from subllm.runtime.request import Request, SamplingParams
 from subllm.sparsity.packing import unpack
 
 CPU = torch.device("cpu")
@@ -114,6 +117,52 @@ def test_the_pool_grows_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -
         assert backend.resident_bytes == backend._model.weights.nbytes
     np.testing.assert_array_equal(*found)
     assert small._pool.generation > large._pool.generation == 0
+
+
+def test_an_engine_on_a_card_has_its_room_and_no_other() -> None:
+    packed, _ = packed_oracle("qwen2", "int8")
+    block = KV_BLOCK * exact("cpu", packed).kv_bytes_per_token
+    backend = CudaBackend(
+        Loadable(packed), device="cpu", dtype="float32", threads=1, kv_room=6 * block
+    )
+    engine = LocalEngine("tiny", backend, tokenizer(), context_length=200, kv_tokens=100_000)
+    assert engine.on_card
+    assert engine.kv_budget == 6 * block
+    engine.kv_budget = 99 * block
+    assert engine.kv_budget == 6 * block
+    room = KvRoom(50 * block)
+    engine.share_kv(room)
+    engine.add(Request("r", tuple(range(180)), SamplingParams(max_tokens=2, ignore_eos=True)))
+    while engine.has_work():
+        engine.step()
+    assert room.charged == 0
+    assert backend._pool.nbytes == 3 * block  # kept
+    engine.close()
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="only there widths are exact without a GPU")
+def test_guesses_change_nothing_whatever_runs_beside_it() -> None:
+    packed, _ = packed_oracle("qwen2", "int8", "8:16", num_hidden_layers=1)
+    params = SamplingParams(max_tokens=5, ignore_eos=True)
+    texts, stats = [], None
+    for speculation in ("off", "ngram"):
+        scripts = {"r": texts[0]} if texts else {}
+        engine = LocalEngine(
+            "tiny",
+            exact("cpu", packed),
+            tokenizer(),
+            context_length=64,
+            proposers=[Scripted(scripts, 256, right=0.8, seed=3)],
+            pace=Eager(),
+        )
+        engine.add(Request("r", tuple(range(9)), params, speculation=speculation))
+        tokens: list[int] = []
+        while engine.has_work():
+            tokens += [token for event in engine.step() for token in event.tokens]
+        texts.append(tokens)
+        stats = engine.speculation.sources.get("ngram")
+    assert texts[0] == texts[1]
+    assert stats is not None and stats.accepted > 0
 
 
 # --- steps ------------------------------------------------------------------------------------

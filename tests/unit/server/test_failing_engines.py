@@ -10,6 +10,7 @@ import torch
 
 from server.connections import COMPLETIONS, LONG, body_of, idle, read_all, send
 from server.tiny import CPP, PYTHON, SEP, Live, until
+from subllm.errors import DeviceError
 
 
 def test_an_engine_that_breaks_is_reloaded(slow: Live) -> None:
@@ -27,6 +28,24 @@ def test_an_engine_that_breaks_is_reloaded(slow: Live) -> None:
     assert broken.closed
     assert post().json()["choices"][0]["text"] == good
     assert slow.shelf.engine(PYTHON) is not broken
+
+
+def test_a_card_without_memory_is_said_and_other_models_go_on(
+    slow: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = {**LONG, "max_tokens": 2}
+    other = slow.post(COMPLETIONS, **{**short, "model": CPP}).json()["choices"]
+    broken, fine = slow.shelf.engine(PYTHON), slow.shelf.engine(CPP)
+    broken.fail = DeviceError("there is no memory left on cuda:0 for this step; choose cpu")
+    error = slow.post(COMPLETIONS, **short).json()["error"]
+    assert error["message"] == (
+        f"{PYTHON} was unloaded: there is no memory left on cuda:0 for this step; choose cpu"
+    )
+    assert error["code"] == "engine_error"
+    assert "Traceback" not in caplog.text
+    assert slow.post(COMPLETIONS, **{**short, "model": CPP}).json()["choices"] == other
+    assert slow.shelf.engine(CPP) is fine
+    assert slow.post(COMPLETIONS, **short).status_code == 200
 
 
 def test_an_engine_that_breaks_during_a_stream(slow: Live) -> None:
