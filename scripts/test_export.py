@@ -216,6 +216,7 @@ def main() -> None:
     arguments = parser.parse_args()
     threads = arguments.threads or len(os.sched_getaffinity(0))
     began = time.monotonic()
+    transformers.utils.logging.disable_progress_bar()
     python = peer_python(arguments.peer_python)
     with tempfile.TemporaryDirectory(prefix="subllm-export-") as scratch:
         if not arguments.no_tiny:
