@@ -12,20 +12,19 @@ import torch
 from subllm.arch.kv_size import BLOCK
 from subllm.errors import BackendError, LogitsError
 from subllm.kernels.triton import plain
-from subllm.kernels.triton_ops import implementation
+from subllm.kernels.triton_ops import greedy, implementation
 from subllm.machine import usable_cores
-from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, Draw, TokenArray
+from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, TokenArray
 from subllm.runtime.backends.chunks import check_chunks, check_tokens
+from subllm.runtime.backends.cuda.drawing import chosen
 from subllm.runtime.backends.cuda.kv import KvPool
 from subllm.runtime.backends.cuda.model import OneChunk, PackedModel, Rows
 from subllm.runtime.backends.cuda.steps import MOST_ROWS, Found, Row, SmallSteps
 from subllm.runtime.backends.cuda.weights import load_weights
 from subllm.runtime.backends.table import DTypeName
 from subllm.runtime.backends.torch.device import failures, pick_device
-from subllm.runtime.backends.torch.drawing import choose
 from subllm.runtime.backends.torch.sampling import logprobs
 from subllm.runtime.request import TokenLogprob
-from subllm.runtime.sampler import needs_adjustment
 from subllm.runtime.weights import LoadableWeights
 
 _FIRST_TOKENS = 2048
@@ -180,7 +179,7 @@ class CudaBackend:
             for end, (chunk, _) in zip(ends, work, strict=True)
             for i, draw in enumerate(chunk.draws)
         ]
-        choices = iter(_chosen(found, drawn))
+        choices = iter(chosen(found, drawn))
         for index, (chunk, _) in enumerate(work):
             yield index, [next(choices) for _ in chunk.draws]
 
@@ -190,8 +189,8 @@ class CudaBackend:
         first = len(tokens) - len(chunk.draws)
         for start in range(0, len(chunk.draws), _SMALL):
             draws = chunk.draws[start : start + _SMALL]
-            part = hidden[first + start : first + start + len(draws)]
-            choices += choose(self._model.logits(part), draws)
+            logits = self._model.logits(hidden[first + start : first + start + len(draws)])
+            choices += chosen(Found(logits, greedy(logits)), list(enumerate(draws)))
         return choices
 
     def _rows(self, kv: int, start: int, tokens: TokenArray) -> list[Row]:
@@ -224,28 +223,3 @@ class CudaBackend:
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError("the model is closed; load it again")
-
-
-def _chosen(found: Found, drawn: Sequence[tuple[int, Draw]]) -> list[Choice | LogitsError]:
-    """The greedy ones come back together; the others are drawn on the device, row by row."""
-    best = found.choices.tolist() if drawn else []
-    choices: list[Choice | LogitsError | None] = [
-        _greedy(best[row]) if _is_greedy(draw) else None for row, draw in drawn
-    ]
-    left = [i for i, choice in enumerate(choices) if choice is None]
-    if left:
-        rows = found.logits[[drawn[i][0] for i in left]]
-        for i, choice in zip(left, choose(rows, [drawn[i][1] for i in left]), strict=True):
-            choices[i] = choice
-    return [choice for choice in choices if choice is not None]
-
-
-def _is_greedy(draw: Draw) -> bool:
-    params = draw.params
-    plain_logits = not needs_adjustment(params) and draw.allowed is None
-    tells = params.logprobs is not None or draw.estimate
-    return params.temperature == 0.0 and plain_logits and not tells
-
-
-def _greedy(token: int) -> Choice | LogitsError:
-    return LogitsError() if token < 0 else Choice(token)
