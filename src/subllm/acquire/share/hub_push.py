@@ -1,9 +1,9 @@
 """Models of the store into a repository of the hub.
 
 Blobs go first, one after the other: by the hub's own chunk store where `hf_xet` is installed, as
-it is with huggingface_hub, else by the LFS interface. What arrived stays there, so that a push
-that was cut off goes on: by the chunk in the first case, by the blob in the second. Then one
-commit makes all of it visible at once.
+it is with huggingface_hub, and the hub has one, else by the LFS interface. What arrived stays
+there, so that a push that was cut off goes on: by the chunk in the first case, by the blob in the
+second. Then one commit makes all of it visible at once.
 """
 
 from __future__ import annotations
@@ -17,24 +17,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    get_token,
+)
+from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import logging as hub_logging
 
-from subllm.acquire.hub_client import UNREACHABLE, HubClient, Listing
+from subllm.acquire.hub_client import HubClient, Listing
+from subllm.acquire.share.hub_errors import push_errors
 from subllm.acquire.share.hub_place import HubPlace
 from subllm.acquire.share.index import CARD, INDEX, LICENCE
 from subllm.acquire.share.parcel import Parcel
 from subllm.acquire.share.place import OnBytes
 from subllm.acquire.share.shipment import Sent, Shipment, check_blob, obsolete, ship
-from subllm.errors import AcquireError, GatedError, NetworkError, SubllmError, UsageError
+from subllm.errors import AcquireError, GatedError, UsageError
 from subllm.progress import Progress
 
 _KEY = "push"
 _REPORTING = "huggingface_hub.utils._xet_progress_reporting"
 _OURS = {INDEX, CARD, LICENCE, ".gitattributes"}
-_FULL = re.compile(r"(?i)storage|quota|payment|limit reached|exceeded")
-_FULL_STATUS = (402, 413, 507)
+# What the chunk store's client says, which tells errors in text only.
+_NO_CHUNK_STORE = re.compile(r"\(404 .*/xet-write-token/")
 
 
 def push_hub(
@@ -66,7 +73,7 @@ def push_hub(
     there = HubPlace(client, listing) if listing and INDEX in listing.files else None
     shipment = ship(parcels, there, repo.rpartition("/")[2], f"hf:{repo}")
     api = HfApi(endpoint=client.endpoint, token=client.token)
-    with _errors(client, repo), _quiet():
+    with push_errors(client, repo), _quiet():
         if listing is None:
             api.create_repo(repo, private=not public, exist_ok=True)
         missing, here = _missing(shipment, listing)
@@ -125,8 +132,14 @@ def _upload(api: HfApi, repo: str, name: str, path: Path, progress: Progress) ->
     addition = _Addition(name, str(path))
     addition.on_position = on_position
     addition.upload_info.sha256 = bytes.fromhex(path.name.removeprefix("sha256-"))
-    with _chunk_progress(on_position):
-        api.preupload_lfs_files(repo, [addition], free_memory=False)
+    try:
+        with _chunk_progress(on_position):
+            api.preupload_lfs_files(repo, [addition], free_memory=False)
+    except Exception as error:
+        if not _NO_CHUNK_STORE.search(str(error)):
+            raise
+        with _by_lfs():  # a hub of somebody's own, say
+            api.preupload_lfs_files(repo, [addition], free_memory=False)
     on_position(size)  # what was there already, and what goes with the commit
     return addition
 
@@ -196,6 +209,16 @@ def _chunk_progress(on_position: OnBytes) -> Iterator[None]:
 
 
 @contextmanager
+def _by_lfs() -> Iterator[None]:
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's lines on each retry, and what it warns of a card."""
     before = hub_logging.get_verbosity()
@@ -206,74 +229,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         hub_logging.set_verbosity(before)
-
-
-@contextmanager
-def _errors(client: HubClient, repo: str) -> Iterator[None]:
-    """Turns what the library raises while it pushes into errors of ours."""
-    try:
-        yield
-    except SubllmError:
-        raise
-    except Exception as error:
-        cause = _cause(error)
-        if isinstance(cause, SubllmError):
-            raise cause from error
-        if isinstance(cause, HfHubHTTPError):
-            raise _refused(client, repo, cause) from error
-        if isinstance(cause, UNREACHABLE):
-            with client.errors(repo):
-                raise cause from error
-        # Of the LFS interface, of the chunk store, and of answers that are no hub's.
-        said = _line(str(cause)) or type(cause).__name__
-        if _FULL.search(said):
-            raise AcquireError(_full(client, repo, said)) from error
-        raise NetworkError(
-            f"the push to {repo} failed ({said}); the same command goes on where it was"
-        ) from error
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The library wraps what goes wrong in its threads."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _refused(client: HubClient, repo: str, error: HfHubHTTPError) -> AcquireError:
-    status = error.response.status_code
-    told = error.response.headers.get("X-Error-Message") or error.server_message or ""
-    said = _line(told)
-    where, owner = client.endpoint, repo.partition("/")[0]
-    if status in _FULL_STATUS or (status == 403 and _FULL.search(said)):
-        return AcquireError(_full(client, repo, said or str(status)))
-    if status == 401:
-        return GatedError(
-            f"{where} does not know the token (401); set HF_TOKEN, or log in with 'hf auth login'"
-        )
-    if status == 403:
-        return GatedError(
-            f"{where} refused the push to {repo} (403{': ' + said if said else ''}); use a token "
-            f"that may write to {owner}"
-        )
-    if status in (409, 412):
-        return AcquireError(f"{repo} changed while models were pushed to it; push again")
-    if status == 404:
-        return AcquireError(f"{where} has no {owner}, or not for this token; check the spelling")
-    if status == 400:
-        return AcquireError(f"{where} does not take the push to {repo} ({said or status})")
-    return NetworkError(
-        f"{where} answered {status} while models were pushed to {repo}; try again later, the same "
-        "command goes on where it was"
-    )
-
-
-def _full(client: HubClient, repo: str, said: str) -> str:
-    owner = repo.partition("/")[0]
-    return f"{client.endpoint} has no room for the push to {repo} ({said}); free some of {owner}'s"
-
-
-def _line(text: str) -> str:
-    """One, of what a server said."""
-    line = " ".join(text.split())[:200]
-    return "".join(letter for letter in line if letter.isprintable())

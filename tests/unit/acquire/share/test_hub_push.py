@@ -15,7 +15,9 @@ import pytest
 from fakes.hub import POOR_TOKEN, FakeHub, Fault
 from huggingface_hub import constants
 
+from subllm.acquire.hub_client import HubClient
 from subllm.acquire.share import hub_push
+from subllm.acquire.share.hub_errors import push_errors
 from subllm.acquire.share.index import CARD, INDEX, blob_path
 from subllm.errors import (
     AcquireError,
@@ -29,6 +31,7 @@ from subllm.errors import (
 from subllm.store.manifest import blob_digests
 from subllm.store.store import Store
 
+from ..test_processes import wait_for
 from .samples import JAVA, PYTHON, change_model, give, take
 
 REPO = "org/coder"
@@ -112,8 +115,10 @@ def test_what_a_replaced_model_needed_goes(giver: Store, taker: Store, hub: Fake
     assert taker.model(PYTHON).density == 0.25
 
 
-def kill(hub: FakeHub, store: Store, *arguments: str) -> None:
-    """`subllm ARGUMENTS`, killed while the hub holds a file."""
+def kill(
+    hub: FakeHub, store: Store, *arguments: str, until: Callable[[], bool] = lambda: True
+) -> None:
+    """`subllm ARGUMENTS`, killed while the hub holds a file, and it has come so far."""
     environment = os.environ | {"HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url}
     process = subprocess.Popen(
         [sys.executable, "-m", "subllm", *arguments],
@@ -123,6 +128,7 @@ def kill(hub: FakeHub, store: Store, *arguments: str) -> None:
     )
     try:
         hub.wait_holding()
+        wait_for(until)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -150,7 +156,12 @@ def test_a_killed_pull_goes_on(giver: Store, taker: Store, hub: FakeHub) -> None
     give(giver, WHERE)
     name = blob_path(giver.model(PYTHON).blobs.own)
     hub.faults[name] = Fault(hold_after=20_000)
-    kill(hub, taker, "pull", WHERE)
+    partials = taker.workspace.partials
+
+    def begun() -> bool:
+        return any(path.stat().st_size for path in partials.glob("*/*.incomplete"))
+
+    kill(hub, taker, "pull", WHERE, until=begun)
     hub.faults.clear()
     assert taker.names() == {}
     take(taker, WHERE)
@@ -253,6 +264,38 @@ def test_a_damaged_blob_does_not_leave_the_house(
     assert INDEX not in files(hub)
     assert not (tmp_path / "out" / INDEX).exists()
     assert not (tmp_path / "out.subllm").exists()
+
+
+def test_a_hub_without_a_chunk_store(
+    giver: Store, taker: Store, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is asked first, finds none, and the LFS interface does."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    _, watcher = give(giver, WHERE)
+    watcher.assert_complete()
+    assert any("xet-write-token" in request.path for request in hub.requests)
+    assert not constants.HF_HUB_DISABLE_XET
+    take(taker, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (ConnectionError("HTTP status client error (403 Forbidden)"), GatedError, "write to org"),
+        (ConnectionError("HTTP status server error (502 Bad Gateway)"), NetworkError, "502"),
+        (ConnectionError("dns error"), NetworkError, "could not be reached (dns error)"),
+        (RuntimeError("CAS service error :\n  storage quota exceeded"), AcquireError, "no room"),
+        (ValueError("Malformed\nresponse \x1b[0m"), NetworkError, "Malformed response [0m"),
+    ],
+)
+def test_what_the_library_says_in_words(
+    raised: Exception, kind: type[SubllmError], message: str
+) -> None:
+    with pytest.raises(kind) as caught, push_errors(HubClient("http://hub"), REPO):
+        raise raised
+    assert type(caught.value) is kind
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_the_chunk_store_tells_how_far_it_is() -> None:
