@@ -32,7 +32,7 @@ Temperature = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
 TopP = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 TopK = Annotated[int, Field(ge=-1, lt=2**31)]
 MinP = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Repetition = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
+Repetition = Annotated[float, Field(ge=1e-6, le=10.0, allow_inf_nan=False)]
 
 
 class Wire(BaseModel):

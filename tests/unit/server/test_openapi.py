@@ -17,3 +17,21 @@ def test_statuses_are_those_that_come(shared: Live) -> None:
         for body in ({"model": PYTHON, "options": 5, "content": 5}, {"model": "none"}):
             assert str(shared.post(path, **body).status_code) in told
         assert str(shared.http.post(path, content=b"{").status_code) in told
+
+
+def test_documented_bodies_are_accepted(shared: Live) -> None:
+    """As they stand and as streams, which come as what is documented too."""
+    paths = shared.http.get("/openapi.json").json()["paths"]
+    tried = 0
+    for path, route in paths.items():
+        operation = route.get("post", {})
+        if "requestBody" not in operation:
+            continue
+        tried += 1
+        (content,) = operation["requestBody"]["content"].values()
+        kinds = set(operation["responses"]["200"]["content"])
+        for more in ({}, {"stream": True}, {"stream": False}):
+            reply = shared.post(path, **content["example"], **more)
+            assert reply.status_code == 200, (path, reply.text)
+            assert reply.headers["content-type"].partition(";")[0] in kinds, path
+    assert tried >= 16
