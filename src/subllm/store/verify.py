@@ -93,15 +93,15 @@ class _Run:
                 Problem(str(error).split(";")[0], f"subllm rm {name}, then {again} it again")
             ]
         else:
-            problems = self._check_files(name, manifest)
+            problems = self._check_files(name, digest, manifest)
             problems += self._check_sidecar(digest)
             if isinstance(manifest, ModelManifest) and not problems:
                 problems += self._check_contents(name, manifest)
         return VerifyResult(name, digest, tuple(problems), self._checked)
 
-    def _check_files(self, name: str, manifest: Manifest) -> list[Problem]:
+    def _check_files(self, name: str, digest: str, manifest: Manifest) -> list[Problem]:
         problems = []
-        again = "pull" if isinstance(manifest, BaseManifest) else "extract"
+        again = "pull" if isinstance(manifest, BaseManifest) else self._again(digest)
         for blob in dict.fromkeys(blob_digests(manifest)):
             path = self._store.blobs.directory / blob
             if wrong := self._wrong(path, blob):
@@ -114,6 +114,14 @@ class _Run:
                     fix = f"put the file back, or subllm pull {name} again"
                     problems.append(Problem(f"{outside} {wrong}", fix))
         return problems
+
+    def _again(self, digest: str) -> str:
+        """How a model came here."""
+        try:
+            record = self._store.run_record(digest)
+        except StoreError:
+            return "extract"
+        return "pull" if record is not None and record.pulled is not None else "extract"
 
     def _wrong(self, path: Path, digest: str) -> str | None:
         """What is wrong with a file, or None."""

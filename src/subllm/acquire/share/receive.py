@@ -25,6 +25,8 @@ from subllm.store.manifest import (
     ModelManifest,
     PulledFrom,
     RunRecord,
+    encode,
+    sha256_of,
 )
 from subllm.store.model_files import ModelFiles
 from subllm.store.names import check_model_name, split_model_name
@@ -87,7 +89,10 @@ def receive(
     with store.lock(f"pull-{place.label}", on_wait=progress.note):
         blobs = {digest: size for model in chosen for digest, size in model.blobs.items()}
         came = _fetch_blobs(place, store, blobs, progress)
+        known = set(store.names().values())
         for _, manifest in wanted:
+            if sha256_of(encode(manifest)) in known:
+                continue  # was checked when it came
             progress.note(f"{manifest.name}: checking masks, tables and tokenizer")
             _check_contents(store, manifest, place.label)
         received = [_keep(store, model, manifest, place) for model, manifest in wanted]

@@ -92,6 +92,7 @@ MANIFESTS: dict[str, Change] = {
     "escapes in the licence": lambda m: m["base"]["licence"].update(text="MIT\x1b]0;x\x07"),
     "escapes in a parameter": lambda m: m["method"].update(params={"a\x1b[0m": 1}),
     "an architecture of its own": lambda m: m["arch"].update(hidden_size=1 << 40),
+    "layers without end": lambda m: m["arch"].update(num_layers=1 << 40),
     "half an architecture": lambda m: m["arch"].pop("num_layers"),
     "another shape": entry(shape=[3, 3]),
     "another pattern": entry(pattern="2:4"),

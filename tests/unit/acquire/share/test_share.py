@@ -86,6 +86,7 @@ def test_what_is_there_moves_neither_way(
     report, watcher = take(taker, where)
     assert (report.came, report.present) == (0, size)
     assert watcher.tasks == {}
+    assert [note.partition(": ")[0] for note in watcher.notes] == [JAVA]  # the other was checked
     assert not any("/blobs/" in request.path for request in hub.requests[asked:])
     assert list(taker.names()) == [JAVA, PYTHON]
     assert [model.before for model in report.models] == [None, None]
