@@ -44,7 +44,9 @@ def find_cards() -> Cards:
         except RuntimeError as error:  # a lost one must not hide the others
             problem = f"cuda:{index}: {why_unusable(str(error))}"
             continue
-        found.append(Card(index, about.name, total, free, (about.major, about.minor)))
+        # Nobody has seen the kernels on AMD's cards, whose numbers mean something else.
+        capability = (0, 0) if torch.version.hip else (about.major, about.minor)
+        found.append(Card(index, about.name, total, free, capability))
     return Cards(tuple(found), problem)
 
 

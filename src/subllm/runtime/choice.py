@@ -22,21 +22,23 @@ PACKED: BackendName = "cuda"
 
 
 def choose_placement(
-    demand: Demand, backend: BackendName, device: str
+    demand: Demand, backend: BackendName, device: str, cards: Cards | None = None
 ) -> tuple[BackendName, Placement]:
-    """The backend by name, and where it puts the model. Raises BackendError for a backend that
+    """The backend by name, and where it puts the model. cards: None for those of this machine,
+    which are looked at where a card may be meant. Raises BackendError for a backend that
     does not compute on the device, DeviceError where a GPU that was asked for is not usable or
     has no room."""
     if backend != "auto":
         check_device(backend, device)
     if device == CPU or backend == "native":
         return backend_for(CPU) if backend == "auto" else backend, given(CPU)
-    cards = find_cards()
+    cards = find_cards() if cards is None else cards
     if device == "auto":
         usable = cards.usable
         if not usable and backend != PACKED:
             chosen = backend_for(CPU) if backend == "auto" else backend
-            return chosen, on_processor(demand, cards.problem) if cards.problem else given(CPU)
+            broken = on_processor(demand, cards.problem, slow=True)
+            return chosen, broken if cards.problem else given(CPU)
     else:
         usable = named(cards, device)
     if not usable:

@@ -138,8 +138,8 @@ def given(device: str, form: Form = "bf16") -> Placement:
     return Placement(device, form, "")
 
 
-def on_processor(demand: Demand, reason: str) -> Placement:
-    return Placement(CPU, "packed", f"{demand.name} runs on the processor: {reason}")
+def on_processor(demand: Demand, reason: str, *, slow: bool = False) -> Placement:
+    return Placement(CPU, "packed", f"{demand.name} runs on the processor: {reason}", slow=slow)
 
 
 def place(

@@ -10,10 +10,10 @@ from oracles.packed_models import NAME, packed_oracle, store_model
 
 from subllm.arch.kv_size import kv_bytes
 from subllm.errors import BackendError, DeviceError
-from subllm.runtime.cards import Cards, find_cards, why_unusable
+from subllm.runtime.cards import Cards, find_cards, has_kernels, why_unusable
 from subllm.runtime.choice import choose_placement, forms_of, named
 from subllm.runtime.loader import load_engine
-from subllm.runtime.placement import RESERVED, Card, Demand, Form, place
+from subllm.runtime.placement import RESERVED, Card, Demand, Form, given, place
 
 GB = 10**9
 ALL: tuple[Form, ...] = ("packed", "bf16", "int8", "nf4")
@@ -204,3 +204,37 @@ def test_a_machine_without_a_card(tmp_path: Path) -> None:
             load_engine(store, NAME, device=device)
     with pytest.raises(BackendError, match="use --backend"):
         choose_placement(SUB, "native", "cuda")
+
+
+def test_what_is_asked_for_on_cards_given_by_numbers() -> None:
+    cards = Cards((card(24, 24, 0), card(40, 48, 1)))
+    packed = has_kernels()
+    for device in ("auto", "cuda", "cuda:1"):
+        backend, found = choose_placement(SUB, "auto", device, cards)
+        assert found.device == "cuda:1"
+        assert (backend, found.form) == (("cuda", "packed") if packed else ("torch", "bf16"))
+        assert choose_placement(SUB, "torch", device, cards)[1].form == "bf16"
+    assert choose_placement(SUB, "torch", "cuda:0", cards)[1].device == "cuda:0"
+    small = Cards((card(3, 24),))
+    assert choose_placement(SUB, "auto", "auto", small)[0] == "native"
+    assert choose_placement(SUB, "torch", "auto", small)[:1] == ("torch",)
+    with pytest.raises(DeviceError, match="cannot be loaded"):
+        choose_placement(SUB, "auto", "cuda", small)
+    with pytest.raises(DeviceError, match="there is no cuda:7 here that works, only cuda:0"):
+        choose_placement(SUB, "auto", "cuda:7", small)
+    for device in ("auto", "cpu"):
+        assert choose_placement(SUB, "native", device, cards) == ("native", given("cpu"))
+    assert choose_placement(SUB, "cuda", "cpu", cards) == ("cuda", given("cpu"))
+    if not packed:
+        with pytest.raises(DeviceError, match="pip install triton"):
+            choose_placement(SUB, "cuda", "auto", cards)
+
+
+def test_a_driver_that_is_too_old_is_said() -> None:
+    cards = Cards(problem=why_unusable("The NVIDIA driver on your system is too old (found 1)."))
+    backend, found = choose_placement(SUB, "auto", "auto", cards)
+    assert (backend, found.device) == ("native", "cpu")
+    assert "runs on the processor: the NVIDIA driver is too old" in found.why
+    assert found.slow  # a warning
+    with pytest.raises(DeviceError, match=r"no GPU is usable here \(the NVIDIA driver is too old"):
+        choose_placement(SUB, "auto", "cuda", cards)
