@@ -59,7 +59,7 @@ def compile_all(architectures: list[int], only: list[str] | None) -> dict[str, A
     from gpu.specimens import specimens
 
     titles = "".join(f"{f'sm_{number}':>10}" for number in architectures)
-    print(f"{'registers/shared kB/stack':<26}{'loop':>5}{titles}")
+    print(f"{'registers/shared kB/stack':<25}{'loop':>5}{titles}")
     found: dict[str, Any] = {}
     for name, call in specimens().items():
         if only and not any(text in name for text in only):
@@ -67,7 +67,7 @@ def compile_all(architectures: list[int], only: list[str] | None) -> dict[str, A
         launch = launches(call)[0]
         costs = [compiled(launch, number) for number in architectures]
         cells = (f"{c.registers}/{c.shared / 1024:.0f}/{c.stack}" for c in costs)
-        line = f"{name:<26}{costs[0].instructions:>5}" + "".join(f"{cell:>10}" for cell in cells)
+        line = f"{name:<25}{costs[0].instructions:>5}" + "".join(f"{cell:>10}" for cell in cells)
         print(line, flush=True)
         found[name] = dict(zip(architectures, (vars(c) for c in costs), strict=True))
     return found

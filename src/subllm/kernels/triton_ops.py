@@ -4,12 +4,12 @@ Two implementations, picked once for a kind of device: Triton's kernels (`kernel
 Triton is installed and the device is CUDA, or the CPU with TRITON_INTERPRET=1 set before
 anything is imported; else plain torch (`kernels.triton.plain`), slow and for any device.
 
-Rules of all functions. Tensors are on one device, rows are tokens (or sequences), the last axis
-is contiguous. Nothing waits for the device and nothing depends on the contents of a tensor, so
-that a sequence of calls can be captured in a CUDA graph: give `out` to write to a buffer of your
-own; without it a new tensor is returned, which inside a capture belongs to the graph's memory.
-Sums have a fixed order, there are no atomics, and a row's result does not depend on the other
-rows as long as the number of rows takes the same way through `packed_matmul`.
+Rules of all functions. Tensors are on one device, torch's current one; rows are tokens (or
+sequences), the last axis is contiguous. Nothing waits for the device and nothing depends on the
+contents of a tensor, so that a sequence of calls can be captured in a CUDA graph: give `out` to
+write to a buffer of your own; without it a new tensor is returned, which inside a capture belongs
+to the graph's memory. Sums have a fixed order, there are no atomics, and a row's result does not
+depend on the other rows as long as the number of rows takes the same way through `packed_matmul`.
 """
 
 from __future__ import annotations
