@@ -3,10 +3,13 @@
   scripts/bench routing [--part tune|test] [--rows 100] [--wrong] [--json FILE]
 
 Files of released packages (scripts/routing/projects.yaml; fetched on the first run) are cut at
-random into whole files, prompts around a cursor, fragments of 5 to 30 lines and questions; see
-scripts/routing/cases.py. The detector is trained on the packages of `train` alone, rules and
-thresholds are chosen on `tune`; `test` is for figures, --wrong does not show its rows.
-Times are CPU time of `Router.route` on one thread, the lesser of two calls.
+random into whole files, prompts around a cursor (fim: 200 to 4,000 characters before it; editor:
+the 256 lines before and 64 after that llama.vim sends), fragments of 5 to 30 lines and questions;
+see scripts/routing/cases.py. Rules and thresholds are chosen on `tune` with a detector trained on
+`train` alone; the one that ships has learned from both. `test` is for figures, --wrong does not
+show its rows. Of pieces that show code, not comment alone, figures stand below the first; those of
+C and TypeScript are part of C++'s and JavaScript's, whose sub-models they go to. Times are CPU time
+of `Router.route` on one thread, the lesser of two calls.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "routing"))
 
-from cases import ROWS, Row, rows
+from cases import ROWS, Row, dialect, rows
+from comments import shows_code
 from corpus import files
 
+from subllm.routing.content import window
 from subllm.routing.languages import DENSE, LANGUAGES
 from subllm.routing.router import Query, Route, Router, SubModel
 from subllm.routing.sessions import Sessions
@@ -41,6 +46,8 @@ def main() -> None:
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     taken: dict[str, list[float]] = defaultdict(list)
     confused: Counter[tuple[str, str, str]] = Counter()
+    coded: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    dialects: dict[str, list[bool]] = defaultdict(list)
     for row in rows(files(options.part), options.part, options.rows):
         route, seconds = timed(router, row)
         answered = route.model.rpartition("-")[2]
@@ -48,8 +55,13 @@ def main() -> None:
         group = row.written if row.written in LANGUAGES else "others"
         right[row.kind][group].append(good)
         taken[row.kind].append(seconds)
+        if row.kind != "chat":
+            dialects[dialect(row)].append(good)
+            if shows_code(window(row.query.prompt, row.query.suffix), row.written):
+                coded[row.kind][group].append(good)
         if not good:
-            confused[row.kind, row.expected or row.written, f"{answered} ({route.reason})"] += 1
+            found = route.language or "nothing"
+            confused[row.kind, row.expected or row.written, f"{found} ({route.reason})"] += 1
             if options.wrong and options.part != "test":
                 show(row, route)
     print(f"{options.part}, {options.rows} rows a cell, % right")
@@ -67,8 +79,18 @@ def main() -> None:
             "worst_ms": worst,
             **dict(zip((*LANGUAGES, "others"), shares, strict=True)),
         }
-    for (kind, written, answered), times in confused.most_common(25):
-        print(f"  {times:3} {kind}: {written} -> {answered}")
+    print("of pieces that show code:")
+    for kind, cells in coded.items():
+        shares = [100 * statistics.mean(cells[name]) for name in (*LANGUAGES, "others")]
+        among = sum(map(len, cells.values())) / len(taken[kind])
+        print(f"{kind:10}{statistics.mean(shares):7.1f}", end="")
+        print("".join(f"{share:12.1f}" for share in shares) + f"   {100 * among:.0f} % of them")
+        figures[kind]["with_code"] = statistics.mean(shares) / 100
+    for name in ("c", "typescript"):
+        if pieces := dialects[name]:
+            print(f"{name}: {100 * statistics.mean(pieces):.1f} of {len(pieces)} pieces")
+    for (kind, written, found), times in confused.most_common(25):
+        print(f"  {times:3} {kind}: {written} -> {found}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -21,6 +21,7 @@ from subllm.routing.router import Message, Query
 
 QUESTIONS = Path(__file__).with_name("questions.yaml")
 FEWEST = 10  # files of a language that a package must have: few are seldom what it is written in
+LINES_BEFORE, LINES_AFTER = 256, 64
 ROWS = 100  # of each of the four languages and kind, as many of all others together
 NAMES = {
     "python": ["Python", "python", "Python 3"],
@@ -50,7 +51,7 @@ _MARKED = [
 
 @dataclass(frozen=True)
 class Row:
-    """kind: file, fim, fragment or chat; name: of the file, and of the kind of question;
+    """kind: file, fim, fragment, chat or editor; name: of the file, and of the kind of question;
     written: the language of the file."""
 
     kind: str
@@ -77,6 +78,7 @@ def rows(files: Iterator[File], part: str, count: int = ROWS) -> list[Row]:
         ("fim", lambda file: _fim(file, draw)),
         ("fragment", lambda file: _fragment_row(file, draw)),
         ("chat", lambda file: _chat(file, draw, questions)),
+        ("editor", lambda file: _editor(file, draw)),
     ]
     found = []
     for _, make in kinds:
@@ -113,6 +115,14 @@ def _fim(file: File, draw: random.Random) -> Row:
     if draw.random() < 0.5:
         return _row("fim", file, Query(prompt=before, suffix=after))
     return _row("fim", file, Query(prompt=draw.choice(_MARKED).format(before, after)))
+
+
+def _editor(file: File, draw: random.Random) -> Row:
+    """Around a cursor, with as many lines as llama.vim and llama.vscode send."""
+    at = draw.randrange(len(file.text))
+    before = file.text[:at].split("\n")[-1 - LINES_BEFORE :]
+    after = file.text[at:].split("\n")[: 1 + LINES_AFTER]
+    return _row("editor", file, Query(prompt="\n".join(before), suffix="\n".join(after)))
 
 
 def _fragment(file: File, draw: random.Random) -> str | None:
@@ -160,10 +170,17 @@ def _chat(file: File, draw: random.Random, questions: dict[str, Any]) -> Row | N
 
 def _name(file: File, draw: random.Random) -> tuple[str, str]:
     """What people call the language of a file, and the tag of its fences."""
-    extension = PurePosixPath(file.name).suffix.lower()
-    called = file.language
-    if extension == ".c":
-        called = "c"
-    elif extension in (".ts", ".tsx", ".mts"):
-        called = "typescript"
+    called = _dialect(file.name, file.language)
     return draw.choice(NAMES[called]), TAGS.get(called, called)
+
+
+def dialect(row: Row) -> str:
+    """What a row is written in, C and TypeScript apart."""
+    return _dialect(row.name, row.written)
+
+
+def _dialect(name: str, language: str) -> str:
+    extension = PurePosixPath(name).suffix.lower()
+    if extension == ".c":
+        return "c"
+    return "typescript" if extension in (".ts", ".tsx", ".mts") else language

@@ -1,6 +1,6 @@
 """Trains the model that tells languages apart and writes src/subllm/routing/data/detector.xz.
 
-  scripts/make-detector [--final] [--features 20000] [--out FILE]
+  scripts/make-detector [--final] [--features 28000] [--out FILE]
 
 Learns from the packages of `train` (projects.yaml), with --final from those of `tune` too, cut as
 requests are: windows of whole files, text around a cursor, fragments, a few lines. The same
@@ -13,7 +13,8 @@ import argparse
 import math
 import random
 import time
-from collections import defaultdict
+from array import array
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,24 @@ from subllm.files import write_whole
 from subllm.routing.content import window
 from subllm.routing.languages import LANGUAGES
 from subllm.routing.model import value_of, write
-from subllm.routing.tokens import Feature, features, split
+from subllm.routing.tokens import Feature, features, is_part, split
 from subllm.tables.seeded import key
 
 OUT = ROOT / "src/subllm/routing/data/detector.xz"
-MOST = {True: 1200, False: 250}  # files of each of the four languages, of another
+MOST = {True: 2000, False: 400}  # files of each of the four languages, of another
 FEWEST = 30  # files of a language that is told apart
-PROJECTS_OF_WORD, PROJECTS_OF_PAIR, SAMPLES_OF_PAIR = 4, 3, 10
-WORDS = 6000
-# How much more often a language is asked for than its samples have it. Groovy reads Java.
-PRIOR = {**dict.fromkeys(LANGUAGES, 1.5), "groovy": 0.15}
+CURSORS, FRAGMENTS = 2, ((5, 30), (5, 30), (1, 8))  # pieces of a file; lines, least and most
+PROJECTS_OF_WORD, PROJECTS_OF_OTHERS, SAMPLES_OF_OTHERS = 5, 3, 15
+WORDS, OWN_WORDS, FEATURES, FEW_PACKAGES = 6500, 1500, 28_000, 6
+# How much more often a language is asked for than its samples have it. Much of Groovy reads as
+# Java, of Objective-C as C, scripts hold pieces of HTML, and there are few packages of Rust.
+PRIOR = {
+    **dict.fromkeys(LANGUAGES, 1.5),
+    "groovy": 0.15,
+    "objectivec": 0.15,
+    "html": 0.5,
+    "rust": 2.0,
+}
 # What is not worth a class of its own.
 SAME = {"xml": "html", "toml": "yaml", "latex": "prose", "markdown": "prose"}
 
@@ -75,7 +84,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--final", action="store_true", help="learn from tune too")
-    parser.add_argument("--features", type=int, default=20_000)
+    parser.add_argument("--features", type=int, default=FEATURES)
     parser.add_argument("--c", type=float, default=30.0, help="inverse of regularisation")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -105,39 +114,49 @@ def chosen(parts: tuple[Part, ...] = ("train",)) -> list[File]:
 
 
 def cut(found: list[File]) -> list[tuple[str, str, str]]:
-    """(package, text, language) of each piece."""
+    """(package, text, language) of each piece, by package."""
     draw = random.Random(1)
     samples = []
     for file in found:
         package, text = file.name.split("/")[0], file.text
         lines = text.splitlines()
-        at, reach = draw.randrange(len(text)), round(150 * 20 ** draw.random())
-        pieces = [
-            window(text),
-            window(text[max(0, at - reach) : at], text[at : at + draw.randrange(reach // 2 + 1)]),
-        ]
-        for least, most in ((5, 30), (5, 30), (1, 5)):
+        pieces = [window(text)]
+        for _ in range(CURSORS):
+            at, reach = draw.randrange(len(text)), round(150 * 20 ** draw.random())
+            after = text[at : at + draw.randrange(reach // 2 + 1)]
+            pieces.append(window(text[max(0, at - reach) : at], after))
+        for least, most in FRAGMENTS:
             wanted = draw.randint(least, most)
             start = draw.randrange(max(1, len(lines) - wanted))
             pieces.append(window("\n".join(lines[start : start + wanted])))
         language = SAME.get(file.language, file.language)
         samples += [(package, piece, language) for piece in pieces if piece.strip()]
-    return samples
+    return sorted(samples, key=lambda sample: sample[0])
 
 
 def words(samples: list[tuple[str, str, str]]) -> set[str]:
-    """Tokens that several packages have, the most wide-spread first."""
-    where: dict[str, set[str]] = defaultdict(set)
-    for package, text, _ in samples:
+    """Tokens that several packages have: those of most packages, and then those of most of a
+    language's packages, as languages with few packages have words too."""
+    where: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    packages: dict[str, set[str]] = defaultdict(set)
+    for package, text, language in samples:
+        packages[language].add(package)
         for token in set(split(text)):
-            where[token].add(package)
-    counted = {
-        token: len(packages)
-        for token, packages in where.items()
-        if len(packages) >= PROJECTS_OF_WORD and not token[0].isdigit() and token[0] != "\n"
-    }
-    best = sorted(counted, key=lambda token: (-counted[token], token))[:WORDS]
-    return set(best)
+            where[token].add((language, package))
+    counts: dict[str, int] = {}
+    shares: dict[str, float] = {}
+    for token, found in where.items():
+        counts[token] = len({package for _, package in found})
+        if counts[token] < PROJECTS_OF_WORD or token[0].isdigit() or token[0] == "\n":
+            del counts[token]
+            continue
+        shares[token] = max(
+            number / (len(packages[language]) + FEW_PACKAGES)
+            for language, number in Counter(language for language, _ in found).items()
+        )
+    best = sorted(counts, key=lambda token: (-counts[token], token))[:WORDS]
+    own = sorted(shares.keys() - set(best), key=lambda token: (-shares[token], token))
+    return {*best, *own[:OWN_WORDS]}
 
 
 def select(
@@ -145,42 +164,51 @@ def select(
 ) -> tuple[list[Feature], Any, Any, list[str]]:
     """The features that tell most, and the samples by them: rows of 1/sqrt(n)."""
     ids: dict[Feature, int] = {}
-    packages: list[set[int]] = []
+    last: list[str] = []  # package that had it
+    packages: list[int] = []
     times: list[int] = []
-    number: dict[str, int] = {}
     rows = []
     for package, text, _ in samples:
-        p = number.setdefault(package, len(number))
         row = []
         for feature in features(text, known):
             i = ids.setdefault(feature, len(ids))
-            if i == len(packages):
-                packages.append(set())
+            if i == len(times):
+                last.append("")
+                packages.append(0)
                 times.append(0)
-            packages[i].add(p)
+            if last[i] != package:
+                last[i] = package
+                packages[i] += 1
             times[i] += 1
             row.append(i)
-        rows.append(row)
+        rows.append(array("i", row))
     languages = sorted({language for *_, language in samples})
     labels = np.array([languages.index(language) for *_, language in samples])
-    # All words stay, else others would count by their shape; pairs that tell most.
-    single = sorted(name for name in ids if isinstance(name, str) and
-                    (name in known or len(packages[ids[name]]) >= PROJECTS_OF_PAIR))  # fmt: skip
-    pairs = sorted(
+    # All words stay, else others would count by their shape; pairs and parts that tell most.
+    words_and_signs = sorted(
         name
         for name, i in ids.items()
-        if isinstance(name, tuple)
-        and len(packages[i]) >= PROJECTS_OF_PAIR
-        and times[i] >= SAMPLES_OF_PAIR
+        if isinstance(name, str)
+        and not is_part(name)
+        and (name in known or packages[i] >= PROJECTS_OF_OTHERS)
     )
-    matrix = _matrix(rows, {ids[name]: n for n, name in enumerate(pairs)})
-    best = np.argsort(-chi2(matrix, labels)[0], kind="stable")[: max(0, count - len(single))]
-    names: list[Feature] = [*single, *(pairs[i] for i in sorted(best))]
-    print(f"{len(single)} words and signs, {len(best)} of {len(pairs)} pairs")
+    others = [
+        name
+        for name, i in ids.items()
+        if (isinstance(name, tuple) or is_part(name))
+        and packages[i] >= PROJECTS_OF_OTHERS
+        and times[i] >= SAMPLES_OF_OTHERS
+    ]
+    others.sort(key=lambda name: (isinstance(name, tuple), name))
+    matrix = _matrix(rows, {ids[name]: n for n, name in enumerate(others)})
+    count = max(0, count - len(words_and_signs))
+    best = np.argsort(-chi2(matrix, labels)[0], kind="stable")[:count]
+    names: list[Feature] = [*words_and_signs, *(others[i] for i in sorted(best))]
+    print(f"{len(words_and_signs)} words and signs, {len(best)} of {len(others)} pairs and parts")
     return names, _matrix(rows, {ids[name]: n for n, name in enumerate(names)}), labels, languages
 
 
-def _matrix(rows: list[list[int]], columns: dict[int, int]) -> Any:
+def _matrix(rows: list[array[int]], columns: dict[int, int]) -> Any:
     data, indices, ends = [], [], [0]
     for row in rows:
         found = sorted(columns[i] for i in row if i in columns)

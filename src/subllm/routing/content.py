@@ -12,7 +12,7 @@ import re
 from subllm.routing.languages import UNSTATED, canonical, is_known
 from subllm.routing.model import detector
 
-HEAD, BEFORE, AFTER = 2_000, 3_000, 1_500  # characters
+HEAD, BEFORE, AFTER = 2_000, 3_500, 2_000  # characters
 SURE = 0.35  # the least probability of an answer
 PROSE = "prose"
 _NOTICE = 6_000  # characters of comments that are passed over at most
@@ -49,7 +49,9 @@ _CURSORS = (
     "<fim-suffix>",
     "<SUF>",
 )
-_COMMENTS = re.compile(r"\s{0,200}(?:/\*.{0,5000}?\*/|(?://|#(?![!a-z]))[^\n]{0,400}\n)", re.DOTALL)
+_COMMENTS = re.compile(
+    r"\s{0,200}(?:/\*.{0,5000}?\*/|(?://|--[ \t]|#(?![!a-z]))[^\n]{0,400}\n)", re.DOTALL
+)
 
 
 def of_content(before: str, after: str = "") -> str | None:

@@ -8,7 +8,17 @@ import pytest
 
 from subllm.routing.languages import LANGUAGES
 from subllm.routing.model import Detector, detector, read, value_of, write
-from subllm.routing.tokens import INDENTED, LINE, NUMBER, Feature, features, shape, tokens
+from subllm.routing.tokens import (
+    INDENTED,
+    LINE,
+    NUMBER,
+    Feature,
+    features,
+    is_part,
+    parts,
+    shape,
+    tokens,
+)
 
 ROWS: list[tuple[Feature, bytes]] = [
     ("def", bytes([255, 1])),
@@ -26,12 +36,25 @@ def small() -> Detector:
 
 def test_tokens() -> None:
     text = 'def fooBar(x_y):\n    return "é" + 0x1F // CONST_A\n\nFoo'
-    assert tokens(text, {"def", "return"}) == [
+    assert tokens(text, {"def", "return"})[0] == [
         *("def", "‹aA›", "(", "‹a_a›", ")", ":", INDENTED, "return", '"', "‹å›", '"', "+"),
         *(NUMBER, "//", "‹A_A›", LINE, LINE, "‹Aa›"),
     ]
     assert shape("x" * 100) == "‹long›"
     assert features("a a", set()) == {"‹a›", ("‹a›", "‹a›")}
+
+
+def test_parts_of_words_that_are_not_known_and_indentation() -> None:
+    found = features("if\n\tparseHTML_v2\n    size_t\n", {"if", "size_t"})
+    singles = {name for name in found if isinstance(name, str)}
+    assert {name for name in singles if is_part(name)} == {
+        *("⇥t", "⇥4", "par…", "…_v2", "~parse", "~HTML", "^parse", "$2"),
+    }
+    assert singles - {name for name in singles if is_part(name)} == {
+        *("if", "size_t", "‹A_a›", INDENTED, LINE),
+    }
+    assert not any(map(is_part, ["~", "^=", "$", "⏎⇥", "‹a›", "...", ("~a", "b")]))
+    assert parts("x" * 100) == parts("éclair") == parts("abc") == []
 
 
 def test_probabilities_by_hand() -> None:
