@@ -195,6 +195,11 @@ WORST = [
     ("require 'json'\n\nmodule Shop\n  class Cart\n    attr_reader :items\n\n"
      "    def initialize(items = [])\n      @items = items\n    end\n\n"
      "    def total\n      items.map(&:price).sum\n    end\n  end\nend\n", "ruby"),
+    ("static void\nqueue_item_finalize (GObject *object)\n{\n"
+     "  QueueItem *self = QUEUE_ITEM (object);\n\n  g_free (self->title);\n", "cpp"),
+    ("    event.preventDefault()\n    view.domObserver.flush()\n"
+     "    let start = view.state.doc.resolve(pos)\n"
+     "    if (start.parent != end.parent) return null\n", "javascript"),
 ]  # fmt: skip
 
 
