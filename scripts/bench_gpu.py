@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if importlib.util.find_spec("triton") is None:
-        sys.exit("Triton is not installed; run .venv/bin/pip install 'triton>=3.2'")
+        sys.exit("Triton is not installed; run .venv/bin/pip install 'triton>=3.6'")
     found: dict[str, Any] = {}
     if not options.no_compile:
         found["compiled"] = compile_all(options.archs, options.only)
