@@ -32,7 +32,7 @@ PAUSES = 10
 WARM = 2
 """Pauses after which what is resident shall stay."""
 GROWTH = 1.05
-QUIET = 60.0
+QUIET = 300.0
 """Seconds until everything has ended and is unloaded, once nobody asks."""
 
 
@@ -53,7 +53,10 @@ def main() -> int:
         models = arguments.models or two_models(url)
         print(f"{arguments.clients} clients ask {' and '.join(models)}", flush=True)
         soak = Soak(url, models, arguments.clients, arguments.seed)
-        resident = soak.run(60 * arguments.minutes, psutil.Process(process.pid))
+        try:
+            resident = soak.run(60 * arguments.minutes, psutil.Process(process.pid))
+        finally:
+            soak.end()
     return soak.verdict(resident)
 
 
@@ -99,19 +102,18 @@ class Soak:
                 f"{_milliseconds(self._gaps[began:])}, {len(self._faults)} faults",
                 flush=True,
             )
+        return resident
+
+    def end(self) -> None:
+        """Ask no more; what still runs is not looked at."""
         self._over.set()
         self._go.set()
-        for thread in self._threads:
-            thread.join(QUIET)
-        return resident
 
     def verdict(self, resident: list[int]) -> int:
         growth = max(resident[WARM:]) / resident[WARM - 1]
         print(", ".join(f"{count} x {what}" for what, count in sorted(self._statuses.items())))
         print(f"gaps of streams: {_milliseconds(self._gaps)}")
         print(f"resident: {100 * (growth - 1):+.1f} % at most after pause {WARM}")
-        for fault in self._faults[:20]:
-            print(f"FAULT: {fault}")
         return 1 if self._faults or growth > GROWTH else 0
 
     def _watch(self, seconds: float, process: psutil.Process) -> int:
@@ -134,7 +136,7 @@ class Soak:
             time.sleep(0.2)
         now = time.monotonic()
         stuck = [f"{name} for {now - since:.0f} s" for name, since in self._busy.values()]
-        self._faults.append(f"not idle after {QUIET:.0f} s: {stuck}, {json.dumps(health)[:500]}")
+        self._fault(f"not idle after {QUIET:.0f} s: {stuck}, {json.dumps(health)[:500]}")
 
     def _client(self, number: int, seed: int) -> None:
         chance = random.Random(f"{seed} {number}")
@@ -151,13 +153,18 @@ class Soak:
                 outcome = Outcome(0, fault=f"{type(error).__name__}: {error}")
             del self._busy[number]
             with self._lock:
-                self._count(name, outcome)
+                if not self._over.is_set():
+                    self._count(name, outcome)
 
     def _count(self, name: str, outcome: Outcome) -> None:
         self._statuses[str(outcome.status or "left")] += 1
         self._gaps += outcome.gaps
         if outcome.fault or outcome.status >= 500:
-            self._faults.append(f"{name}: {outcome.status} {outcome.fault[:300]}")
+            self._fault(f"{name}: {outcome.status} {outcome.fault[:300]}")
+
+    def _fault(self, text: str) -> None:
+        self._faults.append(text)
+        print(f"FAULT: {text}", flush=True)
 
 
 def _milliseconds(gaps: list[float]) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a request counts as stuck."""
 BODY = 2_000_000
 
