@@ -87,7 +87,8 @@ def roots(language: str, forms: Collection[Form], seed: int = 0) -> Iterator[Tas
     """The tasks that need no text before them, in an order that the seed decides, of each form
     about as many. Forms that do need one get files to be made from, as steps."""
     if language == GENERAL:
-        yield from _in_turn([_prose(seed), *(_code(name, forms, seed) for name in NAMES)])
+        prose = [_prose(seed)] if "chat" in forms else []
+        yield from _in_turn([*prose, *(_code(name, forms, seed) for name in NAMES)])
         return
     yield from _code(language, forms, seed)
 

@@ -76,6 +76,8 @@ def test_forms_that_need_a_text_get_files_as_steps() -> None:
     tasks = some("java", ("fim", "tests"))
     assert {(task.form, task.step) for task in tasks} == {("file", True)}
     assert {task.form for task in some("java", ("function",))} == {"function"}
+    assert {task.form for task in some("general", ("function",))} == {"function"}
+    assert sum(task.answer == "prose" for task in some("general")) > 80
 
 
 def test_what_follows_from_a_text() -> None:
