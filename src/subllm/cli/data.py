@@ -122,7 +122,7 @@ def make(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of tasks and draws.")] = 0,
     together: Annotated[
-        int, typer.Option(min=1, max=512, help="Texts that are written at once.")
+        int, typer.Option(min=1, max=128, help="Texts that are written at once.")
     ] = 48,
     json_output: JsonOutput = False,
 ) -> None:

@@ -132,7 +132,7 @@ def _java(drawn: _Drawn, draw: random.Random) -> tuple[str, int]:
 def _cpp(drawn: _Drawn, draw: random.Random) -> tuple[str, int]:
     head = draw.choice(
         [
-            "",
+            "#include <string>\n#include <vector>\n\n",
             "#include <algorithm>\n#include <map>\n#include <string>\n#include <vector>\n"
             "using namespace std;\n\n",
             "#include <iostream>\n#include <string>\n#include <vector>\nusing namespace std;\n\n",
@@ -143,16 +143,19 @@ def _cpp(drawn: _Drawn, draw: random.Random) -> tuple[str, int]:
     if kind < _DOCSTRING:
         return head + draw.choice(["/*\n", "// ", "/**\n * "]) + said, 0
     name = draw.choice([drawn.snake, drawn.camel])
-    head = head or "#include <bits/stdc++.h>\nusing namespace std;\n\n"
+    if "using" not in head:  # as parameters want it
+        head = "#include <bits/stdc++.h>\nusing namespace std;\n\n"
     line = f"{drawn.result} {name}("
     return head + line + (f"{drawn.parameters}) {{\n" if kind < _BARE else ""), 0
 
 
 def _javascript(drawn: _Drawn, draw: random.Random) -> tuple[str, int]:
+    """A comment alone could begin code of any language."""
+    head = draw.choice([f"// {drawn.name[-1]}.js\n\n", "'use strict';\n\n"])
     kind = draw.random()
     said = draw.choice(drawn.said)
     if kind < _DOCSTRING:
-        return draw.choice(["/* ", "/**\n * ", "// "]) + said, 0
+        return head + draw.choice(["/* ", "/**\n * ", "// "]) + said, 0
     if kind < _BARE:
         return draw.choice(
             [

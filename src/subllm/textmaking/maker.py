@@ -13,7 +13,7 @@ from subllm.textmaking.tasks import Form, Task, derived
 
 @dataclass(frozen=True)
 class Wanted:
-    """forms: which texts are made; own: tasks from the user's code, which come before roots;
+    """forms: which texts are made from now on; own: tasks from the user's code, in turn with roots;
     roots: tasks that need no text before them."""
 
     forms: Collection[Form]
@@ -88,7 +88,7 @@ class Maker:
             self.rejected[found] += 1
             return False
         self._made.extend(derived(answer.task, found.text, self._wanted.forms))
-        if answer.task.step or answer.task.form not in self._wanted.forms:
+        if answer.task.step:
             return False
         self.samples.append(found)
         self.tokens[found.form] += found.tokens

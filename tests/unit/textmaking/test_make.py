@@ -79,6 +79,12 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
     assert nothing.asked == []
 
 
+def test_what_is_there_stays_when_other_forms_are_asked_for(tmp_path: Path) -> None:
+    first = run(tmp_path / "a.xz", ScriptedEngine(body), 1000)
+    other = run(tmp_path / "a.xz", ScriptedEngine(lambda _: ("", True)), 1, forms=("chat",))
+    assert other.samples == first.samples
+
+
 def test_who_turns_in_circles_or_has_ended_is_stopped(tmp_path: Path) -> None:
     circles = ScriptedEngine(lambda _: ("    x = [1, 2, 3]\n" * 200, True))
     maker = run(tmp_path / "a.xz", circles, 1)  # no answer is any good
