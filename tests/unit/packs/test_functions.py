@@ -10,13 +10,30 @@ from pathlib import Path
 import functions
 import pytest
 
-from subllm.calibration.packs import FileSample, read_pack
+from subllm.calibration.packs import WRITTEN, FileSample, read_pack
 from subllm.store.store import Store
+from subllm.textmaking.known import shipped
 from subllm.textmaking.raw_answers import RawAnswer, RawAnswers
 from subllm.textmaking.tasks import Task
 
 GOOD = "/* Counts gaps. */\nint count_gaps(string text) {\n    return count(text, ' ');\n}\n"
 RECITED = "int f(int alpha, int beta) {\n    return alpha + beta * gamma - delta + alpha;\n}\n"
+
+
+@pytest.mark.parametrize("language", ["java", "cpp", "javascript"])
+def test_the_answers_that_are_kept_give_the_pack_that_is_shipped(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte; with the hashes of benchmarks in the place of their texts."""
+    shipped_pack = WRITTEN / f"{language}.jsonl.xz"
+    told = read_pack(shipped_pack).header.provenance
+    base = {name: told[name] for name in ("base", "source", "revision", "digest", "licence")}
+    monkeypatch.setattr(functions, "find_base", lambda store, name: base)
+    monkeypatch.setattr(functions, "load_settings", lambda: argparse.Namespace(home=tmp_path))
+    compared = told["benchmark overlap"]["compared"]
+    monkeypatch.setattr(functions, "read_benchmarks", lambda _: (compared, shipped()))
+    functions.main(["assemble", "--language", language, "--out", str(tmp_path)])
+    assert (tmp_path / shipped_pack.name).read_bytes() == shipped_pack.read_bytes()
 
 
 def test_answers_become_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subllm.calibration.packs import DATA, ProseSample, read_pack
+from subllm.calibration.packs import DATA, WRITTEN, FileSample, ProseSample, read_pack
 from subllm.evaluation.builtin import builtin_texts
 from subllm.textmaking import known
 from subllm.textmaking.benchmark_files import problem_files, read_problems
@@ -43,6 +43,9 @@ def test_the_shipped_ones_are_small_and_know_humaneval() -> None:
     for sample in read_pack(DATA / "python.jsonl.xz").samples:
         assert not found.overlaps(sample.text if isinstance(sample, ProseSample) else sample.code)
     assert not any(found.overlaps(text) for text in builtin_texts())
+    for path in sorted(WRITTEN.glob("*.xz")):
+        for sample in read_pack(path).samples:
+            assert isinstance(sample, FileSample) and not found.overlaps(sample.code)
 
 
 @pytest.mark.shared
