@@ -7,6 +7,7 @@ class EmptySlabs:
     """The part of `runtime.backend.Backend` that opens and closes."""
 
     exact_widths = True
+    kv_room: int | None = None
     _slabs = 0
 
     def kv_open(self) -> int:
