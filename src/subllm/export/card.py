@@ -8,17 +8,8 @@ from typing import Any
 import yaml
 
 from subllm import __version__
+from subllm.store.hub_licences import HUB_LICENCES
 from subllm.store.manifest import CalibrationRecord, Likeness, ModelManifest
-
-# Names that the hub has for licences; others are "other" with a name and LICENSE beside.
-_LICENCES = {
-    "Apache-2.0": "apache-2.0",
-    "MIT": "mit",
-    "BSD-3-Clause": "bsd-3-clause",
-    "LicenseRef-Gemma": "gemma",
-    "LicenseRef-Llama-2-Community": "llama2",
-    "LicenseRef-BigCode-OpenRAIL-M-1.0": "bigcode-openrail-m",
-}
 
 
 def licence_text(manifest: ModelManifest) -> bytes | None:
@@ -46,7 +37,7 @@ def card(manifest: ModelManifest, title: str, usage: str, notes: list[str]) -> b
 
 def _front(manifest: ModelManifest) -> dict[str, Any]:
     licence = manifest.base.licence.id
-    known = _LICENCES.get(licence)
+    known = HUB_LICENCES.get(licence)
     front: dict[str, Any] = {"license": known or "other"}
     if known is None:
         front["license_name"] = licence.removeprefix("LicenseRef-").lower()

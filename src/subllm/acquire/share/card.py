@@ -8,17 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from subllm.acquire.share.index import LICENCE
+from subllm.store.hub_licences import HUB_LICENCES
 from subllm.store.manifest import ModelManifest
 
-# The hub's names of licences, by SPDX identifier; what it does not know is "other".
-_KNOWN = {
-    "Apache-2.0": "apache-2.0",
-    "MIT": "mit",
-    "BSD-3-Clause": "bsd-3-clause",
-    "GPL-3.0-only": "gpl-3.0",
-    "CC-BY-4.0": "cc-by-4.0",
-    "CC-BY-NC-4.0": "cc-by-nc-4.0",
-}
 _DENSE = "dense"
 
 
@@ -53,7 +45,7 @@ def card(title: str, pull: str, models: Sequence[ModelManifest], sizes: Mapping[
 def _front(models: Sequence[ModelManifest]) -> str:
     """What the hub reads."""
     ids = list(dict.fromkeys(model.base.licence.id for model in models))
-    known = _KNOWN.get(ids[0]) if len(ids) == 1 else None
+    known = HUB_LICENCES.get(ids[0]) if len(ids) == 1 else None
     facts: dict[str, Any] = {"license": known or "other"}
     if known is None:
         names = "-".join(re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in ids)
