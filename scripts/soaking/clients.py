@@ -197,7 +197,7 @@ def curious(v: Visit) -> Outcome:
 def nonsense(v: Visit) -> Outcome:
     """Bodies that are refused."""
     paths = ("/v1/completions", "/v1/chat/completions", "/api/chat", "/v1/responses")
-    bodies = [b"{", b"[]", b'"x"', b'{"model": 5}', b'{"prompt": "x", "messages": 3, "input": []}']
+    bodies = [b"{", b"[]", b'"x"', b'{"model": 5}', b'{"prompt": 3, "messages": 3, "input": []}']
     body = v.chance.choice([*bodies, json.dumps({"model": "none", "prompt": "x"}).encode()])
     headers = {"content-type": "application/json"}
     url = f"{v.url}{v.chance.choice(paths)}"
