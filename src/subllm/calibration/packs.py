@@ -31,6 +31,8 @@ CODE = DATA / "code"
 WRITTEN = DATA / "written"
 _SUFFIX = ".jsonl.xz"
 
+Kind = Literal["pack", "code", "written"]
+
 
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +101,11 @@ def written_names() -> tuple[str, ...]:
     return _names(WRITTEN)
 
 
+def pack_bytes(language: str, kind: Kind = "pack") -> int:
+    """Bytes of a shipped pack, compressed: how much text it is beside others."""
+    return (_directory(kind) / (language + _SUFFIX)).stat().st_size
+
+
 def packs_digest(language: str) -> str:
     """sha256-<hex> over all packs of a language (of all languages for "general" what recovery
     reads), so that it shows when a version brings other text."""
@@ -109,6 +116,10 @@ def packs_digest(language: str) -> str:
                 data = (directory / (name + _SUFFIX)).read_bytes()
                 hasher.update(f"{directory.name}/{name} {len(data)}\n".encode() + data)
     return f"sha256-{hasher.hexdigest()}"
+
+
+def _directory(kind: Kind) -> Path:
+    return {"pack": DATA, "code": CODE, "written": WRITTEN}[kind]
 
 
 def _names(directory: Path) -> tuple[str, ...]:
@@ -139,7 +150,6 @@ def read_pack(path: Path) -> Pack:
     return Pack(header, tuple(samples.values()))
 
 
-Kind = Literal["pack", "code", "written"]
 KINDS: dict[str, Kind] = {"pack": "pack", "code": "code", "written": "written"}
 _LABELS: dict[Kind, str] = {"pack": "pack", "code": "code pack", "written": "pack of functions"}
 
@@ -149,7 +159,7 @@ class PackSource:
 
     def __init__(self, language: str, split: Split, kind: Kind = "pack") -> None:
         """Raises CalibrationError with the nearest names for a pack that is not there."""
-        directory = {"pack": DATA, "code": CODE, "written": WRITTEN}[kind]
+        directory = _directory(kind)
         known = _names(directory)
         if language not in known:
             hint = f"packs are {', '.join(known) or 'missing'}; or give --calibration PATH"

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from subllm.arch.spec import ArchSpec
 from subllm.calibration.load import load_heldout_texts, load_texts
 from subllm.calibration.mix import parse_beside
-from subllm.calibration.packs import code_names, pack_names, written_names
+from subllm.calibration.packs import (
+    Kind,
+    code_names,
+    pack_bytes,
+    pack_names,
+    written_names,
+)
 from subllm.calibration.render import Renderer
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
@@ -37,22 +43,24 @@ class RecoveryData:
 
 
 def default_source(language: str) -> str:
-    """What a recovery learns from where nobody says: in equal shares the language's pack, in all
-    forms that are served, released code of it and functions that a base wrote, as far as there
-    are (for "general" those of all languages); "" for none."""
+    """What a recovery learns from where nobody says: the language's pack, in all forms that are
+    served, released code of it and functions that a base wrote, as far as there are (for
+    "general" those of all languages); "" for none. In equal shares, but for what is smaller than
+    the pack: that comes as often as the pack does. Languages share by size."""
     if language not in pack_names():
         return ""
-    kinds = {"code": code_names(), "written": written_names()}
-    groups = [[f"pack:{language}"]]
-    for kind, known in kinds.items():
-        names = list(known) if language == GENERAL else [n for n in known if n == language]
-        if names:
-            groups.append([f"{kind}:{name}" for name in names])
-    if len(groups) == 1:
+    shares = {f"pack:{language}": 1.0}
+    known: dict[Kind, tuple[str, ...]] = {"code": code_names(), "written": written_names()}
+    for kind, names in known.items():
+        names = names if language == GENERAL else tuple(n for n in names if n == language)
+        size = sum(pack_bytes(name, kind) for name in names)
+        for name in names:
+            share = min(1, size / pack_bytes(language))
+            shares[f"{kind}:{name}"] = share * pack_bytes(name, kind) / size
+    if len(shares) == 1:
         return ""
-    return ",".join(
-        f"{source}={1 / len(groups) / len(group):.6g}" for group in groups for source in group
-    )
+    whole = sum(shares.values())
+    return ",".join(f"{source}={share / whole:.6g}" for source, share in shares.items())
 
 
 def recipe_for(spec: ArchSpec) -> Recipe:
