@@ -36,6 +36,7 @@ it and exits with `exit_code`; the server turns it into an OpenAI error object.
     |   |-- LogitsError             the model gave one request logits without order
     |   `-- BackendError            a backend is missing or does not fit the machine
     |       `-- DeviceError         a GPU is missing, lost, too old or out of memory
+    |           `-- KernelError     a kernel does not run there, or gives other numbers
     |-- ServerError                 the daemon is missing or unreachable (exit 8)
     `-- EvaluationError             a measurement could not be carried out (exit 9)
         |-- SandboxError            programs cannot be contained here, or the sandbox failed
@@ -236,6 +237,10 @@ class BackendError(EngineError):
 class DeviceError(BackendError):
     """A GPU is missing, was lost, has too old a driver or no memory left; models elsewhere go
     on."""
+
+
+class KernelError(DeviceError):
+    """A kernel does not run on a GPU, or computes something else there than it should."""
 
 
 class ServerError(SubllmError):

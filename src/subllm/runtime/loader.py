@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from subllm.arch.spec import ArchSpec
-from subllm.errors import ContextLengthError, DraftError
+from subllm.errors import ContextLengthError, DraftError, KernelError
 from subllm.runtime.backend import Backend
 from subllm.runtime.backends.table import (
     BackendName,
@@ -176,19 +176,30 @@ def _load(
     manifest = files.manifest
     packed = sum(store.blobs.size(blob) for blob in (manifest.blobs.own, manifest.blobs.shared))
     demand = Demand.of(manifest, packed, context, kv_type)
-    chosen, placement = choose_placement(demand, backend, device)
-    check_kv_type(chosen, kv_type)
-    load = loader_of(chosen)
-    if placement.why:
-        log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
-    return load(
-        PackedSource(files),
-        placement=placement,
-        threads=threads,
-        kv_type=kv_type,
-        dtype=dtype,
-        screened_head=screened_head,
-    )
+    source = PackedSource(files)
+
+    def load(wanted: BackendName) -> Backend:
+        chosen, placement = choose_placement(demand, wanted, device)
+        check_kv_type(chosen, kv_type)
+        load_backend = loader_of(chosen)
+        if placement.why:
+            log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
+        return load_backend(
+            source,
+            placement=placement,
+            threads=threads,
+            kv_type=kv_type,
+            dtype=dtype,
+            screened_head=screened_head,
+        )
+
+    try:
+        return load(backend)
+    except KernelError as error:
+        if backend != "auto":
+            raise
+        log.warning("%s; the torch backend steps in, on unpacked weights", error)
+    return load("torch")
 
 
 def _context(name: str, asked: int | None, longest: int) -> int:

@@ -16,6 +16,7 @@ from subllm.kernels.triton_ops import greedy, implementation
 from subllm.machine import usable_cores
 from subllm.runtime.backend import KV_BLOCK, Choice, Choices, Chunk, TokenArray
 from subllm.runtime.backends.chunks import check_chunks, check_tokens
+from subllm.runtime.backends.cuda.check import check_kernels
 from subllm.runtime.backends.cuda.drawing import chosen
 from subllm.runtime.backends.cuda.kv import KvPool
 from subllm.runtime.backends.cuda.model import OneChunk, PackedModel, Rows
@@ -56,7 +57,7 @@ class CudaBackend:
         kv_room  bytes that keys and values may take; None: no bound
 
         Raises WeightsError for weights that do not fit the architecture, DeviceError when the
-        device is missing or its memory is too small.
+        device is missing or its memory is too small, KernelError when a kernel fails on it.
         """
         self._device = pick_device(device)
         self._spec = source.spec
@@ -66,6 +67,8 @@ class CudaBackend:
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         with self._working("the weights"):
             self._model = PackedModel(source.spec, load_weights(source, self._device), kind)
+            if self._device.type == "cuda":
+                check_kernels(self._model.weights, kind)
             blocks = _FIRST_TOKENS // KV_BLOCK
             self._pool = KvPool(source.spec, kind, self._device, blocks)
             self._steps = SmallSteps(self._model, self._pool, self._device)
