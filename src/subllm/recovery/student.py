@@ -60,7 +60,8 @@ class _LearnedLinear(nn.Module):
         matrix: Learned = self.__dict__["_matrix"]
         if matrix.watch is not None:
             matrix.watch(x)
-        y: torch.Tensor = _Product.apply(x, matrix)  # type: ignore[no-untyped-call]
+        apply: Any = _Product.apply  # typed in some versions of torch only
+        y: torch.Tensor = apply(x, matrix)
         return y if self.bias is None else y + self.bias
 
 

@@ -83,8 +83,8 @@ def _best_fit(
 
 def _fit_affine(x: Floats, w: Floats) -> tuple[Floats, Floats]:
     """Steps and minima [..., subs] with x ~ step * code - minimum."""
-    low = np.minimum(x.min(-1, keepdims=True), 0)
-    span_of_x = np.maximum(x.max(-1, keepdims=True), 0) - low
+    low: Floats = np.minimum(x.min(-1, keepdims=True), np.float32(0))
+    span_of_x: Floats = np.maximum(x.max(-1, keepdims=True), np.float32(0)) - low
     weight, total = _sum(w), _sum(w * x)
 
     def error(fit: Floats, q: Floats) -> Floats:
@@ -112,7 +112,7 @@ def _fit_affine(x: Floats, w: Floats) -> tuple[Floats, Floats]:
 
 def _fit_symmetric(x: Floats, w: Floats, sign: int) -> tuple[Floats, Floats]:
     """Steps [..., subs] with x ~ sign * step * code, codes -8 .. 7; errors alike."""
-    largest = np.abs(x).max(-1, keepdims=True)
+    largest: Floats = np.abs(x).max(-1, keepdims=True)
     one = np.float32(sign)
 
     def error(step: Floats, q: Floats) -> Floats:
