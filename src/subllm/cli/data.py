@@ -39,6 +39,9 @@ subllm data show python
 subllm data show engine.jsonl
 """
 
+_TOKENS = 100_000
+"""That a text is to have where nobody says."""
+
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 group = typer.Typer(
@@ -133,6 +136,7 @@ def make(
     FILE's .answers.xz. Ctrl-C keeps what there is; the same command goes on, up to its --tokens.
     """
     from subllm.cli.progress_bars import RichProgress
+    from subllm.recovery.budget import parse_duration
     from subllm.textmaking.make import MakeOptions, check
     from subllm.textmaking.make import make as let_make
 
@@ -140,8 +144,8 @@ def make(
     options = MakeOptions(
         language=language,
         out=_path(context, language) if out is None else out.expanduser(),
-        tokens=_count(tokens) if tokens or duration else 100_000,
-        seconds=_duration(duration) if duration else None,
+        tokens=_tokens(tokens, timed=bool(duration)),
+        seconds=parse_duration(duration) if duration else None,
         forms=_forms(formats),
         seeds=None if seeds is None else seeds.expanduser(),
         benchmarks=tuple(path.expanduser() for path in benchmarks or ()),
@@ -287,22 +291,9 @@ def _forms(text: str) -> tuple[Form, ...]:
     return tuple(form for form in FORMS if form in asked) or FORMS
 
 
-def _count(text: str) -> int | None:
-    """Tokens of "200k", "1.5M" or "250000"."""
-    import re
+def _tokens(text: str, *, timed: bool) -> int | None:
+    from subllm.recovery.budget import parse_tokens
 
-    from subllm.errors import UsageError
-
-    if not text:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)(?:tok)?", text)
-    count = int(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]]) if match else 0
-    if count:
-        return count
-    raise UsageError(f"{text!r} is no number of tokens; use 200k, 1M or 250000")
-
-
-def _duration(text: str) -> float:
-    from subllm.recovery.budget import parse_duration
-
-    return parse_duration(text)
+    if text:
+        return parse_tokens(text)
+    return None if timed else _TOKENS

@@ -256,14 +256,14 @@ def _status(context: Context, name: str, json_output: bool) -> None:
 
 
 def _stop(home: Path, name: str, json_output: bool) -> None:
-    from subllm.cli import recover_job
+    from subllm.cli import jobs, recover_job
     from subllm.errors import StoreError
 
     job = recover_job.find(home, name)
     if job is None:
         raise StoreError(f"no recovery of {name} runs; 'subllm recover {name} --for 2h' starts one")
     console.note("it ends after its step, with what was reached")
-    if not recover_job.stop(job):
+    if not jobs.stop(job):
         raise StoreError(f"process {job.pid} goes on; see --status, or kill it: it can be resumed")
     if json_output:
         console.emit_json({"name": name, "pid": job.pid})

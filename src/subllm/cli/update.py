@@ -147,13 +147,13 @@ def _status(home: Path, json_output: bool) -> None:
 
 
 def _stop(home: Path, json_output: bool) -> None:
-    from subllm.cli import recover_job, update_job
+    from subllm.cli import jobs, update_job
     from subllm.errors import StoreError
 
     job = update_job.find(home)
     if job is None:
         raise StoreError("no update runs; 'subllm update --all' starts one")
-    if not recover_job.stop(job):
+    if not jobs.stop(job):
         raise StoreError(
             f"process {job.pid} goes on; kill it: the same update goes on where it was"
         )

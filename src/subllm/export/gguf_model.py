@@ -16,7 +16,7 @@ from subllm.export.ggml import BLOCKS, Encoder, kind_for
 from subllm.export.gguf_metadata import add_architecture, architecture_of
 from subllm.export.gguf_vocabulary import add_vocabulary
 from subllm.export.job import ExportJob, OnBytes, Piece
-from subllm.export.safetensors_writer import Array
+from subllm.export.safetensors_writer import Array, write_tensor
 from subllm.export.weights import Rows, StoredWeights, slices
 from subllm.weights.gguf_names import gguf_name, is_permuted, is_shifted
 
@@ -159,12 +159,7 @@ def _write(writer: Any, path: Path, tensors: list[_Tensor], on_bytes: OnBytes) -
         writer.write_padding(file, file.tell())
         on_bytes(file.tell())
         for tensor in tensors:
-            done = 0
-            for piece in tensor.pieces():
-                file.write(np.ascontiguousarray(piece).data)
-                on_bytes(piece.nbytes)
-                done += piece.nbytes
-            assert done == tensor.nbytes, tensor.name
-            writer.write_padding(file, done)
+            write_tensor(file, tensor, on_bytes)
+            writer.write_padding(file, tensor.nbytes)
     finally:
         writer.close()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,17 @@ class Stored:
         return prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
+class InPieces(Protocol):
+    """A tensor of a file: `pieces` gives its `nbytes` bytes in order, as arrays of any shape."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def pieces(self) -> Callable[[], Iterator[Array]]: ...
+
+
 def file_size(tensors: list[Stored]) -> int:
     """Bytes of the file that `write` makes of them."""
     return len(_header(tensors)) + sum(tensor.nbytes for tensor in tensors)
@@ -41,12 +52,17 @@ def write(file: BinaryIO, tensors: list[Stored], on_bytes: Callable[[int], None]
     file.write(header)
     on_bytes(len(header))
     for tensor in tensors:
-        done = 0
-        for piece in tensor.pieces():
-            file.write(np.ascontiguousarray(piece).data)
-            on_bytes(piece.nbytes)
-            done += piece.nbytes
-        assert done == tensor.nbytes, tensor.name
+        write_tensor(file, tensor, on_bytes)
+
+
+def write_tensor(file: BinaryIO, tensor: InPieces, on_bytes: Callable[[int], None]) -> None:
+    """Its bytes, of which all that it announces must come."""
+    done = 0
+    for piece in tensor.pieces():
+        file.write(np.ascontiguousarray(piece).data)
+        on_bytes(piece.nbytes)
+        done += piece.nbytes
+    assert done == tensor.nbytes, tensor.name
 
 
 def _header(tensors: list[Stored]) -> bytes:

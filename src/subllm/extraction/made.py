@@ -9,7 +9,6 @@ machine nor base, and takes no weights to compute.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from itertools import pairwise
 
 from subllm.calibration.load import absolute_spec, own_texts
@@ -24,6 +23,7 @@ from subllm.extraction.defaults import (
     PLAIN_METHOD,
     RECOVERED_METHOD,
 )
+from subllm.extraction.sensitivity.known import known_data
 from subllm.recovery.budget import parse_budget
 from subllm.recovery.recipe import Recipe
 from subllm.routing.languages import GENERAL
@@ -129,8 +129,8 @@ def _of_dense(arguments: Sequence[str]) -> dict[str, str]:
 
 def _sensitivity(base: str) -> str:
     """Digest of what comes along for that base, "" for nothing."""
-    file = files("subllm.extraction.sensitivity") / "data" / f"{base.replace(':', '-')}.json"
-    return sha256_of(file.read_bytes()) if file.is_file() else ""
+    data = known_data(base)
+    return "" if data is None else sha256_of(data)
 
 
 def _language(arguments: Sequence[str]) -> str:

@@ -45,11 +45,9 @@ def parse_budget(text: str) -> Budget:
     Raises UsageError for anything else, and for nothing at all ("0m")."""
     if text == "off":
         return OFF
-    if match := _TOKENS.fullmatch(text):
-        budget = Budget(tokens=int(float(match[1]) * _MULTIPLES[match[2]]))
-        if budget.tokens:
-            return budget
-    elif (seconds := _seconds(text)) > 0:
+    if tokens := _tokens(text):
+        return Budget(tokens=tokens)
+    if (seconds := _seconds(text)) > 0:
         return Budget(seconds=seconds)
     raise UsageError(
         f"{text!r} is no budget for recovery; use a duration (90m, 2h), tokens (500ktok, 2Mtok) "
@@ -65,6 +63,14 @@ def parse_duration(text: str) -> float:
     raise UsageError(f"{text!r} is no duration; use 90m, 2h or 1h30m")
 
 
+def parse_tokens(text: str) -> int:
+    """Tokens of "200k", "1.5M", "250000" or "2Mtok". Raises UsageError for anything else, and for
+    none."""
+    if tokens := _tokens(text if text.endswith("tok") else f"{text}tok"):
+        return tokens
+    raise UsageError(f"{text!r} is no number of tokens; use 200k, 1M or 250000")
+
+
 def format_duration(seconds: float) -> str:
     """The shortest exact text for whole seconds: "1h30m", "45s"."""
     left = round(seconds)
@@ -74,6 +80,11 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def _tokens(text: str) -> int:
+    match = _TOKENS.fullmatch(text)
+    return int(float(match[1]) * _MULTIPLES[match[2]]) if match else 0
 
 
 def _seconds(text: str) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from subllm.cli import recover_job
+from subllm.cli import jobs, recover_job
 from subllm.store.store import Store
 
 from .samples import Ran
@@ -169,13 +169,13 @@ def test_whoever_finds_a_recovery_can_stop_it_at_once(
     tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert subllm("extract", "python", *where, "--recover", "off").status == 0
-    write = recover_job.write_whole
+    write = jobs.write_whole
 
     def written(path: Path, data: bytes, mode: int) -> None:
         write(path, data, mode=mode)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(recover_job, "write_whole", written)
+    monkeypatch.setattr(jobs, "write_whole", written)
     ran = subllm("recover", NAME, "--for", "3h", "--json")
     assert ran.status == 0, ran.err
     assert ran.json["stopped"] == "asked" and "stopping after this step" in ran.err

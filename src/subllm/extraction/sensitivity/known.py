@@ -13,12 +13,17 @@ from subllm.arch.spec import ArchSpec
 from subllm.extraction.sensitivity.record import Sensitivity, from_json, groups_of
 
 
+def known_data(base: str) -> bytes | None:
+    """The file that comes along for the base of that name, None for none."""
+    file = files("subllm.extraction.sensitivity") / "data" / f"{base.replace(':', '-')}.json"
+    return file.read_bytes() if file.is_file() else None
+
+
 def known(base: str, spec: ArchSpec) -> Sensitivity | None:
     """Of the base of that name; None where none comes along, or where it is of another shape."""
-    file = files("subllm.extraction.sensitivity") / "data" / f"{base.replace(':', '-')}.json"
-    if not file.is_file():
+    data = known_data(base)
+    if data is None:
         return None
-    data = file.read_bytes()
     found = from_json(data, json.loads(data)["key"])
     if found is None or set(found.alone) != set(groups_of(spec)):
         return None
