@@ -115,6 +115,11 @@ class Source:
     def gone(self) -> bool:
         return self._gone
 
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has something to return, or to raise, without waiting."""
+        return bool(self._first) or not self._queue.empty()
+
     async def peek(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the next chunk without taking it. A failure
         ends the source and is raised."""
@@ -162,7 +167,8 @@ class Source:
 
 class ChunkStream(Response):
     """Chunks as they come, written as `framing` says; `keep_alive` seconds without one are
-    filled by its sign of life."""
+    filled by its sign of life. Those that wait are written at once: the connection is looked at
+    between two writes, so that none goes to a client that has left."""
 
     def __init__(
         self, source: Source, framing: Framing, keep_alive: float, headers: Mapping[str, str]
@@ -181,21 +187,24 @@ class ChunkStream(Response):
             body = text.encode()
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
+        text = ""
         async with self._source as source:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 while True:
+                    if text and not source.ready:
+                        await write(text)
+                        text = ""
                     try:
                         chunk = await source.next(self._keep_alive)
                     except TimeoutError:
-                        if framing.waiting:
-                            await write(framing.waiting)
+                        text = framing.waiting
                         continue
                     if chunk is None:
                         break
-                    await write(framing.chunk(chunk))
+                    text += framing.chunk(chunk)
             except Exception as error:
-                await write(framing.failure(api_error(error)), more=False)
+                await write(text + framing.failure(api_error(error)), more=False)
                 return
             if not source.gone:
-                await write(framing.end, more=False)
+                await write(text + framing.end, more=False)
