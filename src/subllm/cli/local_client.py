@@ -53,6 +53,7 @@ class LocalClient:
             context_length=settings.context_length,
             kv_type=settings.kv_type,
             screened_head=settings.screened_head,
+            copy_weights=False,  # would take longer than it saves in a few replies
         )
         models = ModelSet.of_store(
             context.store, loader.engine, loader.draft, loader.footprint, loader.context_of

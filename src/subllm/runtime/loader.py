@@ -76,6 +76,7 @@ def load_engine(
     kv_type: KvTypeName = "bfloat16",
     dtype: DTypeName = "bfloat16",
     screened_head: bool = True,
+    copy_weights: bool = True,
     draft: str | None = None,
 ) -> LocalEngine:
     """An engine on the model of that name or digest; see `LocalEngine` for the limits.
@@ -91,6 +92,8 @@ def load_engine(
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
     screened_head   whether draws may read the head's screening plane first (native only)
+    copy_weights    whether packed weights may be copied where that is what makes the CPU read them
+                    in large pages: half a second for half a GB, not worth it for one reply
     draft           name or digest of a model that drafts for this one, placed for itself
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
@@ -103,8 +106,9 @@ def load_engine(
         context = _context(manifest.name, context_length, manifest.prompt.context_length)
         tokenizer = files.tokenizer()
         loaded = _load(
-            store, files, context, backend, device, threads, kv_type, dtype, screened_head
-        )
+            store, files, context, backend, device, threads, kv_type, dtype, screened_head,
+            copy_weights,
+        )  # fmt: skip
     engine = LocalEngine(
         manifest.name,
         loaded,
@@ -126,6 +130,7 @@ def load_engine(
                 threads=threads,
                 kv_type=kv_type,
                 screened_head=screened_head,
+                copy_weights=copy_weights,
             )
         except BaseException:
             engine.close()
@@ -148,6 +153,7 @@ def load_draft(
     threads: int | None = None,
     kv_type: KvTypeName = "bfloat16",
     screened_head: bool = True,
+    copy_weights: bool = True,
 ) -> Draft:
     """The model of that name or digest, for `Engine.set_draft`. Its weights are shared with an
     engine on the same model. It may be on another device than the model that it drafts for.
@@ -156,8 +162,9 @@ def load_draft(
         manifest = files.manifest
         context = served_context(manifest.prompt.context_length)
         loaded = _load(
-            store, files, context, backend, device, threads, kv_type, "bfloat16", screened_head
-        )
+            store, files, context, backend, device, threads, kv_type, "bfloat16", screened_head,
+            copy_weights,
+        )  # fmt: skip
         digest = name if name.startswith("sha256-") else store.resolve(name)
         return Draft(manifest.name, digest, loaded, files.tokenizer())
 
@@ -172,6 +179,7 @@ def _load(
     kv_type: KvTypeName,
     dtype: DTypeName,
     screened_head: bool,
+    copy_weights: bool,
 ) -> Backend:
     manifest = files.manifest
     packed = sum(store.blobs.size(blob) for blob in (manifest.blobs.own, manifest.blobs.shared))
@@ -184,6 +192,8 @@ def _load(
         load_backend = loader_of(chosen)
         if placement.why:
             log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
+        if chosen == "native":
+            files.settle(copy=copy_weights)
         return load_backend(
             source,
             placement=placement,

@@ -44,6 +44,7 @@ class StoreLoader:
     memory: int | None = None
     kv_type: KvTypeName = "bfloat16"
     screened_head: bool = True
+    copy_weights: bool = True
     max_batch: int = 8
     queue_limit: int = 64
 
@@ -83,6 +84,7 @@ class StoreLoader:
             context_length=context,
             kv_type=self.kv_type,
             screened_head=self.screened_head,
+            copy_weights=self.copy_weights,
             max_batch=self.max_batch,
             queue_limit=self.queue_limit,
         )
@@ -99,4 +101,5 @@ class StoreLoader:
             threads=self.threads,
             kv_type=self.kv_type,
             screened_head=self.screened_head,
+            copy_weights=self.copy_weights,
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +24,7 @@ from subllm.sparsity.container import (
     planes_of,
 )
 from subllm.sparsity.layout import Values, elements, padded
+from subllm.sparsity.mapping import MappedFile
 from subllm.sparsity.packing import PackedTensor
 from subllm.sparsity.screen import Screen, check_screen, screen_shapes, verify_screen
 
@@ -158,12 +157,11 @@ class PackedReader:
                 head = file.read(PREFIX)
                 head += file.read(min(int.from_bytes(head, "little"), MAX_HEADER))
                 self._header = decode_header(head, size)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._file = MappedFile(path, file.fileno())
         except OSError as error:
             raise WeightsError(f"cannot read {path} ({error.strerror}); check the file") from error
         except LayoutError as error:
             raise LayoutError(f"{path.name}: {error}") from error
-        self._bytes = np.frombuffer(self._map, np.uint8)
 
     @property
     def table(self) -> Mapping[str, TableRow]:
@@ -190,7 +188,13 @@ class PackedReader:
             raise WeightsError(f"packed tensor {name!r} is not in this file; extract it again")
         row = self.table[name]
         bare = PackedTensor(
-            row.shape, row.pattern, cast("Values", row.values), None, self._bytes[:0], None, None
+            row.shape,
+            row.pattern,
+            cast("Values", row.values),
+            None,
+            self._file.bytes[:0],
+            None,
+            None,
         )
         geometry = bare.geometry
 
@@ -251,11 +255,13 @@ class PackedReader:
             except LayoutError as error:
                 raise LayoutError(f"tensor {name!r}: {error}") from error
 
+    def settle(self, *, copy: bool) -> None:
+        """See that views made from here on are read in large pages; see `MappedFile.settle`."""
+        self._file.settle(copy=copy)
+
     def close(self) -> None:
         """Lets go of the mapping; it lives on while a view of it does."""
-        del self._bytes
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -266,7 +272,7 @@ class PackedReader:
     def _view(self, name: str) -> npt.NDArray[np.uint8]:
         entry = self._header.entries[name]
         start = self._header.data_start
-        return self._bytes[start + entry.start : start + entry.end]
+        return self._file.bytes[start + entry.start : start + entry.end]
 
 
 def concat(parts: Iterable[Path], out: Path) -> None:

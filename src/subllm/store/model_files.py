@@ -55,6 +55,11 @@ class ModelFiles:
         """An f32 vector by its name in the manifest's table; WeightsError if none."""
         return self._reader(name).vector(name)
 
+    def settle(self, *, copy: bool) -> None:
+        """See that tensors asked for from here on are read fast; see `MappedFile.settle`."""
+        self.own.settle(copy=copy)
+        self.shared.settle(copy=copy)
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, see `open_tokenizer`; CorruptError when its bytes changed."""
         return open_tokenizer(self._store, self.manifest)

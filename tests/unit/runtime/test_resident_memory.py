@@ -17,6 +17,7 @@ from oracles.tiny_models import MemorySource
 
 from subllm.arch.registry import spec_from_config
 from subllm.arch.tensors import tensor_shapes
+from subllm.sparsity.mapping import large_page
 from subllm.sparsity.mask import select
 from subllm.sparsity.packing import PackedTensor, pack
 from subllm.sparsity.pattern import Pattern
@@ -69,7 +70,8 @@ def mapped():
 native.core()
 store = Store(Path(sys.argv[1]))
 before = memory()["Rss"]
-engine = load_engine(store, sys.argv[2], backend="native", threads=2)
+copied = len(sys.argv) > 3
+engine = load_engine(store, sys.argv[2], backend="native", threads=2, copy_weights=copied)
 weights = engine.resident_bytes
 loaded = memory()["Rss"]
 prompt = tuple(i % 256 for i in range(16))
@@ -79,8 +81,10 @@ while engine.has_work():
     tokens += sum(len(event.tokens) for event in engine.step())
 assert tokens == 20
 kv = engine.resident_bytes - weights
-grown = {"loading": loaded - before, "all": memory()["Rss"] - before}
-print(json.dumps({"grown": grown, "weights": weights, "kv": kv}), flush=True)
+now = memory()
+grown = {"loading": loaded - before, "all": now["Rss"] - before}
+large = now["AnonHugePages"] + now["FilePmdMapped"]
+print(json.dumps({"grown": grown, "weights": weights, "kv": kv, "large": large}), flush=True)
 for line in sys.stdin:
     print(json.dumps(mapped()), flush=True)
 """
@@ -132,9 +136,9 @@ class Loaded:
 
 
 @contextmanager
-def loaded(store: Store) -> Iterator[Loaded]:
+def loaded(store: Store, *more: str) -> Iterator[Loaded]:
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(store.root), NAME],
+        [sys.executable, "-c", PROGRAM, str(store.root), NAME, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -167,3 +171,13 @@ def test_two_processes_share_the_pages(store: Store) -> None:
         assert memory["Pss"] < 0.55 * memory["Rss"]
         assert memory["Shared_Clean"] > 0.9 * memory["Rss"]
         assert memory["Anonymous"] == 0
+
+
+@pytest.mark.skipif(not large_page(), reason="this system gives no large pages")
+def test_weights_are_read_in_large_pages(store: Store) -> None:
+    """Of the file where its system keeps such, else copied."""
+    with loaded(store, "copied") as one:
+        facts = one.facts
+    print(facts)
+    assert facts["large"] > 0.7 * facts["weights"]
+    assert facts["grown"]["all"] <= 1.1 * facts["weights"] + facts["kv"]
