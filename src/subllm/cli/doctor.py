@@ -79,7 +79,12 @@ def command(
 
 
 def _findings(context: Context) -> Iterator[Finding]:
-    for check in (_processor, _kernels, _memory, _bandwidth, _gpu, _store, _network, _server):
+    yield _processor(context)
+    yield _kernels(context)
+    yield _memory(context)
+    yield from _pages()
+    yield _bandwidth(context)
+    for check in (_gpu, _store, _network, _server):
         yield check(context)
 
 
@@ -135,6 +140,20 @@ def _memory(context: Context) -> Finding:
         text += ", extracts both"
     facts = {"total_bytes": memory.total, "available_bytes": memory.available}
     return Finding("memory", text, "good" if fits else "note", facts=facts)
+
+
+def _pages() -> Iterator[Finding]:
+    """Nothing where the system has no such switch."""
+    from subllm.sparsity.mapping import SYSTEM, large_page
+
+    if not SYSTEM.exists():
+        return
+    page = large_page()
+    text = f"weights are read in pages of {page >> 20} MB"
+    if not page:
+        text = "large ones are off, which makes writing a tenth to a third slower; as root: "
+        text += f"echo madvise > {SYSTEM / 'enabled'}"
+    yield Finding("pages", text, "good" if page else "note", facts={"large_page_bytes": page})
 
 
 def _bandwidth(context: Context) -> Finding:

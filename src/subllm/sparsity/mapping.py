@@ -32,7 +32,7 @@ from subllm.machine import free_memory
 
 Bytes = npt.NDArray[np.uint8]
 
-_SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
+SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 _MAPS = Path("/proc/self/smaps")
 _COLLAPSE = 25  # MADV_COLLAPSE, which Python's mmap does not name
 _PROBES = 16
@@ -43,7 +43,7 @@ _copies: WeakValueDictionary[tuple[int, ...], npt.NDArray[np.uint8]] = WeakValue
 _copying = threading.Lock()
 
 
-def large_page(system: Path = _SYSTEM) -> int:
+def large_page(system: Path = SYSTEM) -> int:
     """Bytes of a large page that a process may ask for; 0 where there are none."""
     try:
         if "[never]" in (system / "enabled").read_text():

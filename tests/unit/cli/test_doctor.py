@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from subllm.cli.doctor import TOKEN_BYTES
 from subllm.native import core
+from subllm.sparsity import mapping
+from subllm.sparsity.mapping import SYSTEM
 from subllm.store.store import Store
 
 from .conftest import Live
 from .samples import BASE, Ran
 
 Command = Callable[..., Ran]
-NAMES = ["processor", "kernels", "memory", "reading", "GPU", "store", "network", "server"]
+PAGES = ["pages"] if SYSTEM.exists() else []
+NAMES = [
+    "processor", "kernels", "memory", *PAGES, "reading", "GPU", "store", "network", "server",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +46,8 @@ def test_json(live: Live, subllm: Command) -> None:
     speed = found["reading"]["bytes_per_second"]
     assert 1e8 < speed < 1e12
     expected = found["reading"]["expected"]
-    assert expected["0.5B"] == pytest.approx(3 * expected["1.5B"], rel=0.05)
+    ratio = TOKEN_BYTES["1.5B"] / TOKEN_BYTES["0.5B"]
+    assert expected["0.5B"] == pytest.approx(ratio * expected["1.5B"], abs=0.05 * (1 + ratio))
     assert found["memory"]["available_bytes"] <= found["memory"]["total_bytes"]
     assert found["store"]["names"] == 4
     assert found["server"]["servers"] == {live.server.url: True}
@@ -70,3 +77,14 @@ def test_an_empty_store_is_no_fault(tmp_path: Path, subllm: Command) -> None:
     assert ran.status == 0
     assert "'subllm run python' fetches and makes a model" in ran.out
     assert not (tmp_path / "subllm-home" / "blobs").exists()
+
+
+@pytest.mark.skipif(not PAGES, reason="this system has no switch for large pages")
+def test_large_pages_that_are_off(
+    store: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "large_page", lambda: 0)
+    ran = subllm("doctor")
+    assert ran.status == 0
+    assert "--  pages      large ones are off, " in ran.out
+    assert f"echo madvise > {SYSTEM}/enabled" in ran.out
