@@ -24,6 +24,7 @@ subllm study --patterns 8:16,2:4 --methods wanda,magnitude \\
 subllm study --calibration hub:py_alpaca,hub:math_qa,hub:c4 \\
     --tasks humaneval,math,csr --out domains
 subllm study --calibration python=~/src/app --tasks perplexity --out app
+subllm study --models qwen2.5-coder:0.5b-python,qwen2.5-coder:0.5b-dense --out recovered
 subllm study --out study --report-only
 """
 
@@ -89,6 +90,9 @@ def command(
         library(module)
     context = open_context()
     options = study_options(grid, choices)
+    if options.models:
+        of_models = (context.store.model(name).base.name for name in options.models)
+        options = replace(options, bases=tuple(dict.fromkeys(of_models)))
     if grid.base_name and len(options.bases) > 1:
         raise UsageError("--base-name is for one base; fetch the others with 'subllm pull' first")
     with (

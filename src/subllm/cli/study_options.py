@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from subllm.cli.bases import BASE_NAME_HELP
-from subllm.cli.context import complete_base
+from subllm.cli.context import complete_base, complete_name
 from subllm.cli.eval_options import TaskChoices
 from subllm.extraction.defaults import DEFAULT_SAMPLES
 
@@ -36,6 +36,15 @@ class StudyChoices:
             help="A sub-model for each of a,b,...: a language with a pack, general, hub:SET, or "
             "LANGUAGE=SOURCE (a directory, a file, a mix; one in each --calibration). "
             "Default: general and the four languages."
+        ),
+    ] = None
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models of 'subllm list', several as a,b, instead of what --base, --calibration, "
+            "--methods and --patterns would make: sub-models that were recovered, say, with the "
+            "dense one beside them.",
+            autocompletion=complete_name,
         ),
     ] = None
     tasks: Annotated[
@@ -93,6 +102,7 @@ def study_options(grid: StudyChoices, choices: TaskChoices) -> StudyOptions:
         head=grid.head,
         sequences=grid.sequences,
         length=grid.seq_len,
+        models=tuple(part for text in grid.models or [] for part in _parts(text)),
     )
 
 
@@ -107,14 +117,19 @@ def told(options: StudyOptions, out: Path) -> str:
     usual = StudyOptions(options.bases, options.calibrations, options.tasks)
     how, plainly = options.how, usual.how
     calibrations = [calibration.text for calibration in options.calibrations]
-    words = ["subllm", "study", "--base", ",".join(options.bases)]
-    plain = [text for text in calibrations if "=" not in text]
-    words += ["--calibration", ",".join(plain)] if plain else []
-    for text in calibrations:
-        words += ["--calibration", text] if "=" in text else []
-    words += ["--tasks", ",".join(Path(task).name for task in options.tasks)]
-    words += ["--methods", ",".join(options.methods), "--patterns", ",".join(options.patterns)]
-    words += ["--sequences", str(options.sequences)]  # whatever its default will be
+    words = ["subllm", "study"]
+    tasks = ["--tasks", ",".join(Path(task).name for task in options.tasks)]
+    if options.models:
+        words += ["--models", ",".join(options.models), *tasks]
+    else:
+        words += ["--base", ",".join(options.bases)]
+        plain = [text for text in calibrations if "=" not in text]
+        words += ["--calibration", ",".join(plain)] if plain else []
+        for text in calibrations:
+            words += ["--calibration", text] if "=" in text else []
+        words += tasks
+        words += ["--methods", ",".join(options.methods), "--patterns", ",".join(options.patterns)]
+        words += ["--sequences", str(options.sequences)]  # whatever its default will be
     for path in how.files:
         words += ["--data", path.name]
     for task, path in how.own.items():

@@ -208,6 +208,39 @@ def test_runs_of_other_options_add_up(tiny: Store, study: Command, tmp_path: Pat
     assert "3 cells of other data, fewer problems" in " ".join(ran.out.split())
 
 
+@pytest.mark.usefixtures("small")
+def test_models_of_the_store_as_they_are(
+    tiny: Store, subllm: Command, data: tuple[str, ...], code: str, tmp_path: Path
+) -> None:
+    """Recovered ones, which no grid of methods and patterns makes, beside the dense one."""
+    where = ("--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64")
+    for language in ("python", "general"):
+        ran = subllm("extract", language, *where, "--recover", "2048tok", "--no-problems")
+        assert ran.status == 0, ran.err
+    assert subllm("add", BASE, "--values", "int4").status == 0
+    names = tiny.names()
+    models = [f"{BASE}-{language}" for language in ("dense", "python", "general")]
+    out = ("--out", str(tmp_path / "study"))
+    small = ("--max-tokens", "12", "--batch", "4")
+    ran = subllm("study", "--models", ",".join(models), *data, *small, *out, "--json")
+    assert ran.status == 0, ran.err
+    assert "3 models (0 to be made), 6 cells (0 done)" in ran.err
+    assert tiny.names() == names
+    assert {cell["model"]["name"] for cell in ran.json["cells"]} == set(models)
+    budgets = {c["model"]["language"]: c["model"]["recovery"] for c in ran.json["cells"]}
+    assert budgets == {"dense": "", "python": "2048tok", "general": "2048tok"}
+    assert {c["kind"] for c in ran.json["contrasts"]} == {"retention", "margin"}
+    command = ran.json["commands"][0]["command"]
+    assert command.startswith(f"subllm study --models {','.join(models)} --tasks humaneval-x --data")
+    assert ", recovered for 2048tok" in (tmp_path / "study" / "study.md").read_text()
+    again = subllm("study", "--models", models[0], *data, *small, *out)
+    assert "1 models (0 to be made), 2 cells (2 done)" in again.err
+    for wrong, message in ((BASE, "is a base"), (f"{BASE}-jva", "did you mean")):
+        ran = subllm("study", "--models", wrong, *data, *out)
+        assert (ran.status, ran.out) == (2, "")
+        assert message in ran.err and "Traceback" not in ran.err
+
+
 def test_plan_writes_nothing(tiny: Store, study: Command, tmp_path: Path) -> None:
     names = tiny.names()
     options = ("--calibration", "python,general", "--tasks", "humaneval-x,perplexity")

@@ -7,18 +7,18 @@ from subllm.evaluation.records import Result, RunHeader
 from subllm.evaluation.study.models import Candidate
 from subllm.evaluation.study.sources import public
 from subllm.report.study.records import Cell, CellSampling, Data, Model, Solutions
-from subllm.store.manifest import CalibrationRecord
+from subllm.store.manifest import ModelManifest
 
 
 def cell_of(
     result: Result,
     candidate: Candidate,
     measure: Measure,
-    calibration: CalibrationRecord | None,
+    manifest: ModelManifest,
     identity: str,
     seconds: float,
 ) -> Cell:
-    """calibration: of the model's manifest; seconds: that the measurement took."""
+    """manifest: of the model; seconds: that the measurement took."""
     header, figures = result.header, result.figures
     solved = figures.get("canonical", {})
     solutions = None
@@ -28,7 +28,7 @@ def cell_of(
         )
     return Cell(
         identity=identity,
-        model=_model(header, candidate, calibration),
+        model=_model(header, candidate, manifest),
         task=header.task,
         language=header.language,
         domain=measure.domain,
@@ -50,8 +50,8 @@ def cell_of(
     )
 
 
-def _model(header: RunHeader, candidate: Candidate, calibration: CalibrationRecord | None) -> Model:
-    facts = header.model
+def _model(header: RunHeader, candidate: Candidate, manifest: ModelManifest) -> Model:
+    facts, calibration = header.model, manifest.calibration
     return Model(
         name=facts.name,
         digest=facts.digest,
@@ -68,6 +68,7 @@ def _model(header: RunHeader, candidate: Candidate, calibration: CalibrationReco
         sequences=calibration.samples if calibration else 0,
         length=calibration.seq_len if calibration else 0,
         domain=candidate.domain,
+        recovery=manifest.recovery.budget if manifest.recovery else "",
     )
 
 

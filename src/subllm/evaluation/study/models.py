@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from subllm.catalog.loader import Catalog
-from subllm.errors import StoreError
+from subllm.errors import StoreError, UsageError
 from subllm.evaluation.bench import Bench
 from subllm.evaluation.study.ground import Ground
 from subllm.evaluation.study.options import Calibration, StudyOptions
@@ -77,6 +77,42 @@ def find_models(
                 taken.add(one.name)
                 found.append(one)
                 bench.progress.advance("models")
+    return found
+
+
+def named_models(
+    bench: Bench, catalog: Catalog, options: StudyOptions, grounds: Sequence[Ground]
+) -> list[Candidate]:
+    """Those of `StudyOptions.models`, in their order. Raises UnknownNameError, and UsageError
+    for one whose base has gone."""
+    found = []
+    by_base = {ground.digest: ground for ground in grounds}
+    for name in options.models:
+        manifest = bench.store.model(name)
+        calibration = manifest.calibration
+        source = calibration.source if calibration else ""
+        ground = by_base.get(manifest.base.manifest)
+        if ground is None:
+            raise UsageError(
+                f"{name} was made from another {manifest.base.name} than is in the store now; "
+                f"'subllm rm' the model, or measure it with 'subllm eval'"
+            )
+        files = (manifest.blobs.own, manifest.blobs.shared)
+        found.append(
+            Candidate(
+                ground=ground,
+                name=name,
+                language=manifest.language,
+                domain=Calibration(manifest.language, source).domain(catalog),
+                source=source,
+                method=manifest.method.name,
+                pattern=manifest.pattern,
+                stored=True,
+                bytes_per_token=float(sum(map(bench.store.blobs.size, files))),
+                seconds=0.0,
+                make=lambda: None,
+            )
+        )
     return found
 
 

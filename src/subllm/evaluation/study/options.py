@@ -50,7 +50,8 @@ class Calibration:
 @dataclass(frozen=True)
 class StudyOptions:
     """methods, patterns, values, head, sequences (of calibration), length (of them, tokens)
-    as in extraction; how: tasks are asked."""
+    as in extraction; how: tasks are asked; models: names in the store, which are measured
+    instead of what the others say, their bases being `bases`."""
 
     bases: tuple[str, ...]
     calibrations: tuple[Calibration, ...]
@@ -62,6 +63,7 @@ class StudyOptions:
     head: str = "int8"
     sequences: int = DEFAULT_SAMPLES
     length: int = 512
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("bases", "calibrations", "tasks", "methods", "patterns"):

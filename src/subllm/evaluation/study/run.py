@@ -21,7 +21,7 @@ from subllm.evaluation.study.contrasts import contrasts_of
 from subllm.evaluation.study.estimate import Clock
 from subllm.evaluation.study.ground import open_ground
 from subllm.evaluation.study.masks import compare_masks
-from subllm.evaluation.study.models import find_models
+from subllm.evaluation.study.models import find_models, named_models
 from subllm.evaluation.study.options import StudyOptions
 from subllm.evaluation.study.plan import (
     PlannedCell,
@@ -62,7 +62,8 @@ def plan_study(bench: Bench, catalog: Catalog, options: StudyOptions, out: Path)
         for task in options.tasks
         for measure in load_measures(task, options.how, bench, texts)
     ]
-    models = find_models(bench, catalog, options, grounds)
+    find = named_models if options.models else find_models
+    models = find(bench, catalog, options, grounds)
     cores = bench.threads or usable_cores()
     clock = Clock(lambda: read_bandwidth(cores), cores)
     plan = make_plan(bench, models, measures, study, clock)
@@ -147,8 +148,8 @@ def _measured(cell: PlannedCell, study: Study, bench: Bench) -> Cell | None:
     began = time.monotonic()
     result = cell.measure.run(bench, model.name)
     seconds = time.monotonic() - began
-    calibration = bench.store.model(model.name).calibration
-    return cell_of(result, model, cell.measure, calibration, identity, seconds)
+    manifest = bench.store.model(model.name)
+    return cell_of(result, model, cell.measure, manifest, identity, seconds)
 
 
 def _learn(clock: Clock, planned: PlannedCell, cell: Cell) -> None:

@@ -42,6 +42,7 @@ class Model(Record):
     calibration, sequences, length   source, and how much of it; "", 0, 0 where none
     domain    that the calibration is from: code, math, csr, translation, generic, "" if none
               or not known
+    recovery  budget of what it learned from the dense base since, as 30m or 120ktok; "" for none
     """
 
     name: str
@@ -59,6 +60,7 @@ class Model(Record):
     sequences: int = 0
     length: int = 0
     domain: str = ""
+    recovery: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -73,13 +75,15 @@ class Recipe:
     head: str
     sequences: int
     length: int
+    recovery: str = ""
 
     @property
     def title(self) -> str:
         calibrated = f", {self.sequences} x {self.length} tokens" if self.sequences else ""
+        recovered = f", recovered for {self.recovery}" if self.recovery else ""
         return (
             f"{self.base}, {self.method} {self.pattern}, {self.values}, head {self.head}"
-            f"{calibrated}"
+            f"{calibrated}{recovered}"
         )
 
 
@@ -250,7 +254,7 @@ class Study:
 def recipe_of(model: Model) -> Recipe:
     return Recipe(
         model.base, model.base_digest, model.method, model.pattern, model.values, model.head,
-        model.sequences, model.length,
+        model.sequences, model.length, model.recovery,
     )  # fmt: skip
 
 
