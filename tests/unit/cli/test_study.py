@@ -231,7 +231,7 @@ def test_models_of_the_store_as_they_are(
     assert budgets == {"dense": "", "python": "2048tok", "general": "2048tok"}
     assert {c["kind"] for c in ran.json["contrasts"]} == {"retention", "margin"}
     command = ran.json["commands"][0]["command"]
-    assert command.startswith(f"subllm study --models {','.join(models)} --tasks humaneval-x --data")
+    assert command.startswith(f"subllm study --models {','.join(models)} --tasks humaneval-x ")
     assert ", recovered for 2048tok" in (tmp_path / "study" / "study.md").read_text()
     again = subllm("study", "--models", models[0], *data, *small, *out)
     assert "1 models (0 to be made), 2 cells (2 done)" in again.err
