@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.prepare import open_base
 from subllm.machine import cpu_name, usable_cores
 from subllm.progress import NullProgress
+from subllm.recovery.again import Kept
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import product_rate
 from subllm.recovery.distil import Recovery
@@ -102,19 +103,20 @@ def main() -> None:
     )  # fmt: skip
     clock, marks = Clock(), []
     with tempfile.TemporaryDirectory(dir=arguments.scratch or None) as scratch:
-        checkpointing = None if arguments.checkpointing == "auto" else True
-        recovery = Recovery(task, Path(scratch), device=device, checkpointing=checkpointing)
+        kept = None if arguments.kept == "auto" else Kept[arguments.kept.upper()]
+        recovery = Recovery(task, Path(scratch), device=device, kept=kept)
         recovery.run(
             Budget(tokens=arguments.steps * recipe.tokens), clock,
             on_step=lambda report: marks.append((time.monotonic(), time.process_time())),
         )  # fmt: skip
     rate = product_rate(reader.spec, recovery.compute, device)
-    flops = flops_of(reader, recovery.checkpointing)
+    flops = flops_of(reader, recovery.kept)
     count = (len(marks) - 1) * recipe.tokens
     clocked, cpu = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
     record = {
         "machine": f"{cpu_name()}, {usable_cores()} cores", "threads": torch.get_num_threads(),
-        "compute": recovery.compute, "checkpointing": recovery.checkpointing,
+        "compute": recovery.compute,
+        "kept": {each.name.lower(): recovery.kept.count(each) for each in Kept},
         "tokens_per_second": count / clocked, "tokens_per_cpu_second": count / cpu,
         "teacher_tokens_per_cpu_second": (
             (len(marks) * recipe.tokens + HELDOUT_ROWS * recipe.length) / clock.teacher
@@ -136,18 +138,28 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, default=Recipe().sequences)
     parser.add_argument("--threads", type=int, default=0, help="default: all usable cores")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--checkpointing", choices=["yes", "auto"], default="yes")
+    parser.add_argument(
+        "--kept", choices=["auto", *(each.name.lower() for each in Kept)], default="auto",
+        help="of every block for its backward pass",
+    )  # fmt: skip
     parser.add_argument("--scratch", default="", help="where the state lies meanwhile")
     parser.add_argument("--json", default="")
     return parser.parse_args(argv)
 
 
-def flops_of(reader: WeightReader, checkpointing: bool) -> float:
-    """Products of one token, a multiply-add as two: blocks forward (twice with
-    checkpointing), their gradients by inputs and by weights; the head forward and back."""
+def flops_of(reader: WeightReader, kept: Sequence[Kept]) -> float:
+    """Products of one token, a multiply-add as two: blocks forward (in part again in backward,
+    where they are not kept), their gradients by inputs and by weights; the head forward and
+    back."""
     spec = reader.spec
-    blocks = spec.num_layers * spec.block_params()
-    return 2.0 * ((4 if checkpointing else 3) * blocks + 2 * spec.vocab_size * spec.hidden_size)
+    wide = sum(
+        linear.in_features * linear.out_features
+        for linear in spec.linears
+        if linear.out_features > linear.in_features
+    )
+    again = {Kept.PRODUCTS: 0, Kept.NARROW: wide, Kept.INPUT: spec.block_params()}
+    blocks = sum(3 * spec.block_params() + again[each] for each in kept)
+    return 2.0 * (blocks + 2 * spec.vocab_size * spec.hidden_size)
 
 
 def show(arguments: argparse.Namespace, record: dict) -> None:
@@ -155,10 +167,10 @@ def show(arguments: argparse.Namespace, record: dict) -> None:
         f"{record['machine']}, {record['threads']} threads; {record['compute']} products "
         f"{record['product_gflops']:.0f} GFLOP/s"
     )
-    again = "blocks run again in backward" if record["checkpointing"] else "nothing is run again"
+    kept = ", ".join(f"{name} of {count}" for name, count in record["kept"].items() if count)
     print(
         f"{arguments.base}, {arguments.pattern}, {arguments.sequences} x {Recipe().length} tokens "
-        f"a step, {record['gflop_per_token']:.2f} GFLOP a token ({again})"
+        f"a step, {record['gflop_per_token']:.2f} GFLOP a token (kept of blocks: {kept})"
     )
     print(
         f"training {record['tokens_per_second']:.0f} tokens/s "

@@ -20,7 +20,7 @@ from subllm.progress import Progress, Unit
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.distil import Recovery
-from subllm.recovery.memory import Need, choose_checkpointing, fitting, free_bytes, needed
+from subllm.recovery.memory import Need, choose_kept, fitting, free_bytes, needed
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.standing import Report
 from subllm.recovery.state import StateFile
@@ -172,7 +172,7 @@ def check_job(
             f"a recovery of {job.budget} is less than the {step:,} tokens of one step; give it more"
         )
     need, recipe = _need(reader, job, kept, compute), job.recipe
-    choose_checkpointing(
+    choose_kept(
         need(recipe), free_bytes(device), need(replace(recipe, sequences=1)),
         need(replace(recipe, moments="int8")),
     )  # fmt: skip

@@ -16,13 +16,14 @@ import torch
 
 from subllm.errors import CalibrationError, CorruptError, ExtractionError, UsageError
 from subllm.progress import NullProgress, Progress, bar
+from subllm.recovery.again import Kept
 from subllm.recovery.answers import Answers
 from subllm.recovery.budget import Budget
 from subllm.recovery.compute import DTYPES, choose_compute
 from subllm.recovery.heap import kept_heap
 from subllm.recovery.loss import Distillation, hidden_error
 from subllm.recovery.masters import AdamW, DivergedError
-from subllm.recovery.memory import Need, choose_checkpointing, free_bytes, needed
+from subllm.recovery.memory import Need, choose_kept, free_bytes, needed
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import Order, RecoveryText
 from subllm.recovery.skeleton import Skeleton, Tables
@@ -60,10 +61,11 @@ class Recovery:
         answers_dir: Path | None = None,
         device: torch.device | str = "cpu",
         compute: str = "auto",
-        checkpointing: bool | None = None,
+        kept: Kept | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """compute: "auto" or a name in `compute.DTYPES`; checkpointing: None is by memory.
+        """compute: "auto" or a name in `compute.DTYPES`; kept: of every block for its backward
+        pass, None is by memory.
 
         Raises UsageError where memory does not suffice, CalibrationError for less text than
         a batch, ExtractionError for masks or tokens that do not fit the base.
@@ -75,7 +77,7 @@ class Recovery:
         reader, recipe = task.reader, task.recipe
         self.compute = choose_compute(compute, reader.spec, self._device)
         self._dtype = DTYPES[self.compute]
-        self.checkpointing = self._choose_checkpointing(checkpointing)
+        self.kept = self._choose_kept(kept)
         tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
         self._distillation = Distillation(
             tables.head,
@@ -85,7 +87,7 @@ class Recovery:
         )
         self._adamw = AdamW(recipe)
         skeleton = Skeleton(reader, tables, self._device, self._dtype)
-        self._student = Student(skeleton, task, self._adamw, checkpointing=self.checkpointing)
+        self._student = Student(skeleton, task, self._adamw, kept=self.kept)
         dense = Skeleton(reader, tables, self._device, self._dtype)
         answers = answers_dir or state_dir
         hidden = reader.spec.hidden_size if recipe.hidden else 0
@@ -353,7 +355,7 @@ class Recovery:
         )
         return CachedTeacher(dense, task.reader, text, answers, self._distillation)
 
-    def _choose_checkpointing(self, wanted: bool | None) -> bool:
+    def _choose_kept(self, wanted: Kept | None) -> tuple[Kept, ...]:
         task, spec, recipe = self._task, self._task.reader.spec, self._task.recipe
         learned = spec.num_layers * spec.block_params() if recipe.dense else 0
         if task.masks and not learned:
@@ -371,11 +373,11 @@ class Recovery:
         def need(recipe: Recipe) -> Need:
             return needed(spec, recipe, self._dtype.itemsize, learned, tokens)
 
-        chosen = choose_checkpointing(
+        chosen = choose_kept(
             need(recipe), free_bytes(self._device), need(replace(recipe, sequences=1)),
             need(replace(recipe, moments="int8")),
         )  # fmt: skip
-        return chosen if wanted is None else wanted
+        return chosen if wanted is None else (wanted,) * spec.num_layers
 
     def _key(self) -> str:
         """What must be the same for a state to be gone on with. Not what it is computed in:

@@ -8,8 +8,12 @@ for every 4 KB.
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -36,3 +40,13 @@ def kept_heap() -> Iterator[None]:
         for option, value in _USUAL.items():
             set_option(option, value)
         trim(0)
+
+
+def apart(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """A tensor of like's type, on its device, of any values. On a CPU it lies beside the heap, and
+    goes back to the system as soon as it is dropped."""
+    if like.device.type != "cpu" or not hasattr(mmap, "MAP_PRIVATE"):
+        return like.new_empty(shape)
+    size = math.prod(shape) * like.element_size()
+    pages = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape)).view(shape)

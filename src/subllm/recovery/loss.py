@@ -29,6 +29,8 @@ from dataclasses import dataclass
 
 import torch
 
+from subllm.recovery.heap import apart
+
 # Tokens whose logits exist at once; fewer make the head's products slow.
 CHUNK = 512
 # Elements of logits that are worked on at a time in float32: they stay in the cache.
@@ -113,7 +115,7 @@ class _True:
 
 
 class Distillation:
-    """The loss with one head, and the buffers that it is computed in."""
+    """The loss with one head. Logits exist while it is computed."""
 
     def __init__(
         self,
@@ -134,8 +136,6 @@ class Distillation:
         self._rows = max(1, _ELEMENTS // vocabulary)
         if head.weight.device.type != "cpu":
             self._rows = _ROWS
-        self._logits = head.weight.new_empty(chunk, vocabulary)
-        self._others: torch.Tensor | None = None  # the teacher's
 
     def __call__(
         self,
@@ -149,15 +149,19 @@ class Distillation:
         int64 [n], -1 where there is none."""
         result = torch.empty_like(states) if gradient else None
         sums = torch.zeros(_SUMS, dtype=torch.float64)
+        room = self._room()
+        others = None if isinstance(target, TopK) else self._room()  # the teacher's
         for start in range(0, len(states), self._chunk):
             part = slice(start, start + self._chunk)
-            logits = self.head.logits(states[part], self._logits)
+            logits = self.head.logits(states[part], room)
             true = None if following is None else self._true(states[part], following[part])
             if isinstance(target, TopK):
                 piece = TopK(target.ids[part], target.chances[part], target.rest[part])
                 sums += self._topk(states[part], logits, piece, true, gradient)
             else:
-                sums += self._whole(logits, target[part], true, gradient)
+                assert others is not None
+                theirs = self.head.logits(target[part], others)
+                sums += self._whole(logits, theirs, true, gradient)
             if result is not None:
                 torch.mm(logits, self.head.weight, out=result[part])
         divergence, weighted, weight, agreed, nll, labelled = sums.tolist()
@@ -166,6 +170,10 @@ class Distillation:
         return Loss(
             divergence, weighted, weight, int(agreed), nll, len(states), int(labelled), result
         )
+
+    def _room(self) -> torch.Tensor:
+        """For logits of a chunk."""
+        return apart((self._chunk, len(self.head.weight)), self.head.weight)
 
     def _true(self, states: torch.Tensor, following: torch.Tensor) -> _True:
         known = (following >= 0)[:, None]
@@ -220,12 +228,9 @@ class Distillation:
         return sums
 
     def _whole(
-        self, logits: torch.Tensor, teacher: torch.Tensor, true: _True | None, gradient: bool
+        self, logits: torch.Tensor, theirs: torch.Tensor, true: _True | None, gradient: bool
     ) -> torch.Tensor:
-        """As `_topk`, from the teacher's states."""
-        if self._others is None:
-            self._others = torch.empty_like(self._logits)
-        theirs = self.head.logits(teacher, self._others)
+        """As `_topk`, from the teacher's logits."""
         sums = torch.zeros(_SUMS, dtype=torch.float64)
         wide = _wide(logits.dtype)
         for start in range(0, len(logits), self._rows):
@@ -294,10 +299,10 @@ class Distillation:
         temperature, as their k likeliest outcomes."""
         k = min(k, len(self.head.weight))
         ids, chances, rest = [], [], []
-        wide = _wide(states.dtype)
+        wide, room = _wide(states.dtype), self._room()
         for start in range(0, len(states), self._chunk):
             part = states[start : start + self._chunk]
-            logits = self.head.logits(part, self._logits)
+            logits = self.head.logits(part, room)
             for first in range(0, len(part), self._rows):
                 rows = slice(first, first + self._rows)
                 z = self.head.cap(logits[rows].to(wide, copy=True)).div_(self.temperature)

@@ -4,11 +4,15 @@ A tensor has its values in the compute dtype, which forward and backward use, an
 kept of them a float32 master and AdamW's two moments. As soon as its gradient exists it is
 used up, so that gradients never exist all at once. What is pruned has no master and no
 moment: nothing can make it anything but 0.
+
+A master is not stored twice. Where the model computes in float32 it is the weight; where in
+bfloat16, the weight is the nearest to it (of two, the one farther from 0) and what its bits are
+more is stored beside, an int16. Only where values are rounded to a grid, or computed with in
+float64, a master has a place of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ import torch
 from subllm.errors import ExtractionError
 from subllm.recovery import fused
 from subllm.recovery.eight_bit import Moments as EightBitMoments
+from subllm.recovery.places import Places
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rounding import Bools, Floats, Grid, Products
 from subllm.sparsity.packing import PackedTensor
@@ -48,12 +53,13 @@ class _Moments:
         return {"first": self.first, "second": self.second}
 
 
-def _moments(recipe: Recipe, master: torch.Tensor) -> _Moments | EightBitMoments:
+def _moments(recipe: Recipe, count: int, device: torch.device) -> _Moments | EightBitMoments:
     """Zeros. Raises UsageError as `EightBitMoments`."""
     if recipe.moments == "int8":
-        return EightBitMoments(len(master), master.device)
+        return EightBitMoments(count, device)
     kind = _WIDE[recipe.moments]
-    return _Moments(torch.zeros_like(master, dtype=kind), torch.zeros_like(master, dtype=kind))
+    first, second = (torch.zeros(count, dtype=kind, device=device) for _ in range(2))
+    return _Moments(first, second)
 
 
 @dataclass
@@ -74,49 +80,6 @@ class AdamW:
         the second's."""
         beta1, beta2 = self.recipe.betas
         return self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
-
-
-class Places:
-    """Where the kept values of a flat tensor are; None for all of it.
-
-    Stored as the distances between them, a byte each, or as int32 where one does not fit.
-    An index list is several times faster to gather by than a mask.
-    """
-
-    def __init__(self, mask: torch.Tensor | None, size: int, device: torch.device) -> None:
-        """mask: bool, flat."""
-        self.size = size
-        self.count = size
-        self._gaps: torch.Tensor | None = None
-        self._starts: torch.Tensor | None = None
-        self._far: torch.Tensor | None = None
-        if mask is None or bool(mask.all()):
-            return
-        index = mask.nonzero().flatten()
-        self.count = len(index)
-        gaps = torch.diff(index, prepend=index.new_zeros(1))
-        if len(gaps) and int(gaps.max()) > 255:
-            self._far = index.to(device, torch.int32)
-        else:
-            self._gaps = gaps.to(device, torch.uint8)
-            self._starts = index[:: fused.chunk()].to(device, torch.int32)
-
-    def digest(self) -> str:
-        """Tells apart which values are kept."""
-        stored = self._gaps if self._gaps is not None else self._far
-        data = b"" if stored is None else stored.cpu().numpy().tobytes()
-        return hashlib.sha256(data).hexdigest()
-
-    def index(self) -> torch.Tensor | None:
-        """int64 [count], made when asked for."""
-        if self._far is not None:
-            return self._far.long()
-        return None if self._gaps is None else self._gaps.cumsum(0, dtype=torch.int64)
-
-    def stored(self) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Gaps, the place of the first of each `fused.chunk` of them, and the places
-        themselves where gaps do not fit; all None for the whole tensor."""
-        return self._gaps, self._starts, self._far
 
 
 class Learned:
@@ -148,11 +111,13 @@ class Learned:
         self.places = Places(
             None if kept is None else kept.flatten(), values.numel(), torch.device(device)
         )
-        self.master = torch.empty(self.places.count, device=device)
-        self.moments = _moments(adamw.recipe, self.master)
+        self.moments = _moments(adamw.recipe, self.places.count, torch.device(device))
         self.weight = torch.zeros(values.shape, dtype=dtype, device=device)
+        self._whole: torch.Tensor | None = None  # masters in a place of their own
+        self._rest: torch.Tensor | None = None  # what their bits are more than the weight's
         self.watch: Callable[[torch.Tensor], None] | None = None
         self._grid: Grid | None = None
+        self._make_room()
         self.start(start)
 
     @torch.no_grad()
@@ -161,28 +126,62 @@ class Learned:
         self._take(values)
         for state in self.moments.states().values():
             state.zero_()
-        self.write()
+
+    def _make_room(self) -> None:
+        """For masters as they are stored now; what they were is lost."""
+        count, device, dtype = self.places.count, self.weight.device, self.weight.dtype
+        self._whole = self._rest = None
+        if self._grid is not None or dtype not in fused.TYPES:
+            self._whole = torch.zeros(count, device=device)
+        elif dtype == torch.bfloat16:
+            self._rest = torch.zeros(count, dtype=torch.int16, device=device)
+
+    def values(self) -> torch.Tensor:
+        """The masters, float32 [count]; not to be written to, but by `put` of the whole."""
+        if self._whole is not None:
+            return self._whole
+        index, flat = self.places.index(), self.weight.view(-1)
+        kept = flat.clone() if index is None else flat.index_select(0, index)
+        if self._rest is None:
+            return kept
+        return ((kept.view(torch.int16).int() << 16) + self._rest).view(torch.float32)
+
+    @torch.no_grad()
+    def put(self, values: torch.Tensor, index: torch.Tensor | None = None) -> None:
+        """New masters, float32 [count]; index: `Places.index`, where it is at hand."""
+        if index is None:
+            index = self.places.index()
+        if self._whole is not None:
+            self._whole.copy_(values)
+            self._rewrite(index)
+        elif self._rest is not None:
+            bits = values.view(torch.int32)
+            self._rest.copy_(bits)
+            self._write(((bits + 0x8000) >> 16).to(torch.int16).view(torch.bfloat16), index)
+        else:
+            self._write(values, index)
 
     def _take(self, values: Floats) -> None:
         whole = torch.from_numpy(values)
-        flat = (whole.T if self.across else whole).to(self.master.device).flatten()
+        flat = (whole.T if self.across else whole).to(self.weight.device).flatten()
         index = self.places.index()
-        self.master.copy_(flat if index is None else flat.index_select(0, index))
+        self.put(flat if index is None else flat.index_select(0, index), index)
 
     def states(self) -> dict[str, torch.Tensor]:
-        """What a saved state holds of it."""
-        found = {"master": self.master, **self.moments.states()}
+        """What a saved state holds of it; the master may be a copy."""
+        found = {"master": self.values(), **self.moments.states()}
         return found if self._grid is None else found | self._grid.states()
 
-    def write(self) -> None:
-        """The masters into the weight, rounded where there is a grid."""
+    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
+        """After other values were written to what `states` gave."""
         if self._grid is not None:
             self._grid.refresh()
-        self._rewrite()
+        self.put(states["master"])
 
-    def _rewrite(self) -> None:
-        index = self.places.index()
-        values = self.master if self._grid is None else self._grid.round(self.master, index)
+    def _rewrite(self, index: torch.Tensor | None) -> None:
+        """The masters, which have a place of their own, into the weight."""
+        assert self._whole is not None
+        values = self._whole if self._grid is None else self._grid.round(self._whole, index)
         self._write(values.to(self.weight.dtype), index)
 
     @torch.no_grad()
@@ -190,23 +189,27 @@ class Learned:
         """From here on the weight is the masters' rounded values; these become what `products` of
         its inputs make of them. Without those the scales are yet to be loaded."""
         rows, columns = self.shape
-        self._grid = Grid((rows, columns), pattern, self.master.device, across=self.across)
+        before = self.values()
+        self._grid = Grid((rows, columns), pattern, self.weight.device, across=self.across)
+        self._make_room()
+        assert self._whole is not None
+        self._whole.copy_(before)
         if products is not None:
             self._take(self._grid.begin(self.read(), self._mask(), products))
-            self.write()
 
     def end_rounding(self) -> None:
         """The weight is the masters' own values again."""
         if self._grid is not None:
-            self._grid = None
-            self._rewrite()
+            before, self._grid = self.values(), None
+            self._make_room()
+            self.put(before)
 
     @torch.no_grad()
     def fit(self) -> None:
         """Scales of what is rounded, again."""
         if self._grid is not None:
             self._grid.fit(self.read(), self._mask())
-            self._rewrite()
+            self._rewrite(self.places.index())
 
     def packed(self) -> PackedTensor | None:
         """The very values that the model computes with, where they are rounded."""
@@ -238,7 +241,7 @@ class Learned:
         if not math.isfinite(norm):
             raise DivergedError(f"the gradient of {self.name} is not finite")
         if self._grid is not None:
-            self._rewrite()
+            self._rewrite(self.places.index())
 
     def _step_fused(self, gradient: torch.Tensor) -> float:
         recipe = self._adamw.recipe
@@ -246,9 +249,9 @@ class Learned:
         rate, root = self._adamw.corrected()
         assert isinstance(self.moments, _Moments)
         return fused.step(
-            gradient.contiguous(), self.places.stored(), self.master, self.moments.pair(),
-            self.weight, clip=recipe.clip, beta1=beta1, beta2=beta2, eps=recipe.eps, rate=rate,
-            root=root,
+            gradient.contiguous(), self.places.stored(), self._whole, self._rest,
+            self.moments.pair(), self.weight, clip=recipe.clip, beta1=beta1, beta2=beta2,
+            eps=recipe.eps, rate=rate, root=root,
         )  # fmt: skip
 
     def _step_torch(self, gradient: torch.Tensor) -> float:
@@ -263,17 +266,17 @@ class Learned:
             return norm
         recipe = self._adamw.recipe
         scale = min(1.0, recipe.clip / norm) if norm else 1.0
+        master = self.values()
         if isinstance(self.moments, EightBitMoments):
             self.moments.step(
-                flat.float(), self.master, scale=scale, betas=recipe.betas, eps=recipe.eps,
+                flat.float(), master, scale=scale, betas=recipe.betas, eps=recipe.eps,
                 lr=self._adamw.lr, steps=self._adamw.steps,
             )  # fmt: skip
-            self._write(self.master.to(self.weight.dtype), index)
+            self.put(master, index)
             return norm
         beta1, beta2 = recipe.betas
         rate, root = self._adamw.corrected()
         first, second = self.moments.pair()
-        values = torch.empty_like(self.master, dtype=self.weight.dtype)
         chunk = _CHUNK if flat.device.type == "cpu" else _CHUNK_GPU
         for start in range(0, len(flat), chunk):
             part = slice(start, start + chunk)
@@ -281,20 +284,18 @@ class Learned:
             m = first[part].float().lerp_(g, 1 - beta1)
             v = second[part].float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
             first[part], second[part] = m, v
-            master = self.master[part]
-            master.addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-rate)
-            values[part] = master
-        self._write(values, index)
+            master[part].addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-rate)
+        self.put(master, index)
         return norm
 
     def read(self) -> npt.NDArray[np.float32]:
         """The whole tensor from its masters, float32 [out, in], 0 where pruned."""
-        flat = torch.zeros(self.places.size, device=self.master.device)
+        flat = torch.zeros(self.places.size, device=self.weight.device)
         index = self.places.index()
         if index is None:
-            flat.copy_(self.master)
+            flat.copy_(self.values())
         else:
-            flat.index_copy_(0, index, self.master)
+            flat.index_copy_(0, index, self.values())
         whole = flat.view(self.weight.shape).cpu()
         return np.ascontiguousarray((whole.T if self.across else whole).numpy())
 

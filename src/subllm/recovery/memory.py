@@ -11,19 +11,35 @@ import torch
 from subllm.arch.spec import ArchSpec
 from subllm.errors import UsageError
 from subllm.recovery import eight_bit
+from subllm.recovery.again import Kept
 from subllm.recovery.loss import CHUNK
 from subllm.recovery.recipe import Recipe
 
 # transformers and torch, once they run; and what allocators keep; bytes.
-_LIBRARIES, _SLACK = 450_000_000, 1.05
+_LIBRARIES, _SLACK = 520_000_000, 1.05
+# Of what is free: the rest is left to others, and to what else this process needs.
+_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes, `kept` of them for inner states of all blocks, which checkpointing saves."""
+    """Bytes.
+
+    total     with as little as can be kept for the backward pass: the input of every block
+    narrow    more for each block of which `Kept.NARROW` is kept
+    products  more than that for each block of which `Kept.PRODUCTS` are
+    layers    blocks
+    """
 
     total: int
-    without_checkpointing: int
+    narrow: int
+    products: int
+    layers: int
+
+    @property
+    def most(self) -> int:
+        """With all products of all blocks."""
+        return self.total + self.layers * (self.narrow + self.products)
 
 
 def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_rows: int) -> Need:
@@ -31,19 +47,36 @@ def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_ro
     hidden, inter, layers = spec.hidden_size, spec.intermediate_size, spec.num_layers
     moments = {"float32": 8, "bfloat16": 4, "int8": eight_bit.BYTES}[recipe.moments]
     weights = size * (layers * spec.block_params() + (spec.vocab_size + embedding_rows) * hidden)
-    masters = int(learned * (4 + moments + 1))
+    # Of masters what their weights are not; of places a bit each, and where values are rounded a
+    # step for 32 of them.
+    apart = 4 if recipe.rounding else {2: 2, 4: 0}.get(size, 4)
+    matrices = layers * spec.block_params()
+    masters = int(learned * (apart + moments)) + matrices // (4 if recipe.rounding else 8)
     logits = min(CHUNK, recipe.tokens) * spec.vocab_size * size * (1 if recipe.top_k else 2)
     token = size * (8 * hidden + 2 * spec.num_heads * spec.head_dim + 5 * inter)
     inner = token + 4 * 6 * hidden  # norms in float32
     largest = max(lin.in_features * lin.out_features for lin in spec.linears)
     scratch = largest * (3 * size + 8)
     passed_on = recipe.tokens * hidden * size * layers
-    base = weights + masters + logits + scratch
+    base = weights + masters + scratch
     if not recipe.top_k:
         base += size * layers * spec.block_params()
-    once = base + passed_on + recipe.tokens * inner * 2
-    whole = base + recipe.tokens * inner * layers
-    return Need(int(once * _SLACK) + _LIBRARIES, int(max(once, whole) * _SLACK) + _LIBRARIES)
+    least = base + passed_on + max(logits, int(recipe.tokens * inner * 1.4))
+    wide = sum(lin.out_features for lin in spec.linears if lin.out_features > lin.in_features)
+    narrow = sum(lin.out_features for lin in spec.linears) - wide
+    if not spec.post_norms:
+        narrow -= spec.linears[-1].out_features
+    attention = spec.num_heads * (spec.head_dim * size + 4)
+
+    def slack(count: float) -> int:
+        return int(count * _SLACK)
+
+    return Need(
+        slack(least) + _LIBRARIES,
+        slack(recipe.tokens * (size * narrow + attention)),
+        slack(recipe.tokens * size * wide),
+        layers,
+    )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -61,19 +94,22 @@ def fitting(recipe: Recipe, need: Callable[[Recipe], Need], free: int) -> Recipe
     return recipe
 
 
-def choose_checkpointing(
+def choose_kept(
     need: Need, free: int, one_sequence: Need, eight_bits: Need | None = None
-) -> bool:
-    """Whether blocks run again in backward: unless all fits in half of what is free.
+) -> tuple[Kept, ...]:
+    """What is kept of each block, so that three quarters of what is free suffice; where that
+    cannot be, as little as possible.
 
     one_sequence: the need with one sequence a step; eight_bits: that with moments in 8 bits.
-    Raises UsageError where even checkpointing does not fit, with what is missing and what would
-    fit.
+    Raises UsageError where nothing fits, with what is missing and what would fit.
     """
-    if need.without_checkpointing <= free / 2:
-        return False
     if need.total <= free:
-        return True
+        over = need.most - free * _SHARE
+        narrow = _enough(over, need.products, need.layers)
+        inputs = _enough(over - need.layers * need.products, need.narrow, need.layers)
+        # Of the first blocks least: when backward comes to them, the others' is gone.
+        kept = [Kept.INPUT] * inputs + [Kept.NARROW] * (narrow - inputs)
+        return (*kept, *[Kept.PRODUCTS] * (need.layers - len(kept)))
     missing = (need.total - free) / 1e9
     hint = "choose a smaller model"
     if eight_bits is not None and eight_bits.total <= free and not eight_bit.available():
@@ -84,3 +120,8 @@ def choose_checkpointing(
         f"recovery needs {need.total / 1e9:.1f} GB of memory, {missing:.1f} GB more than are "
         f"free; close other programs, use --recover off, or {hint}"
     )
+
+
+def _enough(over: float, each: int, most: int) -> int:
+    """How many to go without, of `most`."""
+    return min(max(0, -int(-over // max(each, 1))), most)

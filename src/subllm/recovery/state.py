@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,20 +37,18 @@ class StateFile:
     def save(self, masters: Masters, about: dict[str, Any]) -> None:
         """about: JSON-ready. Raises DiskFullError (before the first byte, where that can be
         known); the state before is then as it was."""
-        tensors = dict(_tensors(masters))
-        table = [
-            [name, str(tensor.dtype), tensor.numel(), zlib.crc32(_bytes(tensor))]
-            for name, tensor in tensors.items()
-        ]
+        table, size = [], 0
+        for name, tensor in _tensors(masters):
+            table.append([name, str(tensor.dtype), tensor.numel(), zlib.crc32(_bytes(tensor))])
+            size += tensor.numel() * tensor.element_size()
         header = json.dumps({"about": about, "tensors": table}).encode()
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
             check_space(self.path.parent, size + len(header))
             with Replacement(self.path) as new:
                 new.file.write(_MAGIC + len(header).to_bytes(8, "little"))
                 new.file.write(zlib.crc32(header).to_bytes(4, "little") + header)
-                for tensor in tensors.values():
+                for _, tensor in _tensors(masters):
                     new.file.write(_bytes(tensor))
 
     def about(self) -> dict[str, Any] | None:
@@ -65,25 +64,29 @@ class StateFile:
     def load(self, masters: Masters) -> None:
         """Fill the masters, of the same tensors, and write them to what the model computes
         with. Raises CorruptError with the masters as they were."""
-        tensors = dict(_tensors(masters))
+        shapes = [[name, str(t.dtype), t.numel()] for name, t in _tensors(masters)]
+        sizes = [t.numel() * t.element_size() for _, t in _tensors(masters)]
         with disk_errors(self.path), self.path.open("rb") as file:
             table = self._header(file)["tensors"]
-            shapes = [[name, str(t.dtype), t.numel()] for name, t in tensors.items()]
             if [entry[:3] for entry in table] != shapes:
                 raise self._corrupt("it is of other tensors")
             begin = file.tell()
-            for name, _, _, crc in table:
-                if _crc(file, tensors[name].numel() * tensors[name].element_size()) != crc:
+            for (name, _, _, crc), size in zip(table, sizes, strict=True):
+                if _crc(file, size) != crc:
                     raise self._corrupt(f"{name} does not match its sum")
             file.seek(begin)
-            for tensor in tensors.values():
-                host = tensor if tensor.device.type == "cpu" else tensor.cpu()
-                if file.readinto(_bytes(host)) != host.numel() * host.element_size():
-                    raise self._corrupt("it ends early")
-                if host is not tensor:
-                    tensor.copy_(host)
-        for learned in masters:
-            learned.write()
+            for learned in masters:
+                states = learned.states()
+                for tensor in states.values():
+                    self._fill(tensor, file)
+                learned.restore(states)
+
+    def _fill(self, tensor: torch.Tensor, file: BufferedReader) -> None:
+        host = tensor if tensor.device.type == "cpu" else tensor.cpu()
+        if file.readinto(_bytes(host)) != host.numel() * host.element_size():
+            raise self._corrupt("it ends early")
+        if host is not tensor:
+            tensor.copy_(host)
 
     def _header(self, file: BinaryIO) -> dict[str, Any]:
         if file.read(len(_MAGIC)) != _MAGIC:

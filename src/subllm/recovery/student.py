@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from subllm.errors import ExtractionError
+from subllm.recovery.again import Kept, Run, again
+from subllm.recovery.between import fuse
 from subllm.recovery.masters import AdamW, Learned, Masters
 from subllm.recovery.rounding import Products
 from subllm.recovery.rows import RecoveryText
@@ -68,17 +69,16 @@ class _LearnedLinear(nn.Module):
 class Student:
     """Blocks with kept weights that learn, on a skeleton.
 
-    `checkpointing` runs each block's forward again in backward instead of keeping what is
-    in it: about a quarter more work, a tenth of the memory.
+    kept    of each block, for the backward pass
     """
 
     def __init__(
-        self, skeleton: Skeleton, task: Task, adamw: AdamW, *, checkpointing: bool
+        self, skeleton: Skeleton, task: Task, adamw: AdamW, *, kept: Sequence[Kept]
     ) -> None:
         self.skeleton = skeleton
         self.masters = Masters()
         self._adamw = adamw
-        self._checkpointing = checkpointing
+        self._kept = kept
         for layer, block in enumerate(skeleton.blocks):
             self._fill(layer, block, task)
             task.reader.release()
@@ -121,6 +121,7 @@ class Student:
             setattr(block.get_submodule(owner), last, _LearnedLinear(matrix, bias))
         block.load_state_dict(state, strict=False, assign=True)
         block.requires_grad_(False)
+        fuse(block, norms=not task.recipe.vectors)
         if task.recipe.vectors:
             for name, parameter in block.named_parameters():
                 if parameter.ndim == 1:
@@ -181,21 +182,16 @@ class Student:
     def states(self, text: RecoveryText, rows: list[int]) -> torch.Tensor:
         """What the head gets at the learned positions of some rows, [n, hidden]."""
         hidden, calls = self.skeleton.enter(text, rows)
-        if torch.is_grad_enabled():
+        learning = torch.is_grad_enabled()
+        if learning:
             hidden.requires_grad_()  # nothing before the first block learns, but it does
-        again = self._checkpointing and torch.is_grad_enabled()
-        for layer, call in enumerate(calls):
-            run: Callable[[torch.Tensor], torch.Tensor] = _block(self.skeleton, layer, call)
-            hidden = _again(run, hidden) if again else run(hidden)
+        added = not self.skeleton.spec.post_norms
+        for layer, (call, kept) in enumerate(zip(calls, self._kept, strict=True)):
+            run = _block(self.skeleton, layer, call)
+            hidden = again(run, hidden, kept, last_is_added=added) if learning else run(hidden)
         states: torch.Tensor = self.skeleton.norm(learned_states(hidden, text, rows))
         return states
 
 
-def _again(run: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
-    """Nothing in a block is drawn, so no state of a generator needs to come back."""
-    out: torch.Tensor = checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
-    return out
-
-
-def _block(skeleton: Skeleton, layer: int, call: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def _block(skeleton: Skeleton, layer: int, call: Any) -> Run:
     return lambda hidden: skeleton.run(layer, hidden, call)

@@ -17,6 +17,7 @@ import torch
 from oracles.tiny_models import oracle
 
 from subllm.errors import CalibrationError, ExtractionError, UsageError
+from subllm.recovery.again import Kept
 from subllm.recovery.budget import Budget
 from subllm.recovery.distil import Recovery
 from subllm.recovery.loss import hidden_error
@@ -107,16 +108,16 @@ def test_with_next_tokens_the_best_is_what_tells_held_out_text_best(task, tmp_pa
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gemma3", "starcoder2"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kept", Kept)
 def test_a_step_is_that_of_the_whole_model_on_each_document_alone(
-    task, tmp_path, family, checkpointing
+    task, tmp_path, family, kept
 ) -> None:
     """Plain transformers and torch: no packing, no chunks, no packed states."""
     given = task(
         family, rows=3, lr=1e-2, eps=1e-3, warmup=0.0, final=1.0, moments="float32", clip=1e9,
         vectors=True,
     )  # fmt: skip
-    recovery = Recovery(given, tmp_path, compute="float32", checkpointing=checkpointing)
+    recovery = Recovery(given, tmp_path, compute="float32", kept=kept)
     recovery.run(steps(1))
 
     dense, student = oracle(family), oracle(family)
@@ -298,8 +299,9 @@ def test_a_loss_that_is_no_number_leads_to_the_last_good_state(task, tmp_path, s
     def poison(report) -> None:
         if report.tokens == (14 if saved else 3) * BATCH:
             tensor = next(iter(recovery._student.masters))
-            tensor.master[0] = torch.nan
-            tensor.write()
+            values = tensor.values().clone()
+            values[0] = torch.nan
+            tensor.put(values)
 
     notes = Notes()
     outcome = recovery.run(

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from subllm.recovery.heap import kept_heap
+from subllm.recovery.heap import apart, kept_heap
 
 MEGABYTES = 48  # more than glibc ever keeps by itself
 
@@ -48,3 +48,16 @@ def test_it_goes_back_after_an_error_too() -> None:
         assert not faults()
         raise ValueError("x")
     assert faults() > 10
+
+
+def test_what_lies_apart_goes_back_at_once() -> None:
+    process = psutil.Process()
+    like = torch.ones(1, dtype=torch.bfloat16)
+    with kept_heap():
+        before = process.memory_info().rss
+        held = apart((MEGABYTES, 1 << 20), like)
+        assert held.shape == (MEGABYTES, 1 << 20) and held.dtype == like.dtype
+        held.fill_(1)
+        assert process.memory_info().rss > before + (MEGABYTES << 20)
+        del held
+        assert process.memory_info().rss < before + (MEGABYTES << 19)

@@ -13,14 +13,16 @@ inline constexpr int64_t kAdamwChunk = 2048;  // kept values that are worked on 
 
 enum class LearnedType { f32, bf16 };  // bf16 as its bits
 
-// Where the kept values of a flat tensor are, ascending: distances with the place that each
-// chunk begins at, or the places themselves, or (both null) everywhere.
+// Where the kept values of a flat tensor are: a bit each, the lowest of a word first, with the
+// place that each chunk begins at; or (both null) everywhere.
 struct Places {
-  const uint8_t* gaps;     // [count], from the place before; that of a chunk's first is not read
-  const int32_t* starts;   // [chunks]
-  const int32_t* indices;  // [count]
+  const uint64_t* bits;   // [(size + 63) / 64], none set from `size` on
+  const int32_t* starts;  // [chunks]
 };
 
+// What learns is in float32. Where `master` is null, a float32 weight is that itself, and of a bf16
+// weight, the nearest to it (of two, the one farther from 0), `rest` has what its bits are more:
+// master = (weight << 16) + rest.
 struct AdamwStep {
   int64_t size;   // of the whole tensor
   int64_t count;  // of the kept values
@@ -28,6 +30,7 @@ struct AdamwStep {
   LearnedType gradient_type, moments_type, weight_type;
   const void* gradient;  // [size]
   float* master;         // [count]
+  int16_t* rest;         // [count]
   void* first;           // [count]
   void* second;          // [count]
   void* weight;          // [size], written where values are kept

@@ -36,23 +36,21 @@ SUBLLM_INLINE bool part_of(const AdamwStep& step, int64_t chunk, int32_t* room, 
   const int64_t left = step.count - begin;
   const int64_t count = left < kAdamwChunk ? left : kAdamwChunk;
   part = {begin, count, nullptr};
-  if (const uint8_t* gaps = step.places.gaps) {
+  if (step.places.bits) {
     int64_t at = step.places.starts[chunk];
-    if (at < 0) return false;
-    room[0] = static_cast<int32_t>(at);
-    for (int64_t i = 1; i < count; ++i) {
-      at += gaps[begin + i];
-      room[i] = static_cast<int32_t>(at);
+    if (at < 0 || at >= step.size) return false;
+    const int64_t words = (step.size + 63) / 64;
+    int64_t found = 0;
+    uint64_t skipped = ~uint64_t{0} << (at & 63);
+    for (int64_t word = at >> 6; found < count; ++word) {
+      if (word >= words) return false;
+      uint64_t bits = step.places.bits[word] & skipped;
+      skipped = ~uint64_t{0};
+      for (; bits && found < count; bits &= bits - 1)
+        room[found++] = static_cast<int32_t>(word * 64 + __builtin_ctzll(bits));
     }
     part.index = room;
-    return at < step.size;
-  }
-  if (step.places.indices) {
-    part.index = step.places.indices + begin;
-    int32_t outside = 0;
-    for (int64_t i = 0; i < count; ++i)
-      outside |= (part.index[i] < 0) | (part.index[i] >= step.size);
-    return !outside;
+    return count == 0 || room[count - 1] < step.size;
   }
   return begin + count <= step.size;
 }
@@ -125,6 +123,36 @@ SUBLLM_INLINE void scatter(const float* __restrict from, const Part& part, T* __
   for (int64_t i = 0; i < part.count; ++i) to[part.index[i]] = ready[i];
 }
 
+// A bf16 weight and what is left of its master, from there and back.
+SUBLLM_INLINE void join(const AdamwStep& step, const Part& part, float* __restrict master) {
+  const auto* weight = static_cast<const uint16_t*>(step.weight);
+  const int16_t* rest = step.rest + part.begin;
+  uint16_t found[kAdamwChunk];
+  if (part.index)
+    for (int64_t i = 0; i < part.count; ++i) found[i] = weight[part.index[i]];
+  else
+    for (int64_t i = 0; i < part.count; ++i) found[i] = weight[part.begin + i];
+  for (int64_t i = 0; i < part.count; ++i) {
+    const uint32_t bits = (static_cast<uint32_t>(found[i]) << 16) + static_cast<uint32_t>(rest[i]);
+    master[i] = __builtin_bit_cast(float, bits);
+  }
+}
+
+SUBLLM_INLINE void split(const AdamwStep& step, const Part& part, const float* __restrict master) {
+  auto* weight = static_cast<uint16_t*>(step.weight);
+  int16_t* rest = step.rest + part.begin;
+  uint16_t ready[kAdamwChunk];
+  for (int64_t i = 0; i < part.count; ++i) {
+    const uint32_t bits = __builtin_bit_cast(uint32_t, master[i]);
+    ready[i] = static_cast<uint16_t>((bits + 0x8000u) >> 16);
+    rest[i] = static_cast<int16_t>(bits);
+  }
+  if (part.index)
+    for (int64_t i = 0; i < part.count; ++i) weight[part.index[i]] = ready[i];
+  else
+    for (int64_t i = 0; i < part.count; ++i) weight[part.begin + i] = ready[i];
+}
+
 void update(const AdamwStep& step, int64_t chunk, float scale) {
   int32_t room[kAdamwChunk];
   float g[kAdamwChunk];
@@ -137,14 +165,21 @@ void update(const AdamwStep& step, int64_t chunk, float scale) {
                         static_cast<float>(step.eps),
                         static_cast<float>(step.rate),
                         static_cast<float>(1.0 / step.root)};
-  float* master = step.master + part.begin;
+  float room_for_master[kAdamwChunk];
+  float* master = step.master ? step.master + part.begin : room_for_master;
+  if (!step.master && step.rest)
+    join(step, part, master);
+  else if (!step.master)
+    gather(static_cast<const float*>(step.weight), part, master);
   if (step.moments_type == LearnedType::bf16)
     move(g, part.count, factors, static_cast<uint16_t*>(step.first) + part.begin,
          static_cast<uint16_t*>(step.second) + part.begin, master);
   else
     move(g, part.count, factors, static_cast<float*>(step.first) + part.begin,
          static_cast<float*>(step.second) + part.begin, master);
-  if (step.weight_type == LearnedType::bf16)
+  if (!step.master && step.rest)
+    split(step, part, master);
+  else if (step.weight_type == LearnedType::bf16)
     scatter(master, part, static_cast<uint16_t*>(step.weight));
   else
     scatter(master, part, static_cast<float*>(step.weight));
