@@ -1,32 +1,51 @@
 """What the next keystroke costs in an editor, and what many streams cost beside one.
 
-    scripts/bench keys [MODEL] [--tokens 1500] [--reply 64] [--rounds 5] [--threads 2]
+    scripts/bench keys [MODEL] [--tokens 1500] [--reply 64] [--rounds 5] [--threads 2] [--peer no]
 
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
 to the first token, at the end of the file and in its middle. There the text behind the cursor
 comes after what was typed, as models are trained, and is computed again. The CPU time that the
-server spends on the same is told as well, for machines that do other things. Then eight prompts
-of so many tokens are completed one by one and together: tokens of the replies per second, and how
-much faster that could be at most, since prompts are read no faster together. Cold and warm, one by
-one and together take turns, so that what else the machine does hits both.
+server spends on the same is told as well, for machines that do other things. llama-cpp-python's
+server, which keeps prompts too, is asked the same of the same base beside it (its GGUF has to be in
+the store). Then eight prompts of so many tokens are completed one by one and together: tokens of
+the replies per second, and how much faster that could be at most, since prompts are read no faster
+together. Cold and warm, ours and the peer's, one by one and together take turns, so that what else
+the machine does hits both.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from bench_serve import PATIENCE, server, text
+from bench_serve import PATIENCE, listening, server, text
+
+from subllm.machine import usable_cores
+from subllm.store.manifest import ModelManifest
+from subllm.store.store import Store
+from subllm.text.fim import render
+
+sys.path.insert(0, str(Path(__file__).with_name("engines")))
+
+from peer import base_gguf, serving_python
 
 STREAMS = 8
 TYPED = "total_count"
+PEER = "llama-cpp-python"
 
 
 def main() -> None:
@@ -40,71 +59,147 @@ def main() -> None:
     parser.add_argument("--reply", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--peer", choices=("yes", "no"), default="yes")
+    parser.add_argument("--peer-python", default="", help="of an environment that has the peer")
+    parser.add_argument("--gguf", default="", help="what the peer serves; default: the base's own")
     arguments = parser.parse_args()
-    with server(arguments.threads) as (url, process):
-        bench = Bench(
-            url, arguments.model, arguments.tokens, arguments.reply, psutil.Process(process.pid)
-        )
-        bench.first("x", "")
+    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    manifest = store.manifest(store.names()[arguments.model])
+    assert isinstance(manifest, ModelManifest)
+    with contextlib.ExitStack() as stack:
+        url, process = stack.enter_context(server(arguments.threads))
+        asked = [Asked("subllm", url, arguments.model, psutil.Process(process.pid))]
+        if arguments.peer == "yes":
+            python = serving_python(arguments.peer_python)
+            file = base_gguf(store, manifest.base.name, arguments.gguf)
+            threads = arguments.threads or usable_cores()
+            room = 2 * arguments.tokens
+            asked.append(stack.enter_context(peer(python, file, threads, room, manifest)))
+        bench = Bench(asked, arguments.tokens, arguments.reply)
+        for one in asked:
+            one.first("x", "")
         bench.keystrokes("at the end", 1.0, arguments.rounds)
         bench.keystrokes("in the middle", 0.5, arguments.rounds)
         bench.together(max(1, arguments.rounds // 2))
 
 
+@contextlib.contextmanager
+def peer(
+    python: str, file: Path, threads: int, context: int, manifest: ModelManifest
+) -> Iterator[Asked]:
+    """llama-cpp-python's server, with the cache of prompts that it has. Its `suffix` puts token 0
+    where the markers belong (0.3.36), so it gets the prompt with them in it."""
+    fim = manifest.prompt.fim
+    assert fim is not None
+
+    def prompt(before: str, after: str) -> dict[str, Any]:
+        return {"prompt": render(fim, before, after) if after else before}
+
+    command = [python, "-m", "llama_cpp.server", "--model", str(file), "--host", "127.0.0.1"]
+    command += ["--n_threads", str(threads), "--n_threads_batch", str(threads)]
+    command += ["--n_ctx", str(context), "--cache", "true", "--verbose", "false"]
+    with listening(command, "/v1/models", stderr=subprocess.DEVNULL) as (url, process):
+        yield Asked(PEER, url, "any", psutil.Process(process.pid), prompt)
+
+
+def _with_suffix(before: str, after: str) -> dict[str, Any]:
+    return {"prompt": before, "suffix": after}
+
+
+@dataclass(frozen=True)
+class First:
+    """Seconds from a request to its first token, seconds of CPU time meanwhile, and how many tokens
+    of the prompt were known, where that is told."""
+
+    wall: float
+    cpu: float
+    cached: int | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A server; `prompt` makes what is asked of the text before and after a cursor."""
+
+    name: str
+    url: str
+    model: str
+    process: psutil.Process
+    prompt: Callable[[str, str], dict[str, Any]] = _with_suffix
+
+    def first(self, before: str, after: str) -> First:
+        """The reply is read to its end: what the server keeps it has then kept."""
+        body = {"model": self.model, "max_tokens": 1, "temperature": 0, "stream": True}
+        body |= {"stream_options": {"include_usage": True}, **self.prompt(before, after)}
+        began, spent, found, cached = time.perf_counter(), self._spent(), None, None
+        url = f"{self.url}/v1/completions"
+        with httpx.stream("POST", url, json=body, timeout=PATIENCE) as reply:
+            reply.raise_for_status()
+            for line in reply.iter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                if found is None:
+                    found = time.perf_counter() - began, self._spent() - spent
+                usage = json.loads(line.removeprefix("data: ")).get("usage") or {}
+                cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", cached)
+        assert found is not None
+        return First(*found, cached)
+
+    def _spent(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
 class Bench:
-    def __init__(
-        self, url: str, model: str, tokens: int, reply: int, process: psutil.Process
-    ) -> None:
-        self._url, self._model, self._process = url, model, process
+    """Of all that are `asked`, the first being ours."""
+
+    def __init__(self, asked: list[Asked], tokens: int, reply: int) -> None:
+        self._asked, self._ours = asked, asked[0]
         self._tokens, self._reply_tokens = tokens, reply
         self._seed = 0
 
     def keystrokes(self, where: str, share: float, rounds: int) -> None:
-        cold, warm, cached = [], [], []
+        cold: dict[str, list[First]] = {one.name: [] for one in self._asked}
+        warm: dict[str, list[First]] = {one.name: [] for one in self._asked}
         for _ in range(rounds):
-            file = self._new()
+            file, other = self._new(), self._new()
             cursor = int(len(file) * share)
             before, after = f"{file[:cursor]}\n", file[cursor:]
-            cold.append(self.first(before, after)[:2])
-            self.first(self._new(), "")
-            for count in range(1, len(TYPED), 3):
-                seconds, spent, known = self.first(before + TYPED[:count], after)
-                warm.append((seconds, spent))
-                cached.append(known)
+            for one in self._asked:
+                cold[one.name].append(one.first(before, after))
+                one.first(other, "")
+                for count in range(1, len(TYPED), 3):
+                    warm[one.name].append(one.first(before + TYPED[:count], after))
+        cached = [first.cached for first in warm[self._ours.name] if first.cached is not None]
         print(f"cursor {where}, {statistics.median(cached):.0f} tokens cached")
-        for name, part in (("first token", 0), ("CPU time", 1)):
-            one, other = (statistics.median(row[part] for row in rows) for rows in (cold, warm))
-            print(
-                f"  {name:12} {1e3 * one:.0f} ms cold, {1e3 * other:.0f} ms after a keystroke: "
-                f"{other / one:.3f} of it",
-                flush=True,
-            )
+        for name, part in (("first token", "wall"), ("CPU time", "cpu")):
+            ours = 0.0
+            for one in self._asked:
+                sooner, later = (
+                    statistics.median(getattr(first, part) for first in found[one.name])
+                    for found in (cold, warm)
+                )
+                ours = ours or later
+                beside = "" if one is self._ours else f"; ours is {ours / later:.2f} of that"
+                print(
+                    f"  {name:12} {one.name:17} {1e3 * sooner:.0f} ms cold, {1e3 * later:.0f} ms "
+                    f"after a keystroke: {later / sooner:.3f} of it{beside}",
+                    flush=True,
+                )
 
     def together(self, rounds: int) -> None:
         ratios, bounds = [], []
         for _ in range(rounds):
             alone = self._timed([[self._new()] for _ in range(STREAMS)])
             ratios.append(alone / self._timed([[self._new() for _ in range(STREAMS)]]))
-            read = STREAMS * statistics.median(self.first(self._new(), "")[0] for _ in range(3))
+            read = STREAMS * statistics.median(
+                self._ours.first(self._new(), "").wall for _ in range(3)
+            )
             bounds.append(alone / (read + (alone - read) / STREAMS))
         print(
             f"{STREAMS} prompts with {self._reply_tokens} tokens each: together "
             f"{statistics.median(ratios):.2f} times as fast as one by one; {min(bounds):.2f} would "
             "be the most, with replies for the price of one"
         )
-
-    def first(self, prompt: str, suffix: str) -> tuple[float, float, int]:
-        """Seconds to the first token of the reply, seconds of CPU time for it, and how many of
-        the prompt's were known."""
-        body = {"model": self._model, "prompt": prompt, "suffix": suffix, "max_tokens": 1}
-        began, spent = time.perf_counter(), self._spent()
-        reply = self._post(body)
-        seconds, spent = time.perf_counter() - began, self._spent() - spent
-        return seconds, spent, int(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
-
-    def _spent(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
 
     def _timed(self, groups: list[list[str]]) -> float:
         """Seconds of all, each group at once."""
@@ -116,13 +211,13 @@ class Bench:
     def _reply(self, prompt: str) -> Callable[[], None]:
         def ask() -> None:
             count = self._reply_tokens
-            body = {"model": self._model, "prompt": prompt, "max_tokens": count, "ignore_eos": True}
-            assert self._post(body)["usage"]["completion_tokens"] == count
+            body = {"model": self._ours.model, "prompt": prompt, "max_tokens": count}
+            assert self._post({**body, "ignore_eos": True})["usage"]["completion_tokens"] == count
 
         return ask
 
     def _post(self, body: dict[str, Any]) -> Any:
-        reply = httpx.post(f"{self._url}/v1/completions", json=body, timeout=PATIENCE)
+        reply = httpx.post(f"{self._ours.url}/v1/completions", json=body, timeout=PATIENCE)
         reply.raise_for_status()
         return reply.json()
 

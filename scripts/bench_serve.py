@@ -6,9 +6,10 @@ A server of its own streams one completion of MODEL; beside it, one after the ot
 prompt of so many tokens, one that is scored, a body of 4 MB, the first request for a form, and one
 for OTHER (which has to be loaded). For each: gaps between events of the stream, alone and
 meanwhile. Then a long prompt, and a score, are given up after a second, and the time is told until
-the engine is idle. At last the same engine runs in this process as well, and completes short
+the engine is idle. Then the same engine runs in this process as well, and completes short
 prompts in turn with the server: what the server adds to the first token, and takes from the speed
-of the others.
+of the others. Before all that, and when everything has been unloaded, it is left alone: what is
+resident then, and what it takes of a CPU.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from subllm.runtime.engine import LocalEngine
 from subllm.runtime.loader import load_engine
@@ -44,6 +46,8 @@ WORDS = ("value", "self", "index", "result", "count", "data", "name", "error", "
 FOR_EVER: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 PATIENCE = 600.0
 REPLY = 128
+REST = 10
+"""Seconds over which an idle server is watched."""
 
 
 def main() -> None:
@@ -59,8 +63,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     with server(arguments.threads) as (url, process):
+        at_rest("at the start", process)
         measure(url, process, arguments)
         compare(url, arguments)
+        unload(url)
+        at_rest("with everything unloaded", process)
+
+
+def at_rest(when: str, process: subprocess.Popen[bytes]) -> None:
+    watched = psutil.Process(process.pid)
+    time.sleep(1)
+    watched.cpu_percent()
+    time.sleep(REST)
+    share, size = watched.cpu_percent(), watched.memory_info().rss / 1e6
+    print(f"idle {when}: {size:.0f} MB resident, {share:.2f} % of a CPU", flush=True)
+
+
+def unload(url: str) -> None:
+    client = httpx.Client(base_url=url, timeout=PATIENCE)
+    while loaded := client.get("/health").json()["loaded"]:
+        for model in loaded:
+            client.post("/api/generate", json={"model": model["model"], "keep_alive": 0})
+        time.sleep(0.1)
 
 
 def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Namespace) -> None:
@@ -95,7 +119,8 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
         left = time.monotonic()
         idle(client)
         print(f"{name} given up: idle after {time.monotonic() - left:.2f} s")
-    print(f"resident {resident(process.pid):.0f} MB")
+    resident = psutil.Process(process.pid).memory_info().rss / 1e6
+    print(f"resident {resident:.0f} MB, models loaded", flush=True)
 
 
 def compare(url: str, arguments: argparse.Namespace) -> None:
@@ -222,26 +247,32 @@ def text(tokens: int, seed: int = 0) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(tokens - 50))
 
 
-def resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+@contextlib.contextmanager
+def server(threads: int | None, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    program = str(Path(sys.executable).with_name("subllm"))
+    command = [program, "serve", "--speculation", "off"]
+    command += ["--threads", str(threads)] if threads else []
+    with listening([*command, *options], "/health") as running:
+        yield running
 
 
 @contextlib.contextmanager
-def server(threads: int | None, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def listening(
+    command: list[str], path: str, **options: Any
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server that takes `--port`, once `path` is answered; SIGTERM afterwards. `options` are
+    those of Popen."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = str(Path(sys.executable).with_name("subllm"))
-    command = [program, "serve", "--port", str(port), "--speculation", "off"]
-    command += ["--threads", str(threads)] if threads else []
-    command += options
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, **options
+    ) as process:
         url = f"http://127.0.0.1:{port}"
         try:
             while process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
-                    httpx.get(f"{url}/health")
+                    httpx.get(f"{url}{path}")
                     break
                 time.sleep(0.1)
             yield url, process

@@ -6,7 +6,7 @@ A server of its own holds one model at a time, for two seconds after its last re
 two models (default: a dense one and another) in every dialect, plainly and as streams, with tools,
 schemas, fill-in-the-middle and scores; they leave in the middle, send half a request, garbage,
 bodies that are wrong or too long, read slowly, and ask what the server knows of itself. Ten times
-all of them pause until nothing is loaded: what is resident then is compared. Told are also gaps
+all of them pause until nothing is loaded: what is resident three seconds later is compared. Told are also gaps
 between events of streams, answers that were not expected, streams without their end and requests
 that never ended. Exit status 1 for any of those, for a status of 500 and above, or when more than
 5 % of memory is gone after the second pause.
@@ -32,6 +32,8 @@ PAUSES = 10
 WARM = 2
 """Pauses after which what is resident shall stay."""
 GROWTH = 1.05
+TIDIED = 3.0
+"""Seconds in which an idle server gives back what it does not need."""
 QUIET = 300.0
 """Seconds until everything has ended and is unloaded, once nobody asks."""
 
@@ -132,6 +134,7 @@ class Soak:
             with contextlib.suppress(httpx.TransportError):
                 health = httpx.get(f"{self._url}/health").json()
                 if not (self._busy or health["open"] or health["loading"] or health["loaded"]):
+                    time.sleep(TIDIED)
                     return
             time.sleep(0.2)
         now = time.monotonic()

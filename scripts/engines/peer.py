@@ -60,6 +60,17 @@ def peer_python(given: str) -> str:
     return str(python)
 
 
+def serving_python(given: str) -> str:
+    """As `peer_python`, with what the peer's own server needs beside."""
+    python = peer_python(given)
+    needed = "import llama_cpp.server.app"
+    if subprocess.run([python, "-c", needed], capture_output=True).returncode != 0:
+        package = PACKAGE.replace("==", "[server]==")
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        subprocess.run([*pip, package], check=True)
+    return python
+
+
 def base_gguf(store: Store, base: str, given: str) -> Path:
     """The file that llama.cpp runs: `given`, or the base's own when it is a GGUF."""
     if given:

@@ -28,6 +28,7 @@ from subllm.server.openapi import describe
 from subllm.server.page import routes as page
 from subllm.server.page.state import Facts, NoFacts
 from subllm.server.service import Service
+from subllm.server.tidying import Tidying
 from subllm.server.worker import EngineWorker
 
 OK = {"status": "ok"}
@@ -74,6 +75,7 @@ def create_app(
     )
     app.state.worker = worker
     app.add_middleware(Guard, config=config, dialect_of=dialect_of)
+    app.add_middleware(Tidying, busy=lambda: worker.open > 0)
     describe(app)
     errors.install(app, lambda path: dialect_of(path).error)
 
