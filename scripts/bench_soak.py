@@ -6,10 +6,10 @@ A server of its own holds one model at a time, for two seconds after its last re
 two models (default: a dense one and another) in every dialect, plainly and as streams, with tools,
 schemas, fill-in-the-middle and scores; they leave in the middle, send half a request, garbage,
 bodies that are wrong or too long, read slowly, and ask what the server knows of itself. Ten times
-all of them pause until nothing is loaded: what is resident three seconds later is compared. Told are also gaps
-between events of streams, answers that were not expected, streams without their end and requests
-that never ended. Exit status 1 for any of those, for a status of 500 and above, or when more than
-5 % of memory is gone after the second pause.
+all of them pause until nothing is loaded: what is resident three seconds later is compared. Told
+are also gaps between events of streams, answers that were not expected, streams without their end
+and requests that never ended. Exit status 1 for any of those, for a status of 500 and above, or
+when more than 5 % of memory is gone after the second pause.
 """
 
 from __future__ import annotations

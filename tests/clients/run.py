@@ -29,6 +29,7 @@ NODE = ("openai", "ollama", "continue", "tabby")
 CLIENTS = {
     **{name: (f"python/use_{name}.py", "python") for name in PYTHON},
     "aider": ("python/use_aider.py", "aider"),
+    "opencode": ("python/use_opencode.py", "opencode"),
     "schemathesis": ("python/use_schemathesis.py", "schemathesis"),
     **{f"{name}.js": (f"js/use_{name}.mjs", "js") for name in NODE},
 }
@@ -47,12 +48,13 @@ def install(kind: str) -> None:
         "aider": HERE / "python" / "requirements-aider.txt",
         "schemathesis": HERE / "python" / "requirements-schemathesis.txt",
         "js": HERE / "js" / "package.json",
+        "opencode": HERE / "opencode" / "package.json",
     }[kind]
     stamp, now = place / "stamp", hashlib.sha256(listed.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == now:
         return
     say(f"installing {listed.relative_to(ROOT)}")
-    if kind == "js":
+    if listed.name == "package.json":
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(listed, place / "package.json")
         command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
@@ -66,6 +68,8 @@ def install(kind: str) -> None:
 
 def command_of(name: str) -> list[str]:
     script, kind = CLIENTS[name]
+    if kind == "opencode":  # a program; what tells it where to ask is ours
+        return [str(ROOT / ".venv" / "bin" / "python"), str(HERE / script)]
     if kind != "js":
         return [str(PLACE / kind / "bin" / "python"), str(HERE / script)]
     # Modules are looked up from where a script is.
