@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from oracles.far_device import FAR, far_device
 
+from subllm.recovery.again import Kept
 from subllm.recovery.budget import Budget
 from subllm.recovery.distil import Recovery
 
@@ -19,17 +20,20 @@ BUDGET = Budget(tokens=4 * 3 * LENGTH)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "checkpointing"),
+    ("recipe", "kept"),
     [
-        ({}, False),
-        ({"top_k": 16, "hidden": 0.1, "next_token": 0.3, "vectors": True, "dense": True}, True),
-        ({"moments": "int8"}, True),
-        ({"next_token": 0.5, "rounding": 0.5, "refit": 2}, True),
+        ({}, Kept.PRODUCTS),
+        (
+            {"top_k": 16, "hidden": 0.1, "next_token": 0.3, "vectors": True, "dense": True},
+            Kept.INPUT,
+        ),
+        ({"moments": "int8"}, Kept.NARROW),
+        ({"next_token": 0.5, "rounding": 0.5, "refit": 2}, Kept.PRODUCTS),
     ],
     ids=["plain", "all", "int8", "rounded"],
 )
 def test_all_of_a_recovery_lies_on_its_device(
-    task, tmp_path: Path, recipe: Mapping[str, object], checkpointing: bool
+    task, tmp_path: Path, recipe: Mapping[str, object], kept: Kept
 ) -> None:
     """Step by step that of the processor, up to rounding: the core's fused step and its
     pieces are the processor's alone."""
@@ -38,12 +42,10 @@ def test_all_of_a_recovery_lies_on_its_device(
     given = task(rows=12, eps=1e-3, **recipe)
     if recipe.get("rounding"):
         given = replace(given, int4=dict.fromkeys(given.masks, "50%"))
-    here = Recovery(given, tmp_path / "here", compute="float32", checkpointing=checkpointing)
+    here = Recovery(given, tmp_path / "here", compute="float32", kept=kept)
     wanted = here.run(BUDGET)
     with far_device():
-        far = Recovery(
-            given, tmp_path / "far", device=FAR, compute="float32", checkpointing=checkpointing
-        )
+        far = Recovery(given, tmp_path / "far", device=FAR, compute="float32", kept=kept)
         found = far.run(BUDGET)
         for name in here.weights.names():
             got = far.weights.read(name)
