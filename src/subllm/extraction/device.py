@@ -10,6 +10,10 @@ from subllm.runtime.cards import find_cards
 from subllm.runtime.choice import named
 from subllm.runtime.placement import Card
 
+END_OTHERS = (
+    "end what else uses it and give the same command again, which goes on from what was saved"
+)
+"""What to do where its memory runs out meanwhile."""
 _CPU = torch.device("cpu")
 
 

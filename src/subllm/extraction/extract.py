@@ -17,6 +17,7 @@ from subllm.extraction.blocks.open import open_blocks
 from subllm.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.extraction.blockwise import BlockRecipe, OnBlock
 from subllm.extraction.commit import Parts, commit_model, keep_made, run_record
+from subllm.extraction.device import END_OTHERS
 from subllm.extraction.estimate import peak_memory_bytes, streamed_needs
 from subllm.extraction.global_pass import choose_all, gradients
 from subllm.extraction.learn_masks import MaskTraining
@@ -36,6 +37,7 @@ from subllm.extraction.threads import torch_threads
 from subllm.progress import Progress
 from subllm.pruning.maskllm import MaskLlm
 from subllm.pruning.method import WHOLE_MODEL
+from subllm.runtime.backends.torch.device import failures
 from subllm.sparsity.layout import LAYOUT_VERSION, Values
 from subllm.sparsity.packed_file import PackedReader, concat
 from subllm.store.files import write_atomic
@@ -72,7 +74,11 @@ def extract(
     plan from the cache. Raises ExtractionError, StoreError, WeightsError."""
     started = time.monotonic()
     plan = prepared.plan
-    with torch_threads(threads), store.lock(plan.workspace, on_wait=progress.note):
+    with (
+        torch_threads(threads),
+        store.lock(plan.workspace, on_wait=progress.note),
+        failures(prepared.device, "the extraction", END_OTHERS),
+    ):
         # Looked up under the lock: another process may just have finished the same plan.
         cached = store.find_plan(plan.digest)
         if cached is not None:

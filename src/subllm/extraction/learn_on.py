@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from subllm.errors import StoreError
 from subllm.extraction.commit import block_entries
+from subllm.extraction.device import END_OTHERS
 from subllm.extraction.estimate import peak_memory_bytes
 from subllm.extraction.model_pass import ModelPass, pack_given
 from subllm.extraction.plan import value_type
@@ -22,6 +23,7 @@ from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.recovery.state import StateFile
 from subllm.recovery.task import CurvePoint, Weights
+from subllm.runtime.backends.torch.device import failures
 from subllm.sparsity.packed_file import PackedReader, concat
 from subllm.sparsity.pattern import Pattern
 from subllm.store.files import tree_size
@@ -97,7 +99,11 @@ class LearningOn(ABC):
         refer to another model meanwhile, and as `run_recovery`.
         """
         name = self._prepared.name
-        with torch_threads(threads), self._store.lock(f"recover-{name}", wait=False):
+        with (
+            torch_threads(threads),
+            self._store.lock(f"recover-{name}", wait=False),
+            failures(self._prepared.device, "what it learns", END_OTHERS),
+        ):
             return self._run(stopped)
 
     def _run(self, stopped: Callable[[], bool]) -> LearnedReport:

@@ -35,7 +35,14 @@ from subllm.extraction.plan import (
     value_type,
 )
 from subllm.extraction.quantiser import needs_of
-from subllm.extraction.recovering import NARROW, RecoveryJob, check_job, fitting_job, recipe_of
+from subllm.extraction.recovering import (
+    NARROW,
+    RecoveryJob,
+    check_job,
+    device_for,
+    fitting_job,
+    recipe_of,
+)
 from subllm.extraction.recovery_text import load_recovery_data
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
@@ -193,6 +200,10 @@ def prepare(
     )
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
+        if options.device == "auto":
+            kept = _kept(reader, allocation)
+            device, why = device_for(reader, job, kept, device, compute)
+            notes = [why] if why else notes
         fitted = fitting_job(reader, job, _kept(reader, allocation), device, compute)
         if fitted != job:
             job = fitted

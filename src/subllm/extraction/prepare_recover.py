@@ -23,6 +23,7 @@ from subllm.extraction.recovering import (
     NARROW,
     RecoveryJob,
     check_job,
+    device_for,
     fitting_job,
     recipe_of,
     same_masks,
@@ -126,7 +127,7 @@ def prepare_recover(
         prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
         progress=progress, joining=options.data,
     )  # fmt: skip
-    job, compute = origin.fit(RecoveryJob(budget, recipe, data))
+    job, device, compute = origin.fit(RecoveryJob(budget, recipe, data))
     fitted = origin.fitted(options.calibration)
     heldout = origin.heldout(source)
     identity = origin.identity(job)
@@ -141,7 +142,7 @@ def prepare_recover(
         job=job,
         fitted=fitted,
         heldout=heldout,
-        device=origin.device,
+        device=device,
         compute=compute,
         batch=options.batch,
         identity=identity,
@@ -200,16 +201,23 @@ class Origin:
             spec_of(record.source if record else ""), options, catalog, progress,
         )  # fmt: skip
 
-    def fit(self, job: RecoveryJob) -> tuple[RecoveryJob, str]:
-        """The job as memory allows it, and what it is computed in. Raises as `check_job`."""
-        compute = choose_compute(self.options.compute, self.reader.spec, self.device)
+    def fit(self, job: RecoveryJob) -> tuple[RecoveryJob, torch.device, str]:
+        """The job as memory allows it, where, and what it is computed in. Raises as
+        `check_job`."""
+        spec, device, wanted = self.reader.spec, self.device, self.options.compute
+        compute = choose_compute(wanted, spec, device)
         entries = self.manifest.tensors
         kept = sum(e.kept for e in entries if e.blob == "own" and e.pattern != "dense")
-        fitted = fitting_job(self.reader, job, kept, self.device, compute)
+        if self.options.device == "auto":
+            device, why = device_for(self.reader, job, kept, device, compute)
+            if why:
+                self.progress.note(why)
+                compute = choose_compute(wanted, spec, device)
+        fitted = fitting_job(self.reader, job, kept, device, compute)
         if fitted != job:
             self.progress.note(NARROW)
-        check_job(self.reader, fitted, kept, self.device, compute)
-        return fitted, compute
+        check_job(self.reader, fitted, kept, device, compute)
+        return fitted, device, compute
 
     def fitted(self, source: str = "") -> Tokens | None:
         """Calibration tokens of `source`, by default its own, where its values want any."""

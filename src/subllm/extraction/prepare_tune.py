@@ -64,7 +64,7 @@ def prepare_tune(
         progress=progress, own=True,
         beside=default_source(manifest.language) or origin.calibration, share=OWN_SHARE,
     )  # fmt: skip
-    job, compute = origin.fit(RecoveryJob(budget, recipe, own))
+    job, device, compute = origin.fit(RecoveryJob(budget, recipe, own))
     # The weights that it begins with count as well, unlike those of a recovery.
     identity = origin.identity(job, origin=origin.digest)
     resumes = owner is not None and owner.identity == identity
@@ -80,7 +80,7 @@ def prepare_tune(
         job=job,
         fitted=origin.fitted(),
         heldout=origin.heldout(origin.calibration),
-        device=origin.device,
+        device=device,
         compute=compute,
         batch=options.batch,
         identity=identity,

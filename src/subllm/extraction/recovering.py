@@ -18,6 +18,7 @@ from subllm.extraction.recovery_text import RecoveryData, recipe_for
 from subllm.extraction.steps import Given
 from subllm.progress import Progress, Unit
 from subllm.recovery.budget import Budget
+from subllm.recovery.card import fit_card, working
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.distil import Recovery
 from subllm.recovery.memory import Need, choose_kept, fitting, free_bytes, needed
@@ -33,6 +34,7 @@ from subllm.store.manifest import CurveRecord, Likeness, RecoveryRecord, Recover
 from subllm.store.store import Store
 from subllm.weights.reader import WeightReader
 
+_CPU = torch.device("cpu")
 NARROW = "memory is short: AdamW's moments take 8 bits each"
 
 
@@ -171,9 +173,13 @@ def check_job(
         raise UsageError(
             f"a recovery of {job.budget} is less than the {step:,} tokens of one step; give it more"
         )
-    need, recipe = _need(reader, job, kept, compute), job.recipe
+    need, recipe, free = _need(reader, job, kept, compute), job.recipe, free_bytes(device)
+    if device.type != "cpu":
+        rows, here = _embedding_rows(job), free_bytes(_CPU)
+        fit_card(reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here)
+        return
     choose_kept(
-        need(recipe), free_bytes(device), need(replace(recipe, sequences=1)),
+        need(recipe), free, need(replace(recipe, sequences=1)),
         need(replace(recipe, moments="int8")),
     )  # fmt: skip
 
@@ -182,17 +188,35 @@ def fitting_job(
     reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
 ) -> RecoveryJob:
     """The job as memory allows it; see `memory.fitting`. kept as for `check_job`."""
-    recipe = fitting(job.recipe, _need(reader, job, kept, compute), free_bytes(device))
-    return replace(job, recipe=recipe)
+    free = free_bytes(device)
+    if device.type != "cpu":
+        free -= working(reader.spec, job.recipe)
+    return replace(job, recipe=fitting(job.recipe, _need(reader, job, kept, compute), free))
+
+
+def device_for(
+    reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
+) -> tuple[torch.device, str]:
+    """Where a job runs for which `device` was chosen by itself: there, or on the processor where
+    it does not fit, with a line that says so."""
+    if device.type != "cpu":
+        try:
+            check_job(reader, job, kept, device, compute)
+        except UsageError as error:
+            return _CPU, f"this runs on the processor: {error}"
+    return device, ""
 
 
 def _need(
     reader: WeightReader, job: RecoveryJob, kept: int, compute: str
 ) -> Callable[[Recipe], Need]:
-    texts = (job.data.learned.tokens, job.data.heldout.tokens)
-    rows = len(np.unique(np.concatenate([np.unique(tokens) for tokens in texts])))
-    size = DTYPES[compute].itemsize
+    rows, size = _embedding_rows(job), DTYPES[compute].itemsize
     return lambda recipe: needed(reader.spec, recipe, size, kept, rows)
+
+
+def _embedding_rows(job: RecoveryJob) -> int:
+    texts = (job.data.learned.tokens, job.data.heldout.tokens)
+    return len(np.unique(np.concatenate([np.unique(tokens) for tokens in texts])))
 
 
 def same_masks(weights: PackedReader, packed: PackedReader) -> None:

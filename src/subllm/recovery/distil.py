@@ -19,6 +19,7 @@ from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.again import Kept
 from subllm.recovery.answers import Answers
 from subllm.recovery.budget import Budget
+from subllm.recovery.card import fit_card
 from subllm.recovery.compute import DTYPES, choose_compute
 from subllm.recovery.heap import kept_heap
 from subllm.recovery.loss import Distillation, hidden_error
@@ -62,10 +63,11 @@ class Recovery:
         device: torch.device | str = "cpu",
         compute: str = "auto",
         kept: Kept | None = None,
+        apart: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         """compute: "auto" or a name in `compute.DTYPES`; kept: of every block for its backward
-        pass, None is by memory.
+        pass; apart: as of `Student`. None is by memory.
 
         Raises UsageError where memory does not suffice, CalibrationError for less text than
         a batch, ExtractionError for masks or tokens that do not fit the base.
@@ -77,7 +79,14 @@ class Recovery:
         reader, recipe = task.reader, task.recipe
         self.compute = choose_compute(compute, reader.spec, self._device)
         self._dtype = DTYPES[self.compute]
-        self.kept = self._choose_kept(kept)
+        by_memory, blocks_apart = self._fit()
+        self.kept = by_memory if kept is None else (kept,) * reader.spec.num_layers
+        self.apart = blocks_apart if apart is None else apart
+        if self.apart and apart is None:
+            self._progress.note(
+                f"the card has no room for what {self.apart} of {reader.spec.num_layers} blocks "
+                "learn: that lies in the processor's memory, and takes longer"
+            )
         tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
         self._distillation = Distillation(
             tables.head,
@@ -87,7 +96,7 @@ class Recovery:
         )
         self._adamw = AdamW(recipe)
         skeleton = Skeleton(reader, tables, self._device, self._dtype)
-        self._student = Student(skeleton, task, self._adamw, kept=self.kept)
+        self._student = Student(skeleton, task, self._adamw, kept=self.kept, apart=self.apart)
         dense = Skeleton(reader, tables, self._device, self._dtype)
         answers = answers_dir or state_dir
         hidden = reader.spec.hidden_size if recipe.hidden else 0
@@ -355,7 +364,8 @@ class Recovery:
         )
         return CachedTeacher(dense, task.reader, text, answers, self._distillation)
 
-    def _choose_kept(self, wanted: Kept | None) -> tuple[Kept, ...]:
+    def _fit(self) -> tuple[tuple[Kept, ...], int]:
+        """What is kept of each block, and how many blocks learn apart, by memory."""
         task, spec, recipe = self._task, self._task.reader.spec, self._task.recipe
         learned = spec.num_layers * spec.block_params() if recipe.dense else 0
         if task.masks and not learned:
@@ -370,14 +380,19 @@ class Recovery:
             np.unique(np.concatenate([np.unique(t.tokens) for t in (task.text, task.heldout)]))
         )
 
-        def need(recipe: Recipe) -> Need:
-            return needed(spec, recipe, self._dtype.itemsize, learned, tokens)
+        size, free, apart = self._dtype.itemsize, free_bytes(self._device), 0
 
-        chosen = choose_kept(
-            need(recipe), free_bytes(self._device), need(replace(recipe, sequences=1)),
-            need(replace(recipe, moments="int8")),
-        )  # fmt: skip
-        return chosen if wanted is None else (wanted,) * spec.num_layers
+        def need(recipe: Recipe) -> Need:
+            return needed(spec, recipe, size, learned, tokens)
+
+        least = need(recipe)
+        if self._device.type != "cpu":
+            here = free_bytes(torch.device("cpu"))
+            apart, least = fit_card(spec, recipe, size, learned, tokens, free, here)
+        kept = choose_kept(
+            least, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))
+        )
+        return kept, apart
 
     def _key(self) -> str:
         """What must be the same for a state to be gone on with. Not what it is computed in:

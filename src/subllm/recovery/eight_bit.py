@@ -31,8 +31,11 @@ class Moments:
     def __init__(self, count: int, device: torch.device) -> None:
         """Zeros. Raises UsageError without bitsandbytes."""
         blocks = -(-count // BLOCK)
-        self.first, self.second = torch.zeros(2, count, dtype=torch.uint8, device=device)
-        self.first_scale, self.second_scale = torch.zeros(2, blocks, device=device)
+        # Each for itself, so that each begins where a GPU reads well.
+        self.first, self.second = (
+            torch.zeros(count, dtype=torch.uint8, device=device) for _ in range(2)
+        )
+        self.first_scale, self.second_scale = (torch.zeros(blocks, device=device) for _ in range(2))
         self._grids = _grids(device)
 
     def step(

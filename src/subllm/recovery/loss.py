@@ -35,7 +35,7 @@ from subllm.recovery.heap import apart
 CHUNK = 512
 # Elements of logits that are worked on at a time in float32: they stay in the cache.
 _ELEMENTS = 1 << 19
-_ROWS = 128  # instead, on a GPU
+ROWS = 128  # instead, on a GPU
 _SUMS = 6  # of a loss
 _LEAST = 1e-30  # in place of a probability of 0 whose logarithm is asked for
 
@@ -135,7 +135,7 @@ class Distillation:
         vocabulary = len(head.weight)
         self._rows = max(1, _ELEMENTS // vocabulary)
         if head.weight.device.type != "cpu":
-            self._rows = _ROWS
+            self._rows = ROWS
 
     def __call__(
         self,

@@ -30,7 +30,7 @@ from subllm.recovery.rounding import Bools, Floats, Grid, Products
 from subllm.sparsity.packing import PackedTensor
 
 # Values that torch works on in float32 at a time: on a CPU they stay in the cache.
-_CHUNK, _CHUNK_GPU = 1 << 16, 1 << 24
+_CHUNK, CHUNK_GPU = 1 << 16, 1 << 22
 _WIDE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -277,7 +277,7 @@ class Learned:
         beta1, beta2 = recipe.betas
         rate, root = self._adamw.corrected()
         first, second = self.moments.pair()
-        chunk = _CHUNK if flat.device.type == "cpu" else _CHUNK_GPU
+        chunk = _CHUNK if flat.device.type == "cpu" else CHUNK_GPU
         for start in range(0, len(flat), chunk):
             part = slice(start, start + chunk)
             g = flat[part].to(torch.float32, copy=True).mul_(scale)
@@ -287,6 +287,11 @@ class Learned:
             master[part].addcdiv_(m, v.sqrt().div_(root).add_(recipe.eps), value=-rate)
         self.put(master, index)
         return norm
+
+    @property
+    def shown(self) -> torch.Tensor:
+        """The weight, where the model computes."""
+        return self.weight
 
     def read(self) -> npt.NDArray[np.float32]:
         """The whole tensor from its masters, float32 [out, in], 0 where pruned."""

@@ -82,7 +82,8 @@ def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_ro
 def free_bytes(device: torch.device) -> int:
     """What can be had of the device's memory, the process's own share of it included."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 

@@ -26,7 +26,7 @@ from subllm.sparsity.pattern import Pattern
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-_PIECE = 1 << 16  # values that are rounded at a time: they stay in the cache
+_PIECE, _PIECE_GPU = 1 << 16, 1 << 22  # values that are rounded at a time: they stay in a cache
 
 
 class Products:
@@ -129,8 +129,9 @@ class Grid:
         all of them for None."""
         result = torch.empty_like(values)
         rows, columns = self._shape
-        for start in range(0, len(values), _PIECE):
-            part = slice(start, min(start + _PIECE, len(values)))
+        piece = _PIECE if values.device.type == "cpu" else _PIECE_GPU
+        for start in range(0, len(values), piece):
+            part = slice(start, min(start + piece, len(values)))
             at = places[part] if places is not None else torch.arange(
                 start, part.stop, device=values.device
             )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import nn
 
 from subllm.errors import ExtractionError
 from subllm.recovery.again import Kept, Run, again
+from subllm.recovery.apart import Apart
 from subllm.recovery.between import fuse
 from subllm.recovery.masters import AdamW, Learned, Masters
 from subllm.recovery.rounding import Products
@@ -28,7 +29,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, matrix: Learned) -> torch.Tensor:
         ctx.matrix = matrix
         ctx.save_for_backward(x)
-        weight = matrix.weight
+        weight = matrix.shown
         return x @ (weight if matrix.across else weight.T)
 
     @staticmethod
@@ -38,7 +39,7 @@ class _Product(torch.autograd.Function):
         by_input = None
         if ctx.needs_input_grad[0]:
             # Before the step: it changes the weight.
-            by_input = gradient @ (matrix.weight.T if matrix.across else matrix.weight)
+            by_input = gradient @ (matrix.shown.T if matrix.across else matrix.shown)
         inputs = x.reshape(-1, x.shape[-1])
         outputs = gradient.reshape(-1, gradient.shape[-1])
         # A transposed copy of the narrower side makes the product up to twice as fast.
@@ -70,15 +71,22 @@ class Student:
     """Blocks with kept weights that learn, on a skeleton.
 
     kept    of each block, for the backward pass
+    apart   of so many blocks, the first ones, what learns lies in the processor's memory
     """
 
     def __init__(
-        self, skeleton: Skeleton, task: Task, adamw: AdamW, *, kept: Sequence[Kept]
+        self,
+        skeleton: Skeleton,
+        task: Task,
+        adamw: AdamW,
+        *,
+        kept: Sequence[Kept],
+        apart: int = 0,
     ) -> None:
         self.skeleton = skeleton
         self.masters = Masters()
         self._adamw = adamw
-        self._kept = kept
+        self._kept, self._apart = kept, apart
         for layer, block in enumerate(skeleton.blocks):
             self._fill(layer, block, task)
             task.reader.release()
@@ -93,6 +101,7 @@ class Student:
         spec, device, dtype = self.skeleton.spec, self.skeleton.device, self.skeleton.dtype
         prefix = spec.block_prefix(layer)
         learned: dict[str, Learned] = {}
+        kind = Apart if layer < self._apart else Learned
         for linear in spec.linears:
             name = f"{prefix}{linear.name}.weight"
             masked = name in task.masks
@@ -103,7 +112,7 @@ class Student:
             if mask is not None and mask.shape != start.shape:
                 raise ExtractionError(f"the mask of {name} has another shape than the tensor")
             learned[linear.name] = self.masters.add(
-                Learned(
+                kind(
                     name, start, mask, self._adamw, device, dtype,
                     across=linear.out_features > linear.in_features,
                 )

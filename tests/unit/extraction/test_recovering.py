@@ -412,7 +412,7 @@ def test_bad_requests_say_what_to_do(store, add_base, monkeypatch) -> None:
         prepared_to_recover(store, "off")
     monkeypatch.setattr(recovering_module, "free_bytes", lambda device: 1_000_000)
     with pytest.raises(UsageError, match=r"needs 0\.\d GB of memory, 0\.\d GB more than are free"):
-        check_job(reader, job("128tok"), 1000, None, "float32")
+        check_job(reader, job("128tok"), 1000, torch.device("cpu"), "float32")
     from subllm.extraction.dense import add_dense
 
     add_dense(store, BASE, NullProgress())

@@ -10,6 +10,7 @@ import torch
 from subllm.errors import DeviceError
 from subllm.runtime.cards import why_unusable
 
+_SERVING = "lower the context length or the number of parallel requests, unload another model"
 _AS_TORCH_SAYS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
 
 
@@ -31,16 +32,16 @@ def pick_device(device: str) -> torch.device:
 
 
 @contextmanager
-def failures(device: torch.device, what: str) -> Iterator[None]:
-    """Turns what a device fails with into DeviceError; `what` did not fit where that is it.
-    Other errors pass."""
+def failures(device: torch.device, what: str, advice: str = _SERVING) -> Iterator[None]:
+    """Turns what a device fails with into DeviceError; `what` did not fit where that is it, and
+    `advice` says what else to do. Other errors pass."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError(_no_room(device, what)) from error
+        raise DeviceError(_no_room(device, what, advice)) from error
     except RuntimeError as error:
         if "out of memory" in str(error) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error):
-            raise DeviceError(_no_room(device, what)) from error
+            raise DeviceError(_no_room(device, what, advice)) from error
         if device.type != "cuda" or not any(word in str(error) for word in _AS_TORCH_SAYS):
             raise
         raise DeviceError(
@@ -48,8 +49,8 @@ def failures(device: torch.device, what: str) -> Iterator[None]:
         ) from error
 
 
-def _no_room(device: torch.device, what: str) -> str:
+def _no_room(device: torch.device, what: str, advice: str) -> str:
     return (
-        f"there is no memory left on {device} for {what}; lower the context length or the number "
-        "of parallel requests, unload another model, or choose cpu (--device or SUBLLM_DEVICE)"
+        f"there is no memory left on {device} for {what}; {advice}, or choose cpu (--device or "
+        "SUBLLM_DEVICE)"
     )
