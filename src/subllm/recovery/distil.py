@@ -389,10 +389,10 @@ class Recovery:
         if self._device.type != "cpu":
             here = free_bytes(torch.device("cpu"))
             apart, least = fit_card(spec, recipe, size, learned, tokens, free, here)
-        kept = choose_kept(
+        chosen = choose_kept(
             least, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))
         )
-        return kept, apart
+        return chosen, apart
 
     def _key(self) -> str:
         """What must be the same for a state to be gone on with. Not what it is computed in:
