@@ -21,6 +21,7 @@ from subllm.cli.density import (
 )
 from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
 from subllm.cli.problems import NoProblems
+from subllm.cli.teachers import Teacher, taught_by
 from subllm.extraction.defaults import (
     DEFAULT_PATTERN,
     DEFAULT_RECOVERY,
@@ -44,6 +45,7 @@ subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
 subllm extract python --fast                  two minutes, no recovery
 subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok, off
+subllm extract python --teacher qwen2.5-coder:1.5b   learns from the larger one
 subllm extract python --head int4 --tag small
 subllm extract python --budget 0.7            density where it counts most
 subllm extract python --calibration ~/src/app  on your own code
@@ -149,6 +151,7 @@ def command(
             f"as this machine runs in about {FAST_SECONDS} s.",
         ),
     ] = False,
+    teacher: Teacher = "",
     no_problems: NoProblems = False,
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     name: Annotated[str, typer.Option(help="A name of your own instead of base-language.")] = "",
@@ -196,12 +199,16 @@ def command(
             "method": method or RECOVERED_METHOD,
             "recover": wanted,
         }
+    elif teacher:
+        raise UsageError("a teacher is for recovery, which is off here; leave --teacher out")
     context = open_context()
     domains = _domains(evaluate)
     documents = []
     stopped = False
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
+        if teacher:
+            how = how | {"teacher": ensure_base(context, teacher, progress)}
         from subllm.calibration.load import absolute_spec
         from subllm.extraction.extract import extract
         from subllm.extraction.made import made_by
@@ -237,7 +244,7 @@ def command(
                     context, base, options, goal, progress, lay_out=pattern is None
                 )
             except UsageError as error:
-                if recover is not None or how is plain:
+                if recover is not None or teacher or how is plain:
                     raise
                 # Nobody asked for a recovery; what is wrong without one as well is raised again.
                 options = replace(options, **plain)
@@ -325,8 +332,8 @@ def _announce(prepared: Any) -> None:
         data = prepared.recovery.data
         console.note(
             f"then recovery for {prepared.recovery.budget} on {data.source} "
-            f"({data.unique_tokens:,} tokens, in several forms); Ctrl-C stops it, the same "
-            "command goes on"
+            f"({data.unique_tokens:,} tokens, in several forms){taught_by(prepared.recovery)}; "
+            "Ctrl-C stops it, the same command goes on"
         )
 
 

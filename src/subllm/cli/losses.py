@@ -97,10 +97,11 @@ def recovery_rows(manifest: ModelManifest) -> list[tuple[str, str]]:
     if record is None:
         return []
     before, after = record.before, record.after
+    of_teacher = f"with {record.teacher} " if record.teacher else ""
     rows = [
         (
             "recovered",
-            f"on {record.tokens:,} tokens of {record.source}: agreement "
+            f"on {record.tokens:,} tokens of {record.source}: agreement {of_teacher}"
             f"{before.agreement:.1%} -> {after.agreement:.1%}, KL {before.kl:.3f} -> "
             f"{after.kl:.3f} nats (held-out text, before packing)",
         )

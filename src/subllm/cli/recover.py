@@ -10,8 +10,10 @@ from subllm.cli import console
 from subllm.cli.context import Context, complete_name, open_context
 from subllm.cli.losses import ENDED, perplexity_rows, problem_rows, recovery_rows
 from subllm.cli.problems import NoProblems
+from subllm.cli.teachers import Teacher, taught_by
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from subllm.evaluation.kept import Kept
@@ -26,6 +28,7 @@ subllm recover qwen2.5-coder:0.5b-python --status
 subllm recover qwen2.5-coder:0.5b-python --stop
 subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration ~/src/app
 subllm recover qwen2.5-coder:0.5b-python --for 90m --data made:python=0.3
+subllm recover qwen2.5-coder:0.5b-python --for 1h --teacher qwen2.5-coder:1.5b
 """
 
 
@@ -68,6 +71,7 @@ def command(
             "data'), several as A=0.2,B=0.1 with their shares of all. Default share: half.",
         ),
     ] = "",
+    teacher: Teacher = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     no_problems: NoProblems = False,
     json_output: Annotated[
@@ -89,27 +93,28 @@ def command(
         raise UsageError("say one of --for, --status and --stop; --background goes with --for")
     context = open_context()
     context.store.model(name)
+    how = {"calibration": calibration, "data": data, "teacher": teacher, "device": device}
     if status:
         _status(context, name, json_output)
     elif stop:
         _stop(context.settings.home, name, json_output)
     elif in_background:
-        _launch(context.settings.home, name, budget, calibration, data, device, json_output)
+        _launch(context.settings.home, name, budget, how, json_output)
     else:
-        _recover(context, name, budget, calibration, data, device, not no_problems, json_output)
+        _recover(context, name, budget, how, not no_problems, json_output)
 
 
 def _recover(
     context: Context,
     name: str,
     text: str,
-    calibration: str,
-    data: str,
-    device: str,
+    how: Mapping[str, str],
     problems: bool,
     json_output: bool,
 ) -> None:
+    """how: its options by name, "" for those that were left out."""
     from subllm.cli import recover_job
+    from subllm.cli.bases import ensure_base
     from subllm.cli.made_text import with_made
     from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
@@ -123,9 +128,10 @@ def _recover(
         from subllm.extraction.recover import recover
 
         options = RecoverOptions(
-            calibration=with_made(settings.home, calibration),
-            data=with_made(settings.home, data),
-            device=device or settings.device,
+            calibration=with_made(settings.home, how["calibration"]),
+            data=with_made(settings.home, how["data"]),
+            teacher=ensure_base(context, how["teacher"], progress) if how["teacher"] else "",
+            device=how["device"] or settings.device,
             offline=settings.offline,
         )
         prepared = prepare_recover(context.store, name, budget, options, context.catalog, progress)
@@ -157,8 +163,8 @@ def _announce(prepared: PreparedRecovery) -> None:
         start = "starts from what the served values were rounded from"
     console.note(
         f"{prepared.name}: recovery for {prepared.job.budget} on {data.source} "
-        f"({data.unique_tokens:,} tokens, in several forms), {prepared.device} in "
-        f"{prepared.compute}; {start}; Ctrl-C stops with what was reached"
+        f"({data.unique_tokens:,} tokens, in several forms){taught_by(prepared.job)}, "
+        f"{prepared.device} in {prepared.compute}; {start}; Ctrl-C stops with what was reached"
     )
 
 
@@ -202,9 +208,7 @@ def _launch(
     home: Path,
     name: str,
     budget: str,
-    calibration: str,
-    data: str,
-    device: str,
+    how: Mapping[str, str],
     json_output: bool,
 ) -> None:
     from subllm.cli import recover_job
@@ -213,13 +217,9 @@ def _launch(
     parse_budget(budget)
     recover_job.refuse_second(home, name)
     arguments = ["--for", budget, "--no-problems"]
-    for option, value in (
-        ("--calibration", calibration),
-        ("--data", data),
-        ("--device", device),
-    ):
+    for option, value in how.items():
         if value:
-            arguments += [option, value]
+            arguments += [f"--{option}", value]
     job = recover_job.launch(home, name, arguments)
     log = recover_job.log_path(home, name)
     if json_output:

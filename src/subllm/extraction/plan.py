@@ -37,13 +37,15 @@ def value_type(text: str) -> Values:
 @dataclass(frozen=True)
 class RecoveryPlan:
     """budget as `parse_budget` reads it; recipe is `Recipe.identity()`; source of the text as in
-    CalibrationRecord; text and heldout are digests of what is learned from and judged by."""
+    CalibrationRecord; text and heldout are digests of what is learned from and judged by; teacher
+    is the digest of a base that teaches instead of its own."""
 
     budget: str
     recipe: Mapping[str, Any]
     source: str
     text: str
     heldout: str
+    teacher: str = ""
 
     def identity(self) -> dict[str, Any]:
         """JSON-ready. The source is not part of it: moved files are the same text."""
@@ -52,6 +54,7 @@ class RecoveryPlan:
             "recipe": dict(self.recipe),
             "text": self.text,
             "heldout": self.heldout,
+            **({"teacher": self.teacher} if self.teacher else {}),
         }
 
 

@@ -41,6 +41,7 @@ from subllm.extraction.recovering import (
     check_job,
     device_for,
     fitting_job,
+    open_teacher,
     recipe_of,
 )
 from subllm.extraction.recovery_text import load_recovery_data
@@ -97,6 +98,7 @@ class ExtractOptions:
     fast: bool = False  # few sequences and int8 products will do
     recover: str = "off"
     recipe: Recipe | None = None
+    teacher: str = ""  # a base that teaches instead of its own
     keep_unrounded: bool = True
     batch: int = 2
     evaluate: tuple[str, ...] = ()
@@ -177,6 +179,8 @@ def prepare(
     budget = parse_budget(options.recover)
     if options.fast and not budget.off:
         raise UsageError("--fast leaves recovery out; leave one of --fast and --recover out")
+    if options.teacher and budget.off:
+        raise UsageError("a teacher is for recovery, which is off here; leave --teacher out")
     heldout = _heldout(options, tokenizer, manifest, catalog, progress)
 
     def on_card(batch: int) -> int:
@@ -196,7 +200,10 @@ def prepare(
     job = (
         None
         if budget.off
-        else _job(budget, options, manifest, reader, tokenizer, catalog, progress)
+        else replace(
+            _job(budget, options, manifest, reader, tokenizer, catalog, progress),
+            teacher=open_teacher(store, options.teacher, digest, tokenizer),
+        )
     )
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
@@ -354,6 +361,7 @@ def recovery_plan(job: RecoveryJob) -> RecoveryPlan:
         source=job.data.source,
         text=job.data.learned.digest,
         heldout=job.data.heldout.digest,
+        teacher=job.teacher.digest if job.teacher else "",
     )
 
 

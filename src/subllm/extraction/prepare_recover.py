@@ -25,6 +25,7 @@ from subllm.extraction.recovering import (
     check_job,
     device_for,
     fitting_job,
+    open_teacher,
     recipe_of,
     same_masks,
 )
@@ -56,10 +57,12 @@ Tokens = npt.NDArray[np.int32]
 class RecoverOptions:
     """As those of an extraction. calibration: where the text comes from, "" for where the
     sub-model's came from, or `default_source` where that was the language's pack. data: text that
-    joins it, with its share, as `parse_beside` reads it."""
+    joins it, with its share, as `parse_beside` reads it. teacher: a base that teaches instead of
+    its own."""
 
     calibration: str = ""
     data: str = ""
+    teacher: str = ""
     seed: int = 0
     device: str = "auto"
     compute: str = "auto"
@@ -127,7 +130,8 @@ def prepare_recover(
         prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
         progress=progress, joining=options.data,
     )  # fmt: skip
-    job, device, compute = origin.fit(RecoveryJob(budget, recipe, data))
+    teacher = open_teacher(store, options.teacher, manifest.base.manifest, origin.tokenizer)
+    job, device, compute = origin.fit(RecoveryJob(budget, recipe, data, teacher))
     fitted = origin.fitted(options.calibration)
     heldout = origin.heldout(source)
     identity = origin.identity(job)
@@ -282,6 +286,7 @@ class Origin:
                     "recipe": job.recipe.identity(),
                     "text": job.data.learned.digest,
                     "heldout": job.data.heldout.digest,
+                    **({"teacher": job.teacher.digest} if job.teacher else {}),
                     **more,
                 }
             )

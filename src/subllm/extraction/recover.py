@@ -44,12 +44,13 @@ class _Recovery(LearningOn):
         return {"recovery": self._record(start, best)}
 
     def _record(self, start: CurveRecord, best: CurveRecord) -> RecoveryRecord:
-        """All runs together; from where the first one of them began, as far as the held-out
-        text was the same."""
+        """All runs together; from where the first one of them began, as far as held-out text and
+        teacher were the same."""
         record = record_of(self._prepared.job, start, best)
         changes: dict[str, object] = {"budget": "", "tokens": self._earlier + best.tokens}
         known = self._prepared.manifest.recovery
-        if known is not None and known.heldout == record.heldout:
+        same = (record.heldout, record.teacher)
+        if known is not None and (known.heldout, known.teacher) == same:
             changes["before"] = known.before
         return record.model_copy(update=changes)
 

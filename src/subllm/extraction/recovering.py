@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from subllm.acquire.pull import base_files
 from subllm.arch.spec import ArchSpec
 from subllm.errors import CorruptError, UsageError
 from subllm.extraction.quantiser import stored_as
@@ -32,6 +33,9 @@ from subllm.sparsity.packing import pack, unpack, unpack_mask
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import CurveRecord, Likeness, RecoveryRecord, RecoveryRun
 from subllm.store.store import Store
+from subllm.text.same_ids import same_ids
+from subllm.text.tokenizer import Tokenizer
+from subllm.weights.open import open_weights
 from subllm.weights.reader import WeightReader
 
 _CPU = torch.device("cpu")
@@ -65,12 +69,42 @@ class PackedMasks(Mapping[str, npt.NDArray[np.bool_]]):
 
 
 @dataclass(frozen=True)
+class OtherTeacher:
+    """A dense base with the same token ids, usually a larger one, that teaches instead of the
+    sub-model's own. digest: of its manifest."""
+
+    name: str
+    digest: str
+    reader: WeightReader
+
+
+def open_teacher(store: Store, name: str, base: str, tokenizer: Tokenizer) -> OtherTeacher | None:
+    """The base of that name; None for "" and for the sub-model's own, whose digest is `base` and
+    whose tokens are `tokenizer`'s. Raises UsageError for one with other tokens, or a sub-model,
+    and UnknownNameError."""
+    if not name:
+        return None
+    digest = store.resolve(name)
+    if digest == base:
+        return None
+    manifest = store.base(name)
+    reader = open_weights(base_files(manifest, store))
+    if not same_ids(Tokenizer.from_files(reader.tokenizer_files()), tokenizer):
+        raise UsageError(
+            f"{name} cannot teach here: its token ids mean other texts; take a base of the same "
+            "family"
+        )
+    return OtherTeacher(name, digest, reader)
+
+
+@dataclass(frozen=True)
 class RecoveryJob:
-    """What is learned, how, and for how long."""
+    """What is learned, how, for how long, and from whom: the dense base, or another one."""
 
     budget: Budget
     recipe: Recipe
     data: RecoveryData
+    teacher: OtherTeacher | None = None
 
 
 def run_recovery(
@@ -115,6 +149,8 @@ def run_recovery(
         heldout=job.data.heldout,
         recipe=job.recipe,
         int4=int4_patterns(reader.spec, pruned, values),
+        teacher=job.teacher.reader if job.teacher else None,
+        taught_by=job.teacher.digest if job.teacher else "",
     )
     watch = _Watch(progress)
     recovery = Recovery(
@@ -176,7 +212,9 @@ def check_job(
     need, recipe, free = _need(reader, job, kept, compute), job.recipe, free_bytes(device)
     if device.type != "cpu":
         rows, here = _embedding_rows(job), free_bytes(_CPU)
-        fit_card(reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here)
+        fit_card(
+            reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here, _teacher_of(job)
+        )
         return
     choose_kept(
         need(recipe), free, need(replace(recipe, sequences=1)),
@@ -211,7 +249,12 @@ def _need(
     reader: WeightReader, job: RecoveryJob, kept: int, compute: str
 ) -> Callable[[Recipe], Need]:
     rows, size = _embedding_rows(job), DTYPES[compute].itemsize
-    return lambda recipe: needed(reader.spec, recipe, size, kept, rows)
+    return lambda recipe: needed(reader.spec, recipe, size, kept, rows, _teacher_of(job))
+
+
+def _teacher_of(job: RecoveryJob) -> ArchSpec | None:
+    """What teaches, where that is not the base."""
+    return job.teacher.reader.spec if job.teacher else None
 
 
 def _embedding_rows(job: RecoveryJob) -> int:
@@ -312,6 +355,7 @@ def record_of(job: RecoveryJob, start: CurveRecord, best: CurveRecord) -> Recove
         heldout=job.data.heldout.digest,
         before=likeness(start),
         after=likeness(best),
+        teacher=job.teacher.name if job.teacher else "",
     )
 
 

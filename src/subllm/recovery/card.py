@@ -37,6 +37,7 @@ def fit_card(
     embedding_rows: int,
     free: int,
     free_here: int,
+    teacher: ArchSpec | None = None,
 ) -> tuple[int, Need]:
     """Blocks whose masters and moments lie in the processor's memory, and what the card needs
     then; arguments as of `memory.needed`. free: bytes on the card; free_here: in the processor's
@@ -45,8 +46,8 @@ def fit_card(
     Raises UsageError where not even weights fit the card, or what is put aside does not fit here.
     """
     extra, layers = working(spec, recipe), spec.num_layers
-    need = needed(spec, recipe, size, learned, embedding_rows)
-    bare = needed(spec, recipe, size, 0, embedding_rows).total + extra
+    need = needed(spec, recipe, size, learned, embedding_rows, teacher)
+    bare = needed(spec, recipe, size, 0, embedding_rows, teacher).total + extra
     each = max(1, (need.total + extra - bare) // layers)
     apart = max(0, -((free - need.total - extra) // each))
     if apart > layers:

@@ -87,7 +87,8 @@ class Recovery:
                 f"the card has no room for what {self.apart} of {reader.spec.num_layers} blocks "
                 "learn: that lies in the processor's memory, and takes longer"
             )
-        tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
+        texts = (task.text, task.heldout)
+        tables = Tables(reader, texts, self._device, self._dtype)
         self._distillation = Distillation(
             tables.head,
             temperature=recipe.temperature,
@@ -97,11 +98,17 @@ class Recovery:
         self._adamw = AdamW(recipe)
         skeleton = Skeleton(reader, tables, self._device, self._dtype)
         self._student = Student(skeleton, task, self._adamw, kept=self.kept, apart=self.apart)
-        dense = Skeleton(reader, tables, self._device, self._dtype)
+        taught = task.teacher or reader
+        tells = self._distillation
+        if task.teacher is not None:
+            size = reader.spec.vocab_size
+            tables = Tables(taught, texts, self._device, self._dtype, size)
+            tells = Distillation(tables.head, temperature=recipe.temperature)
+        dense = Skeleton(taught, tables, self._device, self._dtype)
         answers = answers_dir or state_dir
         hidden = reader.spec.hidden_size if recipe.hidden else 0
-        self._teacher = self._make_teacher(dense, task.text, answers, hidden)
-        self._judge = self._make_teacher(dense, task.heldout, answers)
+        self._teacher = self._make_teacher(dense, tells, task.text, answers, hidden)
+        self._judge = self._make_teacher(dense, tells, task.heldout, answers)
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
         self._standing = Standing(self._key())
@@ -346,23 +353,30 @@ class Recovery:
         self._adamw.steps = 0
 
     def _make_teacher(
-        self, dense: Skeleton, text: RecoveryText, directory: Path, hidden: int = 0
+        self,
+        dense: Skeleton,
+        tells: Distillation,
+        text: RecoveryText,
+        directory: Path,
+        hidden: int = 0,
     ) -> Teacher:
-        """hidden: size of the states that it tells too."""
+        """tells: with the head and temperature of its answers; hidden: size of the states that it
+        tells too."""
         task, recipe = self._task, self._task.recipe
+        reader = task.teacher or task.reader
         if not recipe.top_k:
-            return BesideTeacher(dense, task.reader, text)
+            return BesideTeacher(dense, reader, text)
         answers = Answers(
             directory,
             text,
-            base=task.base,
+            base=task.taught_by if task.teacher is not None else task.base,
             vocabulary=task.reader.spec.vocab_size,
             k=recipe.top_k,
             temperature=recipe.temperature,
             compute=self.compute,
             hidden=hidden,
         )
-        return CachedTeacher(dense, task.reader, text, answers, self._distillation)
+        return CachedTeacher(dense, reader, text, answers, tells)
 
     def _fit(self) -> tuple[tuple[Kept, ...], int]:
         """What is kept of each block, and how many blocks learn apart, by memory."""
@@ -381,14 +395,15 @@ class Recovery:
         )
 
         size, free, apart = self._dtype.itemsize, free_bytes(self._device), 0
+        teacher = task.teacher.spec if task.teacher is not None else None
 
         def need(recipe: Recipe) -> Need:
-            return needed(spec, recipe, size, learned, tokens)
+            return needed(spec, recipe, size, learned, tokens, teacher)
 
         least = need(recipe)
         if self._device.type != "cpu":
             here = free_bytes(torch.device("cpu"))
-            apart, least = fit_card(spec, recipe, size, learned, tokens, free, here)
+            apart, least = fit_card(spec, recipe, size, learned, tokens, free, here, teacher)
         chosen = choose_kept(
             least, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))
         )
@@ -405,6 +420,8 @@ class Recovery:
             task.base, task.recipe.identity(), task.text.digest, task.heldout.digest,
             masks.hexdigest(),
         ]  # fmt: skip
+        if task.teacher is not None:
+            parts.append(task.taught_by)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -422,6 +439,8 @@ def _check(task: Task) -> None:
             raise CalibrationError(
                 f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
             )
+    if task.teacher is not None and (not recipe.top_k or recipe.hidden):
+        raise UsageError("a teacher that is not the base tells top_k outcomes and no states")
     if recipe.rounding and not task.int4:
         raise UsageError("the recipe rounds to int4, which no matrix here is stored as")
     if task.text.rows < recipe.sequences:

@@ -42,8 +42,16 @@ class Need:
         return self.total + self.layers * (self.narrow + self.products)
 
 
-def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_rows: int) -> Need:
-    """size: bytes of a value of the compute dtype; learned: values that learn."""
+def needed(
+    spec: ArchSpec,
+    recipe: Recipe,
+    size: int,
+    learned: int,
+    embedding_rows: int,
+    teacher: ArchSpec | None = None,
+) -> Need:
+    """size: bytes of a value of the compute dtype; learned: values that learn; teacher: where
+    that is not the base."""
     hidden, inter, layers = spec.hidden_size, spec.intermediate_size, spec.num_layers
     moments = {"float32": 8, "bfloat16": 4, "int8": eight_bit.BYTES}[recipe.moments]
     weights = size * (layers * spec.block_params() + (spec.vocab_size + embedding_rows) * hidden)
@@ -59,6 +67,9 @@ def needed(spec: ArchSpec, recipe: Recipe, size: int, learned: int, embedding_ro
     scratch = largest * (3 * size + 8)
     passed_on = recipe.tokens * hidden * size * layers
     base = weights + masters + scratch
+    if teacher is not None:  # its tables, a block and logits of its own
+        rows = (teacher.vocab_size + embedding_rows) * teacher.hidden_size
+        base += size * (rows + teacher.block_params()) + logits
     if not recipe.top_k:
         base += size * layers * spec.block_params()
     least = base + passed_on + max(logits, int(recipe.tokens * inner * 1.4))

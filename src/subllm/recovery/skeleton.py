@@ -32,8 +32,10 @@ class Tables:
         texts: Iterable[RecoveryText],
         device: torch.device,
         dtype: torch.dtype,
+        vocabulary: int | None = None,
     ) -> None:
-        """Raises ExtractionError for tokens outside the vocabulary."""
+        """vocabulary: tokens that the head ranks, where those of another model count that pads
+        its own differently. Raises ExtractionError for tokens outside the vocabulary."""
         spec = reader.spec
         self._used = np.unique(np.concatenate([np.unique(text.tokens) for text in texts]))
         if self._used[0] < 0 or self._used[-1] >= spec.vocab_size:
@@ -42,7 +44,7 @@ class Tables:
                 "tokenizer and weights do not belong together"
             )
         self.embedding = _rows(reader, spec.embedding_name, self._used, device, dtype)
-        every = np.arange(spec.vocab_size)
+        every = np.arange(min(spec.vocab_size, vocabulary or spec.vocab_size))
         self.head = Head(_rows(reader, spec.head_name, every, device, dtype), spec.final_softcap)
         reader.release()
 

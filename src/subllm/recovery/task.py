@@ -21,6 +21,8 @@ class Task:
 
     reader   the dense base: the teacher, and all that does not learn
     base     its digest: what the teacher's answers on disk are kept under
+    teacher  another dense model with the same token ids, which teaches instead; `taught_by` is
+             its digest then. It tells top_k outcomes, not states
     masks    full tensor name ("model.layers.3.mlp.up_proj.weight") -> bool [out, in], True
              where a weight is kept. Each is asked for once, so a mapping may unpack them
              when asked. What is not named stays dense and as it is, unless the recipe says
@@ -41,6 +43,8 @@ class Task:
     heldout: RecoveryText
     recipe: Recipe
     int4: Mapping[str, str] = field(default_factory=dict)
+    teacher: WeightReader | None = None
+    taught_by: str = ""
 
 
 class Weights(Protocol):
@@ -64,8 +68,8 @@ class CurvePoint:
 
     tokens, seconds  learned from, and taken, since the recovery began (earlier runs too)
     loss             mean over what was learned from since the point before; None at the start
-    heldout_kl       mean KL divergence in nats from the dense base's distribution, held-out text
-    agreement        share of held-out tokens whose first choice is the dense base's
+    heldout_kl       mean KL divergence in nats from the teacher's distribution, held-out text
+    agreement        share of held-out tokens whose first choice is the teacher's
     heldout_nll      mean negative log-likelihood in nats of held-out text's next tokens, where
                      these have a share in what is learned
     rounded          whether values were rounded as they are packed: only such points are

@@ -135,7 +135,8 @@ class RecoveryRecord(_Frozen):
     tokens          learned from up to the values that are served
     source          of the text, as in `CalibrationRecord`
     text, heldout   over the tokens learned from and judged by
-    before, after   recovery, on `heldout`, before packing
+    before, after   recovery, on `heldout`, before packing, beside what taught
+    teacher         name of the base that taught in the last run, "" for its own
     """
 
     recipe: dict[str, Any]
@@ -146,6 +147,7 @@ class RecoveryRecord(_Frozen):
     heldout: Digest
     before: Likeness
     after: Likeness
+    teacher: str = ""
 
 
 class TuningRecord(_Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from subllm.cli import jobs, recover_job
 from subllm.store.store import Store
 
 from .samples import Ran
-from .tiny_store import BASE
+from .tiny_store import BASE, LARGER, add_larger, write_checkpoint
 
 Command = Callable[..., Ran]
 NAME = f"{BASE}-python"
@@ -81,6 +82,48 @@ def test_bad_requests_are_one_line_and_change_nothing(
     assert (ran.status, ran.out) == (2, "")
     last = ran.err.splitlines()[-1]
     assert last.startswith("error: ") and message in last
+    assert tiny.names() == before
+
+
+def test_a_larger_base_teaches(
+    tiny: Store, where: list[str], tmp_path: Path, subllm: Command
+) -> None:
+    add_larger(tiny, tmp_path / "larger")
+    recovered = ("--recover", "2048tok", "--teacher", LARGER, "--no-problems")
+    ran = subllm("extract", "python", *where, *recovered)
+    assert ran.status == 0, ran.err
+    assert f"in several forms), from {LARGER}; Ctrl-C stops it" in ran.err
+    assert f"agreement with {LARGER} " in ran.out
+    record = tiny.model(NAME).recovery
+    assert record is not None and record.teacher == LARGER
+    # What its own base teaches is another sub-model, whose name it may be.
+    own = subllm("extract", "python", *where, *recovered[:2], "--teacher", BASE, "--no-problems")
+    assert own.status == 0 and "and will be replaced" in own.err
+    record = tiny.model(NAME).recovery
+    assert record is not None and record.teacher == ""
+    went = subllm("recover", NAME, "--for", "2048tok", "--teacher", LARGER, "--no-problems")
+    assert went.status == 0, went.err
+    assert f"in several forms), from {LARGER}, cpu in " in went.err
+
+
+def test_who_cannot_teach(tiny: Store, where: list[str], tmp_path: Path, subllm: Command) -> None:
+    directory = write_checkpoint(tmp_path / "other")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert subllm("pull", str(directory), "--name", "other-coder:1m").status == 0
+    before = tiny.names()
+    for arguments, message in (
+        (["--recover", "2048tok", "--teacher", "other-coder:1m"], "its token ids mean other texts"),
+        (["--recover", "2048tok", "--teacher", f"{BASE}-java"], "not a base"),
+        (["--recover", "off", "--teacher", LARGER], "a teacher is for recovery"),
+        (["--fast", "--teacher", LARGER], "a teacher is for recovery"),
+    ):
+        ran = subllm("extract", "python", *where, *arguments)
+        assert (ran.status, ran.out) == (2, ""), ran.err
+        last = ran.err.splitlines()[-1]
+        assert last.startswith("error: ") and message in last
     assert tiny.names() == before
 
 

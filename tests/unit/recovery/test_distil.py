@@ -24,6 +24,7 @@ from subllm.recovery.loss import hidden_error
 from subllm.recovery.masters import AdamW
 from subllm.recovery.rows import RecoveryText
 from subllm.recovery.standing import Report
+from subllm.weights.open import open_weights
 
 from .conftest import LENGTH, Notes, text
 
@@ -71,6 +72,53 @@ def test_the_student_comes_nearer_to_the_dense_model(task, tmp_path) -> None:
     assert points[-1].loss < 0.5 * points[0].loss
     kls = [start.heldout_kl, *(point.heldout_kl for point in better)]
     assert kls == sorted(kls, reverse=True)
+
+
+def test_another_model_teaches(task, tmp_path) -> None:
+    """Its first choices are what the curve counts, and what the student comes nearer to."""
+    own = task(rows=40, top_k=16)
+    teacher = oracle("qwen2")
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in teacher.named_parameters():
+            if "layers" in name:
+                parameter.add_(torch.randn_like(parameter) * parameter.std(correction=0) / 4)
+    teacher.save_pretrained(tmp_path / "teacher")
+    other = replace(own, teacher=open_weights(tmp_path / "teacher"), taught_by="sha256-other")
+    outcome = Recovery(other, tmp_path / "other", compute="float32").run(steps(120))
+    start, end = outcome.curve[0], outcome.best
+    assert end.heldout_kl < 0.6 * start.heldout_kl
+    assert end.agreement > start.agreement
+
+    student, heldout = oracle("qwen2"), own.heldout
+    parameters = dict(student.named_parameters())
+    agreed, count, kl = 0, 0, 0.0
+    with torch.no_grad():
+        for name, mask in own.masks.items():
+            parameters[name].mul_(torch.from_numpy(mask))
+        for row in range(heldout.rows):
+            begins = [*np.flatnonzero(heldout.starts[row]), LENGTH]
+            for begin, stop in itertools.pairwise(begins):
+                ids = torch.from_numpy(heldout.tokens[row, begin:stop].astype(np.int64))[None]
+                keep = torch.from_numpy(heldout.learned[row, begin:stop])
+                log_p = torch.log_softmax(teacher(ids).logits[0], -1)[keep]
+                log_q = torch.log_softmax(student(ids).logits[0], -1)[keep]
+                agreed += int((log_p.argmax(1) == log_q.argmax(1)).sum())
+                likely = log_p.topk(16, 1).indices
+                p, q = log_p.exp().gather(1, likely), log_q.exp().gather(1, likely)
+                rest, left = 1 - p.sum(1), 1 - q.sum(1)
+                kl += ((p * (p / q).log()).sum(1) + rest * (rest / left).log()).sum().item()
+                count += int(keep.sum())
+    assert start.agreement == pytest.approx(agreed / count)
+    assert start.heldout_kl == pytest.approx(kl / count, rel=0.05)  # a byte for each on the disk
+
+    # What each teacher said is kept apart, and so are states.
+    plain = Recovery(own, tmp_path / "other", compute="float32").run(steps(2)).curve
+    assert plain[0].tokens == 0 and plain[0].agreement != start.agreement
+    for recipe in ({"top_k": 0}, {"top_k": 16, "hidden": 1.0}):
+        refused = replace(other, recipe=replace(other.recipe, **recipe))
+        with pytest.raises(UsageError, match="tells top_k outcomes and no states"):
+            Recovery(refused, tmp_path / "refused", compute="float32")
 
 
 @pytest.mark.parametrize("top_k", [0, 16])
