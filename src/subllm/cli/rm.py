@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
+
+_NAMED = 3  # of the models that need what stays
 
 EXAMPLES = """
 subllm rm qwen2.5-coder:0.5b-java
@@ -49,5 +52,12 @@ def command(
         if report.shared:
             stays = f"; {console.size(report.shared)} stay"
             if report.shared_with:
-                stays += f" for {', '.join(report.shared_with)}"
+                stays += f" for {_few(report.shared_with)}"
         console.result(f"removed {report.name}, freed {console.size(report.freed)}{stays}")
+
+
+def _few(names: Sequence[str]) -> str:
+    """`a, b, c and 4 others`"""
+    if len(names) <= _NAMED + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} others"

@@ -135,6 +135,14 @@ def test_rm_frees_its_own_and_keeps_what_is_shared(store: Store, subllm: Command
     assert set(store.names()) == {BASE, f"{BASE}-python"}
 
 
+def test_rm_names_a_few_of_those_that_need_the_rest(store: Store, subllm: Command) -> None:
+    for number in range(6):
+        assert subllm("cp", f"{BASE}-python", f"t{number}").status == 0
+    ran = subllm("rm", f"{BASE}-java", "--yes")
+    users = f"{BASE}-python, {BASE}-python-t0, {BASE}-python-t1 and 4 others"
+    assert f"2.0 MB stay for {users}\n" in ran.out
+
+
 def test_rm_removes_nothing_without_yes_or_with_a_typing_error(
     store: Store, subllm: Command
 ) -> None:
