@@ -21,10 +21,10 @@ subllm doctor --json
 SUBLLM_ISA=avx2 subllm doctor       as a machine without AVX-512 would do
 """
 
-# Bytes that the machine could have read in the time of a token, dense int4, as
-# `scripts/bench engine` and `pareto` measured with AVX-512 on 2 cores of an Intel server:
-# what a token reads, and what keeps the processor from reading all the time.
-TOKEN_BYTES = {"0.5B": 0.46e9, "1.5B": 1.38e9}
+# Bytes that the machine could have read in the time of a token, dense int4 in large pages, with
+# AVX-512 on 2 cores of an Intel server that read 38 GB/s (95 and 33 tok/s): what a token reads,
+# and what keeps the processor from reading all the time.
+TOKEN_BYTES = {"0.5B": 0.40e9, "1.5B": 1.14e9}
 NARROW = 0.9  # of that speed, without AVX-512
 SERVING = {"0.5B": 1.0e9, "1.5B": 2.0e9}  # bytes of memory, with room for prompts
 EXTRACTING = 1.7e9  # peak of the 1.5B; see README
