@@ -28,7 +28,7 @@ subllm recover qwen2.5-coder:0.5b-python --status
 subllm recover qwen2.5-coder:0.5b-python --stop
 subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration ~/src/app
 subllm recover qwen2.5-coder:0.5b-python --for 90m --data made:python=0.3
-subllm recover qwen2.5-coder:0.5b-python --for 1h --teacher qwen2.5-coder:1.5b
+subllm recover qwen2.5-coder:0.5b-cpp --for 1h --teacher qwen2.5-coder:1.5b
 """
 
 

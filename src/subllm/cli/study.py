@@ -24,7 +24,8 @@ subllm study --patterns 8:16,2:4 --methods wanda,magnitude \\
 subllm study --calibration hub:py_alpaca,hub:math_qa,hub:c4 \\
     --tasks humaneval,math,csr --out domains
 subllm study --calibration python=~/src/app --tasks perplexity --out app
-subllm study --models qwen2.5-coder:0.5b-python,qwen2.5-coder:0.5b-dense --out recovered
+subllm study --models qwen2.5-coder:0.5b-python \\
+    --models qwen2.5-coder:0.5b-dense --out mine
 subllm study --out study --report-only
 """
 

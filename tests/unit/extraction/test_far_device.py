@@ -79,9 +79,9 @@ def test_a_recovery_that_does_not_fit_a_card_runs_on_the_processor(
     free["cuda"] = 2 * GB
     monkeypatch.setattr(card, "_RESERVED", 0)
     monkeypatch.setattr("subllm.recovery.eight_bit.available", lambda: True)
-    check_job(reader, job("1ktok"), 300_000_000, CUDA, "bfloat16")
-    assert fitting_job(reader, job("1ktok"), 300_000_000, CUDA, "bfloat16") == job("1ktok")
-    narrow = fitting_job(reader, job("1ktok"), 180_000_000, CUDA, "bfloat16")
+    check_job(reader, job("1ktok"), 500_000_000, CUDA, "bfloat16")
+    assert fitting_job(reader, job("1ktok"), 500_000_000, CUDA, "bfloat16") == job("1ktok")
+    narrow = fitting_job(reader, job("1ktok"), 300_000_000, CUDA, "bfloat16")
     assert narrow.recipe.moments == "int8"
 
 
