@@ -207,11 +207,11 @@ def prepare(
     )
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
+        kept = _kept(reader, allocation)
         if options.device == "auto":
-            kept = _kept(reader, allocation)
             device, why = device_for(reader, job, kept, device, compute)
             notes = [why] if why else notes
-        fitted = fitting_job(reader, job, _kept(reader, allocation), device, compute)
+        fitted = fitting_job(reader, job, kept, device, compute)
         if fitted != job:
             job = fitted
             notes.append(NARROW)

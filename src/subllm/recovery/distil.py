@@ -17,7 +17,6 @@ import torch
 from subllm.errors import CalibrationError, CorruptError, ExtractionError, UsageError
 from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.again import Kept
-from subllm.recovery.answers import Answers
 from subllm.recovery.budget import Budget
 from subllm.recovery.card import fit_card
 from subllm.recovery.compute import DTYPES, choose_compute
@@ -32,7 +31,7 @@ from subllm.recovery.standing import Report, Run, Standing
 from subllm.recovery.state import StateFile
 from subllm.recovery.student import Student
 from subllm.recovery.task import CurvePoint, Outcome, Stopped, Task, Weights, best_of
-from subllm.recovery.teacher import BesideTeacher, CachedTeacher, Teacher
+from subllm.recovery.teacher import teachers_of
 
 POINTS = 20
 """On the curve of one budget, at most, apart from the start."""
@@ -87,8 +86,7 @@ class Recovery:
                 f"the card has no room for what {self.apart} of {reader.spec.num_layers} blocks "
                 "learn: that lies in the processor's memory, and takes longer"
             )
-        texts = (task.text, task.heldout)
-        tables = Tables(reader, texts, self._device, self._dtype)
+        tables = Tables(reader, (task.text, task.heldout), self._device, self._dtype)
         self._distillation = Distillation(
             tables.head,
             temperature=recipe.temperature,
@@ -98,17 +96,10 @@ class Recovery:
         self._adamw = AdamW(recipe)
         skeleton = Skeleton(reader, tables, self._device, self._dtype)
         self._student = Student(skeleton, task, self._adamw, kept=self.kept, apart=self.apart)
-        taught = task.teacher or reader
-        tells = self._distillation
-        if task.teacher is not None:
-            size = reader.spec.vocab_size
-            tables = Tables(taught, texts, self._device, self._dtype, size)
-            tells = Distillation(tables.head, temperature=recipe.temperature)
-        dense = Skeleton(taught, tables, self._device, self._dtype)
-        answers = answers_dir or state_dir
-        hidden = reader.spec.hidden_size if recipe.hidden else 0
-        self._teacher = self._make_teacher(dense, tells, task.text, answers, hidden)
-        self._judge = self._make_teacher(dense, tells, task.heldout, answers)
+        self._teacher, self._judge = teachers_of(
+            task, tables, self._distillation, answers_dir or state_dir, self.compute, self._device,
+            self._dtype,
+        )  # fmt: skip
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
         self._standing = Standing(self._key())
@@ -351,32 +342,6 @@ class Recovery:
         curve = self._standing.curve[:1]
         self._standing = Standing(self._standing.key, curve=curve)
         self._adamw.steps = 0
-
-    def _make_teacher(
-        self,
-        dense: Skeleton,
-        tells: Distillation,
-        text: RecoveryText,
-        directory: Path,
-        hidden: int = 0,
-    ) -> Teacher:
-        """tells: with the head and temperature of its answers; hidden: size of the states that it
-        tells too."""
-        task, recipe = self._task, self._task.recipe
-        reader = task.teacher or task.reader
-        if not recipe.top_k:
-            return BesideTeacher(dense, reader, text)
-        answers = Answers(
-            directory,
-            text,
-            base=task.taught_by if task.teacher is not None else task.base,
-            vocabulary=task.reader.spec.vocab_size,
-            k=recipe.top_k,
-            temperature=recipe.temperature,
-            compute=self.compute,
-            hidden=hidden,
-        )
-        return CachedTeacher(dense, reader, text, answers, tells)
 
     def _fit(self) -> tuple[tuple[Kept, ...], int]:
         """What is kept of each block, and how many blocks learn apart, by memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -12,7 +13,8 @@ from subllm.recovery.answers import Answers
 from subllm.recovery.decoder import load
 from subllm.recovery.loss import Distillation, Target, TopK
 from subllm.recovery.rows import RecoveryText
-from subllm.recovery.skeleton import Skeleton, learned_states
+from subllm.recovery.skeleton import Skeleton, Tables, learned_states
+from subllm.recovery.task import Task
 from subllm.weights.reader import WeightReader
 
 # Rows that go through the dense blocks together, so that each is read once for them; and
@@ -126,6 +128,38 @@ class CachedTeacher:
     def states(self, rows: list[int], target: Target) -> torch.Tensor:
         """From the disk, where `target` has put them at the latest."""
         return torch.cat([self._answers.states(row) for row in rows]).to(self._skeleton.device)
+
+
+def teachers_of(
+    task: Task,
+    tables: Tables,
+    distillation: Distillation,
+    directory: Path,
+    compute: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Teacher, Teacher]:
+    """Of the text to learn from and of that to judge by. tables, distillation: the student's;
+    directory: of answers, which are computed in `compute`."""
+    recipe, size = task.recipe, task.reader.spec.vocab_size
+    reader, base, tells = task.reader, task.base, distillation
+    if task.teacher is not None:
+        reader, base = task.teacher, task.taught_by
+        tables = Tables(reader, (task.text, task.heldout), device, dtype, size)
+        tells = Distillation(tables.head, temperature=recipe.temperature)
+    dense = Skeleton(reader, tables, device, dtype)
+
+    def of(text: RecoveryText, hidden: int) -> Teacher:
+        """hidden: size of the states that it tells too."""
+        if not recipe.top_k:
+            return BesideTeacher(dense, reader, text)
+        answers = Answers(
+            directory, text, base=base, vocabulary=size, k=recipe.top_k,
+            temperature=recipe.temperature, compute=compute, hidden=hidden,
+        )  # fmt: skip
+        return CachedTeacher(dense, reader, text, answers, tells)
+
+    return of(task.text, reader.spec.hidden_size if recipe.hidden else 0), of(task.heldout, 0)
 
 
 def join(parts: Sequence[TopK], device: torch.device) -> TopK:

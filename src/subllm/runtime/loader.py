@@ -92,8 +92,8 @@ def load_engine(
     kv_type         of keys and values in memory (int8: native only)
     dtype           float32 is slow and exact, to judge the other by
     screened_head   whether draws may read the head's screening plane first (native only)
-    copy_weights    whether packed weights may be copied where that is what makes the CPU read them
-                    in large pages: half a second for half a GB, not worth it for one reply
+    copy_weights    into memory whose large pages the CPU reads faster: a second or so for half a
+                    GB, not worth it for one reply (native only)
     draft           name or digest of a model that drafts for this one, placed for itself
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
@@ -192,8 +192,8 @@ def _load(
         load_backend = loader_of(chosen)
         if placement.why:
             log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
-        if chosen == "native":
-            files.settle(copy=copy_weights)
+        if chosen == "native" and copy_weights:
+            files.copy()
         return load_backend(
             source,
             placement=placement,

@@ -157,7 +157,7 @@ class PackedReader:
                 head = file.read(PREFIX)
                 head += file.read(min(int.from_bytes(head, "little"), MAX_HEADER))
                 self._header = decode_header(head, size)
-                self._file = MappedFile(path, file.fileno())
+                self._file = MappedFile(file.fileno())
         except OSError as error:
             raise WeightsError(f"cannot read {path} ({error.strerror}); check the file") from error
         except LayoutError as error:
@@ -255,9 +255,9 @@ class PackedReader:
             except LayoutError as error:
                 raise LayoutError(f"tensor {name!r}: {error}") from error
 
-    def settle(self, *, copy: bool) -> None:
-        """See that views made from here on are read in large pages; see `MappedFile.settle`."""
-        self._file.settle(copy=copy)
+    def copy(self) -> None:
+        """Views made from here on are of a copy in large pages; see `MappedFile.copy`."""
+        self._file.copy()
 
     def close(self) -> None:
         """Lets go of the mapping; it lives on while a view of it does."""

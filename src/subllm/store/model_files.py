@@ -55,10 +55,11 @@ class ModelFiles:
         """An f32 vector by its name in the manifest's table; WeightsError if none."""
         return self._reader(name).vector(name)
 
-    def settle(self, *, copy: bool) -> None:
-        """See that tensors asked for from here on are read fast; see `MappedFile.settle`."""
-        self.own.settle(copy=copy)
-        self.shared.settle(copy=copy)
+    def copy(self) -> None:
+        """Tensors asked for from here on are of a copy in memory that is read faster, where there
+        is room; see `MappedFile.copy`."""
+        self.own.copy()
+        self.shared.copy()
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, see `open_tokenizer`; CorruptError when its bytes changed."""

@@ -143,4 +143,4 @@ def test_what_is_reckoned_is_what_lies_there(monkeypatch, tmp_path, apart, momen
         recovery = Recovery(given, tmp_path / "state", device=FAR, compute="bfloat16",
                             kept=Kept.INPUT, apart=apart)  # fmt: skip
         recovery.run(Budget(tokens=2 * recipe.tokens))
-    assert 0.45 * wanted < device.peak < wanted
+    assert 0.5 * wanted < device.peak < wanted

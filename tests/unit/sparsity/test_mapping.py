@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import mmap
-import os
 import re
 from pathlib import Path
 
@@ -19,71 +17,39 @@ SIZE = 8 * PAGE + 12_345
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Written in pieces of 4 KiB, as the page cache then keeps it."""
-    content = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8).tobytes()
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "weights"
-    with path.open("wb", buffering=0) as file:
-        for start in range(0, SIZE, 4096):
-            file.write(content[start : start + 4096])
-        os.fsync(file.fileno())
+    path.write_bytes(np.random.default_rng(0).integers(0, 256, SIZE, np.uint8).tobytes())
     return path
 
 
 def opened(path: Path) -> MappedFile:
-    with path.open("rb") as file:
-        return MappedFile(path, file.fileno())
+    with path.open("rb") as opened:
+        return MappedFile(opened.fileno())
 
 
 def large_bytes(view: Bytes) -> int:
-    """Of the mapping that a view is of, in large pages, after all of it was touched; by another
-    reading of smaps than the code's."""
-    int(view[::4096].sum())
+    """Of the memory that a view is of, in large pages."""
     address = view.ctypes.data
     for entry in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
         begin, end = (int(part, 16) for part in entry.split(" ", 1)[0].split("-"))
         if begin <= address < end:
-            sizes = re.findall(r"(?:FilePmdMapped|AnonHugePages): +(\d+) kB", entry)
-            return sum(map(int, sizes)) << 10
+            found = re.search(r"AnonHugePages: +(\d+) kB", entry)
+            assert found
+            return int(found[1]) << 10
     raise AssertionError("no such mapping")
 
 
-def has_large_files(path: Path) -> bool:
-    """Whether this kernel keeps files here in large pages at all."""
-    if large_page() != PAGE:
-        return False
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        whole.madvise(mmap.MADV_HUGEPAGE)
-        return large_bytes(np.frombuffer(whole, np.uint8)) > 0
+pages = pytest.mark.skipif(not large_page(), reason="this system gives no large pages")
 
 
-def test_a_file_that_was_just_written_is_read_in_large_pages(small: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.write_bytes(bytes(4 * PAGE))
-    os.sync()
-    if not has_large_files(other):
-        pytest.skip("the page cache here has no large pages for files")
-    with_them = opened(small)
-    with_them.settle(copy=False)
-    assert large_bytes(with_them.bytes) >= 7 * PAGE
-    assert with_them.bytes.tobytes() == small.read_bytes()
-
-
-def without_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapping, "_mapped_large", lambda address, size: 0)
-    if large_page() == 0:
-        pytest.skip("this system gives no large pages")
-
-
-def test_a_copy_where_the_page_cache_has_none(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_large_files(monkeypatch)
-    content = small.read_bytes()
-    first, second = opened(small), opened(small)
+@pages
+def test_a_copy_in_large_pages_that_all_share(file: Path) -> None:
+    content = file.read_bytes()
+    first, second = opened(file), opened(file)
     before = first.bytes
-    first.settle(copy=True)
-    second.settle(copy=True)
+    first.copy()
+    second.copy()
     assert first.bytes.ctypes.data == second.bytes.ctypes.data != before.ctypes.data
     assert first.bytes.ctypes.data % PAGE == 0
     assert first.bytes.tobytes() == before.tobytes() == content
@@ -100,35 +66,34 @@ def test_a_copy_where_the_page_cache_has_none(small: Path, monkeypatch: pytest.M
     assert len(mapping._copies) == 0
 
 
-def test_no_copy_unasked_or_without_memory(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_large_files(monkeypatch)
-    mapped = opened(small)
+@pages
+def test_no_copy_without_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = opened(file)
     address = mapped.bytes.ctypes.data
-    mapped.settle(copy=False)
     monkeypatch.setattr(mapping, "free_memory", lambda: SIZE)
-    mapped.settle(copy=True)
+    mapped.copy()
     assert mapped.bytes.ctypes.data == address
-    assert mapped.bytes.tobytes() == small.read_bytes()
+    assert mapped.bytes.tobytes() == file.read_bytes()
 
 
-def test_a_file_that_took_the_place_of_the_mapped_one_is_left_alone(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_large_files(monkeypatch)
-    content = small.read_bytes()
-    mapped = opened(small)
-    small.unlink()
-    mapped.settle(copy=True)
-    small.write_bytes(bytes(SIZE))
-    mapped.settle(copy=True)
-    assert mapped.bytes.tobytes() == content
+@pages
+def test_a_file_that_took_the_place_of_the_mapped_one_has_a_copy_of_its_own(file: Path) -> None:
+    content = file.read_bytes()
+    former = opened(file)
+    former.copy()
+    file.unlink()
+    file.write_bytes(bytes(SIZE))
+    other = opened(file)
+    other.copy()
+    assert former.bytes.tobytes() == content
+    assert other.bytes.tobytes() == bytes(SIZE)
 
 
 def test_small_and_empty_files(tmp_path: Path) -> None:
     path = tmp_path / "little"
     path.write_bytes(b"12345678")
     mapped = opened(path)
-    mapped.settle(copy=True)
+    mapped.copy()
     assert mapped.bytes.tobytes() == b"12345678"
     mapped.close()
     path.write_bytes(b"")
