@@ -4,14 +4,13 @@
 
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
-to the first token, at the end of the file and in its middle. There the text behind the cursor
-comes after what was typed, as models are trained, and is computed again. The CPU time that the
-server spends on the same is told as well, for machines that do other things. llama-cpp-python's
-server, which keeps prompts too, is asked the same of the same base beside it (its GGUF has to be in
-the store). Then eight prompts of so many tokens are completed one by one and together: tokens of
-the replies per second, and how much faster that could be at most, since prompts are read no faster
-together. Cold and warm, ours and the peer's, one by one and together take turns, so that what else
-the machine does hits both.
+to the first token, at the end of the file and in its middle, where a line is typed. The CPU time
+that the server spends on the same is told as well, for machines that do other things.
+llama-cpp-python's server, which keeps prompts too, is asked the same of the same base beside it
+(its GGUF has to be in the store). Then eight prompts of so many tokens are completed one by one and
+together: tokens of the replies per second, and how much faster that could be at most, since prompts
+are read no faster together. Cold and warm, ours and the peer's, one by one and together take turns,
+so that what else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -46,6 +45,8 @@ from peer import base_gguf, serving_python
 STREAMS = 8
 TYPED = "total_count"
 PEER = "llama-cpp-python"
+CLIENT = httpx.Client(timeout=PATIENCE)
+"""For all requests, as connections are kept by editors; to make one takes some milliseconds."""
 
 
 def main() -> None:
@@ -132,7 +133,7 @@ class Asked:
         body |= {"stream_options": {"include_usage": True}, **self.prompt(before, after)}
         began, spent, found, cached = time.perf_counter(), self._spent(), None, None
         url = f"{self.url}/v1/completions"
-        with httpx.stream("POST", url, json=body, timeout=PATIENCE) as reply:
+        with CLIENT.stream("POST", url, json=body) as reply:
             reply.raise_for_status()
             for line in reply.iter_lines():
                 if not line.startswith("data: {"):
@@ -217,7 +218,7 @@ class Bench:
         return ask
 
     def _post(self, body: dict[str, Any]) -> Any:
-        reply = httpx.post(f"{self._ours.url}/v1/completions", json=body, timeout=PATIENCE)
+        reply = CLIENT.post(f"{self._ours.url}/v1/completions", json=body)
         reply.raise_for_status()
         return reply.json()
 

@@ -123,6 +123,7 @@ def load_texts(
     own: bool = False,
     beside: str = "",
     share: float = 1.0,
+    holes: float = 0.0,
 ) -> Texts:
     """Documents of `spec` to learn from, the same for the same arguments and data: `tokens`
     tokens of the split that `load_calibration` reads. A source that has fewer is used again,
@@ -130,6 +131,7 @@ def load_texts(
 
     own     leave an eighth of `spec` to be judged by, also where the language has a pack
     beside  another spec, which has all but `share` of the tokens
+    holes   as for `Renderer`
 
     Raises as `load_calibration`.
     """
@@ -140,7 +142,7 @@ def load_texts(
         others = origin.open_mix(beside)
         sources = [(source, share * part) for source, part in sources]
         sources += [(source, (1 - share) * part) for source, part in others]
-    return _texts(sources, Renderer(tokenizer, prompt), tokens, least, seed)
+    return _texts(sources, Renderer(tokenizer, prompt, holes), tokens, least, seed)
 
 
 def load_heldout_texts(
@@ -155,12 +157,14 @@ def load_heldout_texts(
     offline: bool = False,
     progress: Progress | None = None,
     own: bool = False,
+    holes: float = 0.0,
 ) -> Texts:
     """Documents to judge by what was learned: the text of `load_heldout`, never repeated, so
-    there may be fewer tokens, but at least `least`. Raises as `load_heldout`."""
+    there may be fewer tokens, but at least `least`. holes as for `Renderer`. Raises as
+    `load_heldout`."""
     sources = _heldout_sources(spec, language, catalog, offline, progress, own)
     return _texts(
-        sources, Renderer(tokenizer, prompt), tokens, least, _HELDOUT_SEED,
+        sources, Renderer(tokenizer, prompt, holes), tokens, least, _HELDOUT_SEED,
         repeat=False, short=_LEFT if own else _SHORT,
     )  # fmt: skip
 
@@ -214,7 +218,9 @@ def _texts(
     ]  # fmt: skip
     keyed = sorted((document for part in parts for document in part.documents), key=lambda d: d[0])
     unique = sum(part.unique_tokens for part in parts)
-    return Texts([ids for _, ids in keyed], _label(sources), unique)
+    documents = [ids for _, ids in keyed]
+    fills = [renderer.fills(ids) for ids in documents]
+    return Texts(documents, _label(sources), unique, fills)
 
 
 def _label(sources: list[tuple[TextSource, float]]) -> str:

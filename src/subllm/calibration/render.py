@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 from subllm.calibration.functions import functions
@@ -42,10 +43,13 @@ _LONGEST_MIDDLE = 12  # lines
 class Renderer:
     """Renders for one model."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: PromptSpec) -> None:
-        """Raises WeightsError for a chat template that does not compile."""
+    def __init__(self, tokenizer: Tokenizer, prompt: PromptSpec, holes: float = 0.0) -> None:
+        """holes: share of the documents that can have one which take the form fim, whichever is
+        due. Raises WeightsError for a chat template that does not compile."""
         self._tokenizer = tokenizer
-        self._fim = prompt.fim
+        self._fim, self._holes = prompt.fim, holes
+        # The marker's ids, after which a hole is filled; none without the form fim.
+        self.before_middle = tokenizer.encode(prompt.fim.middle, bos=False) if prompt.fim else []
         source = tokenizer.chat_template
         self._template = (
             ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token) if source else None
@@ -81,7 +85,17 @@ class Renderer:
         """
         forms = self.forms(document)
         form = forms[(key("form", document.id) + turn) % len(forms)]
+        if "fim" in forms and key("hole", document.id, turn) % 1000 < 1000 * self._holes:
+            form = "fim"
         return self.encode_as(form, document, turn)
+
+    def fills(self, ids: Sequence[int]) -> bool:
+        """Whether a text that `encode` made has the form fim."""
+        marker = self.before_middle
+        if not marker:
+            return False
+        starts = (at for at, token in enumerate(ids) if token == marker[0])
+        return any(list(ids[at : at + len(marker)]) == marker for at in starts)
 
     def encode_as(self, form: Form, document: Document, turn: int = 0) -> list[int]:
         """As `encode`, in a form of `forms(document)`."""

@@ -97,7 +97,7 @@ def recovery_rows(manifest: ModelManifest) -> list[tuple[str, str]]:
     if record is None:
         return []
     before, after = record.before, record.after
-    of_teacher = f"with {record.teacher} " if record.teacher else ""
+    of_teacher = f"(in holes with {record.teacher}) " if record.teacher else ""
     rows = [
         (
             "recovered",

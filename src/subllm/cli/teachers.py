@@ -15,14 +15,13 @@ Teacher = Annotated[
     str,
     typer.Option(
         metavar="BASE",
-        help="A larger base of the same family to learn from instead of the sub-model's own, "
-        "fetched when missing: the sub-model then answers more like that one, and drafts for it "
-        "better.",
+        help="A larger base of the same family, fetched when missing, to learn from what belongs "
+        "at a cursor in the middle of a file; all else is learned from the sub-model's own.",
         autocompletion=complete_base,
     ),
 ]
 
 
 def taught_by(job: RecoveryJob) -> str:
-    """`, from NAME`, where that is not the sub-model's own base."""
-    return f", from {job.teacher.name}" if job.teacher else ""
+    """`, holes from NAME`, where that is not the sub-model's own base."""
+    return f", holes from {job.teacher.name}" if job.teacher else ""

@@ -38,7 +38,7 @@ def value_type(text: str) -> Values:
 class RecoveryPlan:
     """budget as `parse_budget` reads it; recipe is `Recipe.identity()`; source of the text as in
     CalibrationRecord; text and heldout are digests of what is learned from and judged by; teacher
-    is the digest of a base that teaches instead of its own."""
+    is the digest of a base that teaches holes instead of its own."""
 
     budget: str
     recipe: Mapping[str, Any]

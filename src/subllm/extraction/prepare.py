@@ -37,6 +37,7 @@ from subllm.extraction.plan import (
 from subllm.extraction.quantiser import needs_of
 from subllm.extraction.recovering import (
     NARROW,
+    OtherTeacher,
     RecoveryJob,
     check_job,
     device_for,
@@ -98,7 +99,7 @@ class ExtractOptions:
     fast: bool = False  # few sequences and int8 products will do
     recover: str = "off"
     recipe: Recipe | None = None
-    teacher: str = ""  # a base that teaches instead of its own
+    teacher: str = ""  # a base that teaches holes instead of its own
     keep_unrounded: bool = True
     batch: int = 2
     evaluate: tuple[str, ...] = ()
@@ -197,14 +198,10 @@ def prepare(
         batch = fitting_batch(options.batch, on_card, card.free)
         options = replace(options, batch=batch)
         notes.append(f"blocks stream through {card}: {size_text(on_card(batch))} of it at most")
-    job = (
-        None
-        if budget.off
-        else replace(
-            _job(budget, options, manifest, reader, tokenizer, catalog, progress),
-            teacher=open_teacher(store, options.teacher, digest, tokenizer),
-        )
-    )
+    job = None
+    if not budget.off:
+        teacher = open_teacher(store, options.teacher, digest, tokenizer)
+        job = _job(budget, options, manifest, reader, tokenizer, teacher, catalog, progress)
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
         kept = _kept(reader, allocation)
@@ -328,6 +325,7 @@ def _job(
     base: BaseManifest,
     reader: WeightReader,
     tokenizer: Tokenizer,
+    teacher: OtherTeacher | None,
     catalog: Catalog,
     progress: Progress | None,
 ) -> RecoveryJob:
@@ -342,8 +340,9 @@ def _job(
         catalog=catalog,
         offline=options.offline,
         progress=progress,
+        holes=teacher is not None,
     )
-    return RecoveryJob(budget, recipe, data)
+    return RecoveryJob(budget, recipe, data, teacher)
 
 
 def _kept(reader: WeightReader, allocation: Allocation) -> int:

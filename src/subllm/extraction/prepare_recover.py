@@ -57,8 +57,8 @@ Tokens = npt.NDArray[np.int32]
 class RecoverOptions:
     """As those of an extraction. calibration: where the text comes from, "" for where the
     sub-model's came from, or `default_source` where that was the language's pack. data: text that
-    joins it, with its share, as `parse_beside` reads it. teacher: a base that teaches instead of
-    its own."""
+    joins it, with its share, as `parse_beside` reads it. teacher: a base that teaches holes instead
+    of its own."""
 
     calibration: str = ""
     data: str = ""
@@ -125,12 +125,12 @@ def prepare_recover(
     source = options.calibration or origin.calibration
     if source == f"pack:{manifest.language}":
         source = ""  # recovery has more to learn from than that
+    teacher = open_teacher(store, options.teacher, manifest.base.manifest, origin.tokenizer)
     data = load_recovery_data(
         source, recipe, language=manifest.language, tokenizer=origin.tokenizer,
         prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
-        progress=progress, joining=options.data,
+        progress=progress, joining=options.data, holes=teacher is not None,
     )  # fmt: skip
-    teacher = open_teacher(store, options.teacher, manifest.base.manifest, origin.tokenizer)
     job, device, compute = origin.fit(RecoveryJob(budget, recipe, data, teacher))
     fitted = origin.fitted(options.calibration)
     heldout = origin.heldout(source)

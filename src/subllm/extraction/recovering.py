@@ -70,8 +70,8 @@ class PackedMasks(Mapping[str, npt.NDArray[np.bool_]]):
 
 @dataclass(frozen=True)
 class OtherTeacher:
-    """A dense base with the same token ids, usually a larger one, that teaches instead of the
-    sub-model's own. digest: of its manifest."""
+    """A dense base with the same token ids, usually a larger one, that teaches what belongs in
+    holes instead of the sub-model's own. digest: of its manifest."""
 
     name: str
     digest: str
@@ -99,7 +99,8 @@ def open_teacher(store: Store, name: str, base: str, tokenizer: Tokenizer) -> Ot
 
 @dataclass(frozen=True)
 class RecoveryJob:
-    """What is learned, how, for how long, and from whom: the dense base, or another one."""
+    """What is learned, how, for how long, and from whom: the dense base, and of holes another
+    one, where there is one."""
 
     budget: Budget
     recipe: Recipe

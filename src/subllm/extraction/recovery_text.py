@@ -16,12 +16,13 @@ from subllm.calibration.packs import (
     written_names,
 )
 from subllm.calibration.render import Renderer
+from subllm.calibration.source import Texts
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
 from subllm.progress import Progress
 from subllm.recovery.recipe import Recipe
-from subllm.recovery.rows import RecoveryText, pack_rows
+from subllm.recovery.rows import RecoveryText, joined, pack_rows, with_filled
 from subllm.routing.languages import GENERAL
 from subllm.text.tokenizer import Tokenizer
 
@@ -29,6 +30,9 @@ LEARNED_TOKENS = 1_000_000
 """What is learned from before anything comes again. Documents of a source that has fewer come in
 all their forms, with other holes to fill."""
 JUDGED_TOKENS = 4096
+MORE_HOLES = 0.4
+"""Where a larger base teaches holes: share of the documents that can have one which do, whatever
+form is due; with those whose turn it is, they are more than half of the text."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +90,59 @@ def load_recovery_data(
     beside: str = "",
     share: float = 1.0,
     joining: str = "",
+    holes: bool = False,
 ) -> RecoveryData:
     """source as `--calibration`, "" for `default_source`. With `own` it is judged by what is left
     out of that source, also where the language has a pack; beside, share: another source, which
     has all but `share` of what is learned from. joining: sources that join, as `parse_beside` reads
-    them; none of their text is left out to judge by.
+    them; none of their text is left out to judge by. holes: documents with a hole are more
+    frequent (`MORE_HOLES`), lie in rows of their own, and it is known where holes are filled.
 
     Raises CalibrationError and its kin where it is missing or has less than one step learns from,
-    or less than a row to judge by."""
+    or less than a row to judge by, or with `holes` none."""
     learned_from = source or default_source(language)
     if joining:
         assert not beside
         beside = learned_from or f"pack:{language}"
         learned_from, share = parse_beside(joining)
+    share_of_holes = MORE_HOLES if holes else 0.0
     texts = load_texts(
         learned_from, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
         least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,
-        own=own, beside=beside, share=share,
+        own=own, beside=beside, share=share, holes=share_of_holes,
     )  # fmt: skip
     heldout = load_heldout_texts(
         language, tokenizer=tokenizer, prompt=prompt, tokens=JUDGED_TOKENS,
         least=recipe.length, spec=source, catalog=catalog, offline=offline, progress=progress,
-        own=own,
+        own=own, holes=share_of_holes,
     )  # fmt: skip
-    end = Renderer(tokenizer, prompt).end
+    renderer = Renderer(tokenizer, prompt)
+    end = renderer.end
     bos = tokenizer.bos_id if tokenizer.adds_bos else None
 
     def rows(documents: Sequence[Sequence[int]]) -> RecoveryText:
         return pack_rows(documents, recipe.length, end=end, bos=bos)
 
-    learned = rows(texts.documents)
+    def packed(texts: Texts) -> RecoveryText:
+        if not holes:
+            return rows(texts.documents)
+        halves = []
+        for fills in (True, False):
+            mine = [d for d, f in zip(texts.documents, texts.fills, strict=True) if f is fills]
+            if sum(map(len, mine)) >= recipe.length:
+                halves.append(rows(mine))
+        whole = joined(halves) if halves else rows(texts.documents)
+        return with_filled(whole, renderer.before_middle) if renderer.before_middle else whole
+
+    learned = packed(texts)
     if learned.rows < recipe.sequences:
         raise CalibrationError(
             f"{texts.source} has {learned.rows * recipe.length} tokens, recovery needs "
             f"{recipe.tokens}; add text to it"
         )
-    return RecoveryData(learned, rows(heldout.documents), texts.source, texts.unique_tokens)
+    if holes and (learned.filled is None or not learned.filled.any()):
+        raise CalibrationError(
+            f"{texts.source} has no holes to fill for this model, which is all that a larger base "
+            "teaches; leave --teacher out"
+        )
+    return RecoveryData(learned, packed(heldout), texts.source, texts.unique_tokens)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from subllm.errors import CalibrationError, CorruptError, ExtractionError, UsageError
+from subllm.errors import CorruptError, UsageError
 from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.again import Kept
 from subllm.recovery.budget import Budget
@@ -74,7 +74,7 @@ class Recovery:
         self._task = task
         self._device = torch.device(device)
         self._progress = progress or NullProgress()
-        _check(task)
+        task.check()
         reader, recipe = task.reader, task.recipe
         self.compute = choose_compute(compute, reader.spec, self._device)
         self._dtype = DTYPES[self.compute]
@@ -388,28 +388,3 @@ class Recovery:
         if task.teacher is not None:
             parts.append(task.taught_by)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _check(task: Task) -> None:
-    recipe, spec = task.recipe, task.reader.spec
-    matrices = {
-        f"{spec.block_prefix(layer)}{linear.name}.weight"
-        for layer in range(spec.num_layers)
-        for linear in spec.linears
-    }
-    if foreign := set(task.masks) - matrices:
-        raise ExtractionError(f"no block has a matrix {min(foreign)}, which a mask is for")
-    for text in (task.text, task.heldout):
-        if text.length != recipe.length:
-            raise CalibrationError(
-                f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
-            )
-    if task.teacher is not None and (not recipe.top_k or recipe.hidden):
-        raise UsageError("a teacher that is not the base tells top_k outcomes and no states")
-    if recipe.rounding and not task.int4:
-        raise UsageError("the recipe rounds to int4, which no matrix here is stored as")
-    if task.text.rows < recipe.sequences:
-        raise CalibrationError(
-            f"{task.text.rows * recipe.length} tokens to learn from are less than one batch of "
-            f"{recipe.tokens}; add text"
-        )

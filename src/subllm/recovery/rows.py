@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,11 +27,14 @@ class RecoveryText:
              from it
     learned  bool [rows, length], True where the teacher's next-token distribution is
              learned: everywhere but after a document's end
+    filled   bool [rows, length], True where the next token belongs in a hole of the document;
+             None where nobody asks
     """
 
     tokens: npt.NDArray[np.int32]
     starts: npt.NDArray[np.bool_]
     learned: npt.NDArray[np.bool_]
+    filled: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         assert self.tokens.ndim == 2 and self.tokens.dtype == np.int32
@@ -111,6 +114,31 @@ def pack_rows(
     begins[:, 0] = True
     learned = np.ones(matrix.shape, np.bool_) if end is None else matrix != end
     return RecoveryText(matrix, begins, learned)
+
+
+def joined(parts: Sequence[RecoveryText]) -> RecoveryText:
+    """All rows, one text after the other; what is `filled` is no longer known."""
+    return RecoveryText(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.learned for part in parts]),
+    )
+
+
+def with_filled(text: RecoveryText, marker: Sequence[int]) -> RecoveryText:
+    """The text, knowing where holes are filled: from the end of `marker`, the token ids after
+    which a model writes what belongs in one, to the document's end. A document's rest in the row
+    after has no marker, and counts as text."""
+    width = len(marker)
+    found = np.ones((text.rows, text.length - width + 1), np.bool_)
+    for at, token in enumerate(marker):
+        found &= text.tokens[:, at : at + found.shape[1]] == token
+    ends = np.zeros(text.tokens.shape, np.bool_)
+    ends[:, width - 1 :] = found
+    index = np.broadcast_to(np.arange(text.length), ends.shape)
+    marked = np.maximum.accumulate(np.where(ends, index, -1), axis=1)
+    began = np.maximum.accumulate(np.where(text.starts, index, 0), axis=1)
+    return replace(text, filled=marked - width + 1 >= began)
 
 
 def _split(document: Sequence[int], end: int | None) -> Iterable[list[int]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from subllm.errors import CalibrationError, ExtractionError, UsageError
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import RecoveryText
 from subllm.sparsity.packing import PackedTensor
@@ -21,8 +22,8 @@ class Task:
 
     reader   the dense base: the teacher, and all that does not learn
     base     its digest: what the teacher's answers on disk are kept under
-    teacher  another dense model with the same token ids, which teaches instead; `taught_by` is
-             its digest then. It tells top_k outcomes, not states
+    teacher  another dense model with the same token ids, which teaches what is `filled` in the
+             texts instead; `taught_by` is its digest then. It tells top_k outcomes, not states
     masks    full tensor name ("model.layers.3.mlp.up_proj.weight") -> bool [out, in], True
              where a weight is kept. Each is asked for once, so a mapping may unpack them
              when asked. What is not named stays dense and as it is, unless the recipe says
@@ -45,6 +46,34 @@ class Task:
     int4: Mapping[str, str] = field(default_factory=dict)
     teacher: WeightReader | None = None
     taught_by: str = ""
+
+    def check(self) -> None:
+        """Raises ExtractionError for masks that the base has no matrices for, CalibrationError
+        for text that does not suit the recipe, UsageError for terms that do not go together."""
+        recipe, spec = self.recipe, self.reader.spec
+        matrices = {
+            f"{spec.block_prefix(layer)}{linear.name}.weight"
+            for layer in range(spec.num_layers)
+            for linear in spec.linears
+        }
+        if foreign := set(self.masks) - matrices:
+            raise ExtractionError(f"no block has a matrix {min(foreign)}, which a mask is for")
+        for text in (self.text, self.heldout):
+            if text.length != recipe.length:
+                raise CalibrationError(
+                    f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
+                )
+        if self.teacher is not None and (not recipe.top_k or recipe.hidden):
+            raise UsageError("a teacher that is not the base tells top_k outcomes and no states")
+        if self.teacher is not None and (self.text.filled is None or not self.text.filled.any()):
+            raise CalibrationError("the text has no holes to fill, which is what is taught")
+        if recipe.rounding and not self.int4:
+            raise UsageError("the recipe rounds to int4, which no matrix here is stored as")
+        if self.text.rows < recipe.sequences:
+            raise CalibrationError(
+                f"{self.text.rows * recipe.length} tokens to learn from are less than one batch of "
+                f"{recipe.tokens}; add text"
+            )
 
 
 class Weights(Protocol):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from subllm.progress import NullProgress, Progress, bar
@@ -130,6 +133,47 @@ class CachedTeacher:
         return torch.cat([self._answers.states(row) for row in rows]).to(self._skeleton.device)
 
 
+class HolesTaughtBy:
+    """One teacher of what fills holes, another of all else."""
+
+    def __init__(self, holes: CachedTeacher, rest: CachedTeacher, text: RecoveryText) -> None:
+        """holes: of the text whose learned positions are `filled_only`'s."""
+        assert text.filled is not None
+        self._holes, self._rest = holes, rest
+        self._learned, self._filled = text.learned, text.learned & text.filled
+
+    def prepare(self, rows: Iterable[int], progress: Progress, stopped: Stop | None = None) -> None:
+        """Raises DiskFullError."""
+        rows = list(rows)
+        self._rest.prepare(rows, progress, stopped)
+        if not (stopped and stopped()):
+            self._holes.prepare(self._with_holes(rows), progress, stopped)
+
+    def target(self, rows: list[int]) -> TopK:
+        rest = self._rest.target(rows)
+        if holed := self._with_holes(rows):
+            filled = self._filled[rows][self._learned[rows]]
+            at = torch.from_numpy(np.flatnonzero(filled)).to(rest.rest.device)
+            answer = self._holes.target(holed)
+            for mine, other in (
+                (rest.ids, answer.ids), (rest.chances, answer.chances), (rest.rest, answer.rest),
+            ):  # fmt: skip
+                mine[at] = other
+        return rest
+
+    def states(self, rows: list[int], target: Target) -> torch.Tensor:
+        raise NotImplementedError("states of two models are not learned together")
+
+    def _with_holes(self, rows: Sequence[int]) -> list[int]:
+        return [row for row in rows if self._filled[row].any()]
+
+
+def filled_only(text: RecoveryText) -> RecoveryText:
+    """The text of which nothing is learned but what fills holes."""
+    assert text.filled is not None
+    return replace(text, learned=text.learned & text.filled)
+
+
 def teachers_of(
     task: Task,
     tables: Tables,
@@ -142,24 +186,34 @@ def teachers_of(
     """Of the text to learn from and of that to judge by. tables, distillation: the student's;
     directory: of answers, which are computed in `compute`."""
     recipe, size = task.recipe, task.reader.spec.vocab_size
-    reader, base, tells = task.reader, task.base, distillation
-    if task.teacher is not None:
-        reader, base = task.teacher, task.taught_by
-        tables = Tables(reader, (task.text, task.heldout), device, dtype, size)
-        tells = Distillation(tables.head, temperature=recipe.temperature)
-    dense = Skeleton(reader, tables, device, dtype)
+    dense = Skeleton(task.reader, tables, device, dtype)
+    of_holes: Callable[[RecoveryText], CachedTeacher] | None = None
 
-    def of(text: RecoveryText, hidden: int) -> Teacher:
+    def cached(
+        skeleton: Skeleton, reader: WeightReader, base: str, tells: Distillation,
+        text: RecoveryText, hidden: int = 0,
+    ) -> CachedTeacher:  # fmt: skip
         """hidden: size of the states that it tells too."""
-        if not recipe.top_k:
-            return BesideTeacher(dense, reader, text)
         answers = Answers(
             directory, text, base=base, vocabulary=size, k=recipe.top_k,
             temperature=recipe.temperature, compute=compute, hidden=hidden,
         )  # fmt: skip
-        return CachedTeacher(dense, reader, text, answers, tells)
+        return CachedTeacher(skeleton, reader, text, answers, tells)
 
-    return of(task.text, reader.spec.hidden_size if recipe.hidden else 0), of(task.heldout, 0)
+    if task.teacher is not None:
+        others = Tables(task.teacher, (task.text, task.heldout), device, dtype, size)
+        of_holes = partial(
+            cached, Skeleton(task.teacher, others, device, dtype), task.teacher, task.taught_by,
+            Distillation(others.head, temperature=recipe.temperature),
+        )  # fmt: skip
+
+    def of(text: RecoveryText, hidden: int) -> Teacher:
+        if not recipe.top_k:
+            return BesideTeacher(dense, task.reader, text)
+        own = cached(dense, task.reader, task.base, distillation, text, hidden)
+        return HolesTaughtBy(of_holes(filled_only(text)), own, text) if of_holes else own
+
+    return of(task.text, task.reader.spec.hidden_size if recipe.hidden else 0), of(task.heldout, 0)
 
 
 def join(parts: Sequence[TopK], device: torch.device) -> TopK:

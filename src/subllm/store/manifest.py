@@ -136,7 +136,8 @@ class RecoveryRecord(_Frozen):
     source          of the text, as in `CalibrationRecord`
     text, heldout   over the tokens learned from and judged by
     before, after   recovery, on `heldout`, before packing, beside what taught
-    teacher         name of the base that taught in the last run, "" for its own
+    teacher         name of the base that taught what belongs in holes in the last run, "" for its
+                    own
     """
 
     recipe: dict[str, Any]

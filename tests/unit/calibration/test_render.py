@@ -117,6 +117,32 @@ def test_forms_are_about_equally_frequent_and_rotate() -> None:
         assert set(map(tuple, rendered.values())) < set(turns)
 
 
+def test_more_of_those_that_can_have_a_hole_have_one() -> None:
+    documents = [Document(f"d{i}", CODE, "Compute areas.", "python") for i in range(400)]
+    documents += [Document(f"p{i}", "Well.", "Why?") for i in range(50)]
+    plain, more = (Renderer(tokenizer(), FIM, holes) for holes in (0.0, 0.5))
+    for turn in range(2):
+        before = [plain.encode(document, turn) for document in documents]
+        after = [more.encode(document, turn) for document in documents]
+        had = [plain.fills(ids) for ids in before]
+        has = [more.fills(ids) for ids in after]
+        assert 55 < sum(had) < 105 and 205 < sum(has) < 275  # 80 and 240 expected of 400
+        assert not any(has[400:])
+        for document, one, other, filled in zip(documents, before, after, has, strict=True):
+            assert other == (more.encode_as("fim", document, turn) if filled else one)
+
+
+def test_a_text_with_a_hole_is_told_by_its_markers() -> None:
+    swapped = FIM.model_copy(update={"fim": FIM.fim.model_copy(update={"order": "spm"})})
+    for prompt, bos in ((FIM, False), (FIM, True), (swapped, False)):
+        renderer = Renderer(tokenizer(bos=bos), prompt)
+        forms = {form: renderer.encode_as(form, TASK) for form in renderer.forms(TASK)}
+        assert renderer.before_middle == [MARK, FILL]
+        assert {form for form, ids in forms.items() if renderer.fills(ids)} == {"fim"}
+    bare = Renderer(tokenizer(), PLAIN)
+    assert bare.before_middle == [] and not bare.fills([MARK, 1]) and not bare.fills([])
+
+
 def test_conversations() -> None:
     talk = Document("t", turns=(("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")))
     ids = Renderer(tokenizer(), PLAIN).encode(talk, 0)

@@ -92,8 +92,8 @@ def test_a_larger_base_teaches(
     recovered = ("--recover", "2048tok", "--teacher", LARGER, "--no-problems")
     ran = subllm("extract", "python", *where, *recovered)
     assert ran.status == 0, ran.err
-    assert f"in several forms), from {LARGER}; Ctrl-C stops it" in ran.err
-    assert f"agreement with {LARGER} " in ran.out
+    assert f"in several forms), holes from {LARGER}; Ctrl-C stops it" in ran.err
+    assert f"agreement (in holes with {LARGER}) " in ran.out
     record = tiny.model(NAME).recovery
     assert record is not None and record.teacher == LARGER
     # What its own base teaches is another sub-model, whose name it may be.
@@ -103,7 +103,7 @@ def test_a_larger_base_teaches(
     assert record is not None and record.teacher == ""
     went = subllm("recover", NAME, "--for", "2048tok", "--teacher", LARGER, "--no-problems")
     assert went.status == 0, went.err
-    assert f"in several forms), from {LARGER}, cpu in " in went.err
+    assert f"in several forms), holes from {LARGER}, cpu in " in went.err
 
 
 def test_who_cannot_teach(tiny: Store, where: list[str], tmp_path: Path, subllm: Command) -> None:

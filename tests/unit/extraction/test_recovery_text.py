@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from oracles.tiny_models import FILL, MARK, tokenizer
 
 from subllm.calibration import packs
-from subllm.extraction.recovery_text import default_source
+from subllm.catalog.loader import Catalog
+from subllm.catalog.prompt import FimSpec, PromptSpec
+from subllm.errors import CalibrationError
+from subllm.extraction import recovery_text
+from subllm.extraction.recovery_text import RecoveryData, default_source, load_recovery_data
+from subllm.recovery.recipe import Recipe
+from subllm.recovery.rows import with_filled
+
+PLAIN = PromptSpec(context_length=256)
+FIM = PromptSpec(
+    fim=FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|mark|><|fill|>"),
+    context_length=256,
+)
 
 
 @pytest.fixture
@@ -56,3 +70,34 @@ def test_for_general_languages_share_by_size() -> None:
 @pytest.mark.usefixtures("shipped")
 def test_a_language_without_a_pack_has_none() -> None:
     assert default_source("go") == ""
+
+
+def _data(prompt: PromptSpec, *, holes: bool) -> RecoveryData:
+    return load_recovery_data(
+        "pack:python", Recipe(length=64), language="python", tokenizer=tokenizer(), prompt=prompt,
+        seed=0, catalog=Catalog({}, {}), holes=holes,
+    )  # fmt: skip
+
+
+def test_holes_come_more_often_in_rows_of_their_own_and_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery_text, "LEARNED_TOKENS", 100_000)
+    plain, more = _data(FIM, holes=False), _data(FIM, holes=True)
+    assert plain.learned.filled is None and plain.heldout.filled is None
+    for before, after in ((plain.learned, more.learned), (plain.heldout, more.heldout)):
+        assert after.filled is not None
+        holed = after.filled.any(1)
+        assert holed.any() and not holed.all()
+        # The first rows have them, but for those in which a long document goes on.
+        last = int(np.flatnonzero(holed)[-1])
+        assert not holed[last + 1 :].any() and last < after.rows - 1
+        filled = with_filled(before, (MARK, FILL)).filled
+        assert filled is not None and after.filled.sum() > 1.3 * filled.sum()
+
+
+def test_a_family_without_markers_has_no_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_text, "LEARNED_TOKENS", 10_000)
+    with pytest.raises(CalibrationError, match="pack:python has no holes to fill for this model"):
+        _data(PLAIN, holes=True)
+    assert _data(PLAIN, holes=False).learned.filled is None

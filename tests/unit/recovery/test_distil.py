@@ -74,8 +74,16 @@ def test_the_student_comes_nearer_to_the_dense_model(task, tmp_path) -> None:
     assert kls == sorted(kls, reverse=True)
 
 
-def test_another_model_teaches(task, tmp_path) -> None:
-    """Its first choices are what the curve counts, and what the student comes nearer to."""
+def filled(text: RecoveryText) -> np.ndarray:
+    """A third of every other row, across documents."""
+    mask = np.zeros(text.tokens.shape, np.bool_)
+    mask[::2, LENGTH // 3 : 2 * LENGTH // 3] = True
+    return mask
+
+
+def test_another_model_teaches_holes(task, tmp_path) -> None:
+    """Its first choices there, and the base's elsewhere, are what the curve counts, and what the
+    student comes nearer to."""
     own = task(rows=40, top_k=16)
     teacher = oracle("qwen2")
     torch.manual_seed(3)
@@ -84,13 +92,19 @@ def test_another_model_teaches(task, tmp_path) -> None:
             if "layers" in name:
                 parameter.add_(torch.randn_like(parameter) * parameter.std(correction=0) / 4)
     teacher.save_pretrained(tmp_path / "teacher")
-    other = replace(own, teacher=open_weights(tmp_path / "teacher"), taught_by="sha256-other")
+    other = replace(
+        own,
+        teacher=open_weights(tmp_path / "teacher"),
+        taught_by="sha256-other",
+        text=replace(own.text, filled=filled(own.text)),
+        heldout=replace(own.heldout, filled=filled(own.heldout)),
+    )
     outcome = Recovery(other, tmp_path / "other", compute="float32").run(steps(120))
     start, end = outcome.curve[0], outcome.best
     assert end.heldout_kl < 0.6 * start.heldout_kl
     assert end.agreement > start.agreement
 
-    student, heldout = oracle("qwen2"), own.heldout
+    student, dense, heldout = oracle("qwen2"), oracle("qwen2"), own.heldout
     parameters = dict(student.named_parameters())
     agreed, count, kl = 0, 0, 0.0
     with torch.no_grad():
@@ -101,7 +115,9 @@ def test_another_model_teaches(task, tmp_path) -> None:
             for begin, stop in itertools.pairwise(begins):
                 ids = torch.from_numpy(heldout.tokens[row, begin:stop].astype(np.int64))[None]
                 keep = torch.from_numpy(heldout.learned[row, begin:stop])
-                log_p = torch.log_softmax(teacher(ids).logits[0], -1)[keep]
+                holes = torch.from_numpy(other.heldout.filled[row, begin:stop])[:, None]
+                logits = torch.where(holes, teacher(ids).logits[0], dense(ids).logits[0])
+                log_p = torch.log_softmax(logits, -1)[keep]
                 log_q = torch.log_softmax(student(ids).logits[0], -1)[keep]
                 agreed += int((log_p.argmax(1) == log_q.argmax(1)).sum())
                 likely = log_p.topk(16, 1).indices
@@ -114,11 +130,13 @@ def test_another_model_teaches(task, tmp_path) -> None:
 
     # What each teacher said is kept apart, and so are states.
     plain = Recovery(own, tmp_path / "other", compute="float32").run(steps(2)).curve
-    assert plain[0].tokens == 0 and plain[0].agreement != start.agreement
+    assert plain[0].tokens == 0 and plain[0].heldout_kl != start.heldout_kl
     for recipe in ({"top_k": 0}, {"top_k": 16, "hidden": 1.0}):
         refused = replace(other, recipe=replace(other.recipe, **recipe))
         with pytest.raises(UsageError, match="tells top_k outcomes and no states"):
             Recovery(refused, tmp_path / "refused", compute="float32")
+    with pytest.raises(CalibrationError, match="the text has no holes to fill"):
+        Recovery(replace(other, text=own.text), tmp_path / "refused", compute="float32")
 
 
 @pytest.mark.parametrize("top_k", [0, 16])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from subllm.errors import CalibrationError
-from subllm.recovery.rows import Order, pack_rows
+from subllm.recovery.rows import Order, RecoveryText, joined, pack_rows, with_filled
 
 END, BOS = 99, 1
 
@@ -73,3 +75,37 @@ def test_the_order_is_endless_seeded_and_every_epoch_has_every_row_once() -> Non
     assert places[:5] != places[5:10] or places[5:10] != places[10:]
     assert Order(5, seed=3).at(7, 6) == places[7:13]
     assert Order(50, seed=3).at(0, 50) != Order(50, seed=4).at(0, 50)
+
+
+def test_holes_are_filled_from_the_marker_to_the_document_s_end() -> None:
+    marker = (7, 8)
+    tokens = [
+        [1, 7, 8, 2, 0, 3, 4, 7],  # a hole, then a document that its row cuts inside a marker
+        [8, 5, 7, 8, 6, 9, 0, 7],  # half a marker, then a hole
+        [7, 8, 0, 1, 2, 8, 7, 3],  # a marker is all there is
+    ]
+    starts = [[1, 0, 0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 1, 0, 0, 0, 0]]
+    wanted = [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0, 0, 0]]
+    matrix = np.array(tokens, np.int32)
+    text = RecoveryText(matrix, np.array(starts, np.bool_), matrix != 0)
+    found = with_filled(text, marker)
+    assert text.filled is None and found.filled is not None
+    assert found.filled.astype(int).tolist() == wanted
+    assert found.digest == text.digest
+    one = with_filled(text, (8,))
+    assert (
+        one.filled is not None
+        and one.filled[2].tolist() == [False, True, True] + 2 * [False] + [True] * 3
+    )
+    # A marker that two documents share is none.
+    split = replace(text, starts=np.array([[1, 0, 1, 0, 0, 1, 0, 0], *starts[1:]], np.bool_))
+    assert not with_filled(split, marker).filled[0].any()  # type: ignore[index]
+
+
+def test_texts_are_joined_row_by_row() -> None:
+    one, other = pack_rows([[1, 2, 3, 4]], 4), pack_rows([[5, 6, 0, 7], [8, 9, 9, 9]], 4, end=0)
+    both = joined([one, other])
+    assert both.tokens.tolist() == [[1, 2, 3, 4], [5, 6, 0, 7], [8, 9, 9, 9]]
+    assert both.starts[1].tolist() == [True, False, False, True]
+    assert both.learned[1].tolist() == [True, True, False, True]
+    assert joined([one]).digest == one.digest
