@@ -37,7 +37,8 @@ POINTS = 20
 """On the curve of one budget, at most, apart from the start."""
 _LEAST_STEPS = 8  # between two points: held-out text costs as much as one or two steps
 _MOST_SECONDS = 600.0  # between two points, which is also what a kill loses
-_FIRST_STEPS, _MOST_STEPS = 4, 16  # whose rows the teacher is asked about together
+# Whose rows the teacher is asked about together: few at first, so that what is left is soon told.
+_FIRST_STEPS, _MOST_STEPS = 4, 16
 _HELDOUT_ROWS = 4  # at a time
 _FITTED_TOKENS = 8192  # that int4's first scales and codes are fitted to
 
@@ -63,10 +64,12 @@ class Recovery:
         compute: str = "auto",
         kept: Kept | None = None,
         apart: int | None = None,
+        int8: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """compute: "auto" or a name in `compute.DTYPES`; kept: of every block for its backward
-        pass; apart: as of `Student`. None is by memory.
+        pass; apart: as of `Student`. None is by memory. int8: the teacher answers in int8 what is
+        learned, in `compute` what is judged by.
 
         Raises UsageError where memory does not suffice, CalibrationError for less text than
         a batch, ExtractionError for masks or tokens that do not fit the base.
@@ -98,7 +101,7 @@ class Recovery:
         self._student = Student(skeleton, task, self._adamw, kept=self.kept, apart=self.apart)
         self._teacher, self._judge = teachers_of(
             task, tables, self._distillation, answers_dir or state_dir, self.compute, self._device,
-            self._dtype,
+            self._dtype, int8=int8,
         )  # fmt: skip
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
@@ -184,8 +187,7 @@ class Recovery:
                 self._begin_rounding(run, progress)
                 point_step, point_share = standing.step, run.share(standing)
             if standing.step >= prepared:
-                most = together if run.budget.tokens is None else _MOST_STEPS
-                count = run.steps_left(standing, recipe.tokens, most)
+                count = run.steps_left(standing, recipe.tokens, together)
                 rows = self._order.at(standing.step * recipe.sequences, count * recipe.sequences)
                 self._teacher.prepare(rows, progress, run.stopped)
                 if run.stopped and run.stopped():
