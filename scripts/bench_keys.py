@@ -4,8 +4,9 @@
 
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
-to the first token, at the end of the file and in its middle, where a line is typed. The CPU time
-that the server spends on the same is told as well, for machines that do other things.
+to the first token, at the end of the file and in its middle. There the text behind the cursor
+comes after what was typed, as models are trained, and is computed again. The CPU time that the
+server spends on the same is told as well, for machines that do other things.
 llama-cpp-python's server, which keeps prompts too, is asked the same of the same base beside it
 (its GGUF has to be in the store). Then eight prompts of so many tokens are completed one by one and
 together: tokens of the replies per second, and how much faster that could be at most, since prompts

@@ -47,7 +47,7 @@ class Prompter:
         if self.form == "raw":
             return tuple(tokenizer.encode_plain(problem.prompt, bos=None))
         assert self._fim is not None
-        return fim.encode_at_cursor(self._fim, tokenizer, problem.prompt, problem.suffix)
+        return fim.encode(self._fim, tokenizer, problem.prompt, problem.suffix)
 
 
 def choose_form(asked: Asked, problem: Problem, tokenizer: Tokenizer) -> Form:

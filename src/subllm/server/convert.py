@@ -208,9 +208,7 @@ class Planner:
             while sum(len(content) for _, content in extra) > chars:
                 extra = extra[1:]
             while True:
-                ids = fim.encode_at_cursor(
-                    spec, tokenizer, prompt, suffix, path=asked.path, extra=extra
-                )
+                ids = fim.encode(spec, tokenizer, prompt, suffix, path=asked.path, extra=extra)
                 if not extra or len(ids) < self.context_length(model):
                     return ids
                 extra = extra[1:]

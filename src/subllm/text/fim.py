@@ -30,25 +30,6 @@ def render(
     return "".join(text for text, _ in pieces(spec, prefix, suffix, path, repo, extra))
 
 
-def encode_at_cursor(
-    spec: FimSpec,
-    tokenizer: Tokenizer,
-    before: str,
-    after: str,
-    *,
-    path: str | None = None,
-    extra: Sequence[tuple[str, str]] = (),
-) -> tuple[int, ...]:
-    """As `encode`, laid out for the next keystroke: what was begun of the cursor's line stands
-    behind the middle's marker, as the first that is written into the hole, so that typing adds to
-    the end of the prompt and all before it, the text after the cursor too, stays as it was read."""
-    begun = ""
-    if after.strip() and spec.order == "psm":
-        start = before.rfind("\n") + 1
-        before, begun = before[:start], before[start:]
-    return encode(spec, tokenizer, before, after, path=path, extra=extra, begun=begun)
-
-
 def encode(
     spec: FimSpec,
     tokenizer: Tokenizer,
@@ -57,11 +38,10 @@ def encode(
     *,
     path: str | None = None,
     extra: Sequence[tuple[str, str]] = (),
-    begun: str = "",
 ) -> tuple[int, ...]:
     """The prompt's token ids, bos first where the model starts its texts with one. Only the
     markers are special tokens: a file may spell one in its text. `path` and `extra` as for
-    `render`; begun: what is known of the middle.
+    `render`.
 
     Where SentencePiece puts a space before a text, it does so before the one that begins the
     file, and no other: models were trained so (Code Llama, section 2.3).
@@ -74,8 +54,6 @@ def encode(
             begins = text == spec.prefix
         else:
             ids += tokenizer.encode_plain(text, goes_on=not begins)
-    if begun:
-        ids += tokenizer.encode_plain(begun, goes_on=True)
     bos = tokenizer.bos_id
     return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
 

@@ -26,16 +26,13 @@ PROMPT = "def fib(n):"
 
 
 def fim(prefix: str, suffix: str) -> list[int]:
-    """The ids of a fill-in-the-middle prompt, by hand: a byte is a token. What was begun of the
-    last line stands behind the middle's marker."""
-    above, newline, begun = prefix.rpartition("\n")
+    """The ids of a fill-in-the-middle prompt, by hand: a byte is a token."""
     return [
         token("<|fim_prefix|>"),
-        *(above + newline).encode(),
+        *prefix.encode(),
         token("<|fim_suffix|>"),
         *suffix.encode(),
         token("<|fim_middle|>"),
-        *begun.encode(),
     ]
 
 

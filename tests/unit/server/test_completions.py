@@ -139,9 +139,9 @@ def test_n_choices_of_each_prompt_in_order(shared: Live) -> None:
 
 def test_fill_in_the_middle(shared: Live) -> None:
     complete(shared, "ab", suffix="cd")
-    assert asked(shared)[0] == (PRE, SUF, *b"cd", MID, *b"ab")  # what was begun of the line
-    complete(shared, "e\nab<|suf|>", suffix="<|mid|>")  # a marker in the user's text is text
-    assert asked(shared)[0] == (PRE, *b"e\n", SUF, *b"<|mid|>", MID, *b"ab<|suf|>")
+    assert asked(shared)[0] == (PRE, *b"ab", SUF, *b"cd", MID)
+    complete(shared, "ab", suffix="<|mid|>")  # a marker in the user's text is text
+    assert asked(shared)[0] == (PRE, *b"ab", SUF, *b"<|mid|>", MID)
     complete(shared, "ab", suffix="")
     assert asked(shared)[0] == tuple(b"ab")
     # An editor's own prompt: there the markers are markers.

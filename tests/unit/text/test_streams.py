@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,43 +61,6 @@ def test_a_marker_that_a_file_spells_is_text() -> None:
     tiny = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
     ids = fim.encode(tiny, MODEL, "a<|end|>", "<|fill|>b")
     assert ids == (MARK, *b"a<|end|>", FILL, *b"<|fill|>b", END)
-
-
-TINY = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
-
-
-@pytest.mark.parametrize(
-    ("before", "kept", "begun"),
-    [
-        ("def f():\n    ret", "def f():\n", "    ret"),
-        ("def f():\n", "def f():\n", ""),
-        ("ret", "", "ret"),
-        ("", "", ""),
-        ("a\r\n  <|end|>", "a\r\n", "  <|end|>"),
-    ],
-)
-def test_a_line_that_was_begun_follows_what_comes_after_the_cursor(
-    before: str, kept: str, begun: str
-) -> None:
-    ids = fim.encode_at_cursor(TINY, MODEL, before, "\nrest\n")
-    assert ids == (MARK, *kept.encode(), FILL, *b"\nrest\n", END, *begun.encode())
-
-
-def test_typing_adds_to_the_end_of_the_prompt_alone() -> None:
-    typed = [f"import os\n\ndef f():\n{line}" for line in ("", "  r", "  retu", "  return x")]
-    asked = [fim.encode_at_cursor(TINY, MODEL, text, "\nf()\n") for text in typed]
-    for one, other in itertools.pairwise(asked):
-        assert other[: len(one)] == one
-
-
-def test_without_text_after_the_cursor_or_with_it_in_front_nothing_is_moved() -> None:
-    text = "a\nb"
-    for blank in ("", "\n\n"):
-        plain = fim.encode(TINY, MODEL, text, blank)
-        assert fim.encode_at_cursor(TINY, MODEL, text, blank) == plain
-    front = TINY.model_copy(update={"order": "spm"})
-    assert fim.encode_at_cursor(front, MODEL, text, "c") == fim.encode(front, MODEL, text, "c")
-    assert fim.encode(front, MODEL, text, "c", begun="d")[-2:] == (END, ord("d"))
 
 
 def decoded(ids: list[int], **options: bool) -> list[str]:
