@@ -218,9 +218,7 @@ def _texts(
     ]  # fmt: skip
     keyed = sorted((document for part in parts for document in part.documents), key=lambda d: d[0])
     unique = sum(part.unique_tokens for part in parts)
-    documents = [ids for _, ids in keyed]
-    fills = [renderer.fills(ids) for ids in documents]
-    return Texts(documents, _label(sources), unique, fills)
+    return Texts([ids for _, ids in keyed], _label(sources), unique)
 
 
 def _label(sources: list[tuple[TextSource, float]]) -> str:

@@ -42,13 +42,11 @@ class Texts:
 
     source         as in `CalibrationData`
     unique_tokens  how many there are before any document comes again in another form
-    fills          for each document, whether it has a hole that it fills in
     """
 
     documents: list[list[int]]
     source: str
     unique_tokens: int
-    fills: list[bool]
 
 
 @dataclass(frozen=True)

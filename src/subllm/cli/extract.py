@@ -45,7 +45,7 @@ subllm extract python --base ./model.gguf     or a directory, or hf:org/name
 subllm extract python --method ria --method-param a=0.7
 subllm extract python --fast                  two minutes, no recovery
 subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok, off
-subllm extract python --teacher qwen2.5-coder:1.5b   learn from the larger
+subllm extract python --teacher qwen2.5-coder:1.5b   holes from the larger
 subllm extract python --head int4 --tag small
 subllm extract python --budget 0.7            density where it counts most
 subllm extract python --calibration ~/src/app  on your own code

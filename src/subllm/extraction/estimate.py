@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
 from subllm.arch.spec import ArchSpec
 from subllm.extraction.blocks.head_loss import TOKENS
+from subllm.extraction.blocks.native_blocks import VALUES
 from subllm.extraction.blocks.open import INT8
 from subllm.extraction.quantiser import needs_of
+from subllm.extraction.shared import DENSE
+from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import HESSIAN_COLUMNS, WHOLE_MODEL, Need
-from subllm.recovery.compute import DTYPES, product_rate
-from subllm.recovery.int8_blocks import product_rate as int8_rate
+from subllm.recovery.compute import DTYPES, MEASURED_TOKENS, fastest, product_rate
 from subllm.sparsity.layout import Values
+from subllm.sparsity.packing import pack
 
 # How many times as long as its matrix products a run takes (norms, attention, masks, packing
 # are the rest), measured on the 0.5B. Next to int8 products the rest weighs more.
@@ -103,7 +108,24 @@ def gradient_flops(spec: ArchSpec, tokens: int) -> float:
 
 def measured_rate(spec: ArchSpec, device: torch.device, compute: str) -> float:
     """As `product_rate`, of the native engine's int8 products too."""
-    return int8_rate(spec) if compute == INT8 else product_rate(spec, compute, device)
+    if compute != INT8:
+        return product_rate(spec, compute, device)
+    inner, outer = spec.hidden_size, spec.intermediate_size
+    return (
+        2.0
+        * MEASURED_TOKENS
+        * inner
+        * outer
+        / fastest(_native_product(MEASURED_TOKENS, inner, outer))
+    )
+
+
+def _native_product(tokens: int, inner: int, outer: int) -> Callable[[], None]:
+    matrix = Matrix(pack(np.ones((outer, inner), np.float32), None, DENSE, VALUES))
+    pool = Pool(torch.get_num_threads())
+    x = np.ones((tokens, inner), np.float32)
+    out = np.empty((tokens, outer), np.float32)
+    return lambda: multiply_all(pool, [matrix], x, [out])
 
 
 class Rates:

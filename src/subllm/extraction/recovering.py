@@ -22,7 +22,6 @@ from subllm.recovery.budget import Budget
 from subllm.recovery.card import fit_card, working
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.distil import Recovery
-from subllm.recovery.int8_blocks import worth_it
 from subllm.recovery.memory import Need, choose_kept, fitting, free_bytes, needed
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.standing import Report
@@ -156,9 +155,8 @@ def run_recovery(
     )
     watch = _Watch(progress)
     recovery = Recovery(
-        task, directory, answers_dir=answers, device=device, compute=compute,
-        int8=worth_it(compute, reader.spec, device), progress=watch,
-    )  # fmt: skip
+        task, directory, answers_dir=answers, device=device, compute=compute, progress=watch
+    )
     return recovery.run(job.budget, watch, on_better, stopped, watch.on_step)
 
 

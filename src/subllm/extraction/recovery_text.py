@@ -16,7 +16,6 @@ from subllm.calibration.packs import (
     written_names,
 )
 from subllm.calibration.render import Renderer
-from subllm.calibration.source import Texts
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
@@ -123,18 +122,16 @@ def load_recovery_data(
     def rows(documents: Sequence[Sequence[int]]) -> RecoveryText:
         return pack_rows(documents, recipe.length, end=end, bos=bos)
 
-    def packed(texts: Texts) -> RecoveryText:
-        if not holes:
-            return rows(texts.documents)
-        halves = []
-        for fills in (True, False):
-            mine = [d for d, f in zip(texts.documents, texts.fills, strict=True) if f is fills]
-            if sum(map(len, mine)) >= recipe.length:
-                halves.append(rows(mine))
-        whole = joined(halves) if halves else rows(texts.documents)
-        return with_filled(whole, renderer.before_middle) if renderer.before_middle else whole
+    def packed(documents: Sequence[Sequence[int]]) -> RecoveryText:
+        if not holes or not renderer.before_middle:
+            return rows(documents)
+        halves: dict[bool, list[Sequence[int]]] = {True: [], False: []}
+        for document in documents:
+            halves[renderer.fills(document)].append(document)
+        parts = [rows(half) for half in halves.values() if sum(map(len, half)) >= recipe.length]
+        return with_filled(joined(parts or [rows(documents)]), renderer.before_middle)
 
-    learned = packed(texts)
+    learned = packed(texts.documents)
     if learned.rows < recipe.sequences:
         raise CalibrationError(
             f"{texts.source} has {learned.rows * recipe.length} tokens, recovery needs "
@@ -145,4 +142,4 @@ def load_recovery_data(
             f"{texts.source} has no holes to fill for this model, which is all that a larger base "
             "teaches; leave --teacher out"
         )
-    return RecoveryData(learned, packed(heldout), texts.source, texts.unique_tokens)
+    return RecoveryData(learned, packed(heldout.documents), texts.source, texts.unique_tokens)

@@ -64,12 +64,10 @@ class Recovery:
         compute: str = "auto",
         kept: Kept | None = None,
         apart: int | None = None,
-        int8: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """compute: "auto" or a name in `compute.DTYPES`; kept: of every block for its backward
-        pass; apart: as of `Student`. None is by memory. int8: the teacher answers in int8 what is
-        learned, in `compute` what is judged by.
+        pass; apart: as of `Student`. None is by memory.
 
         Raises UsageError where memory does not suffice, CalibrationError for less text than
         a batch, ExtractionError for masks or tokens that do not fit the base.
@@ -101,7 +99,7 @@ class Recovery:
         self._student = Student(skeleton, task, self._adamw, kept=self.kept, apart=self.apart)
         self._teacher, self._judge = teachers_of(
             task, tables, self._distillation, answers_dir or state_dir, self.compute, self._device,
-            self._dtype, int8=int8,
+            self._dtype,
         )  # fmt: skip
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)

@@ -23,7 +23,7 @@ class Task:
     reader   the dense base: the teacher, and all that does not learn
     base     its digest: what the teacher's answers on disk are kept under
     teacher  another dense model with the same token ids, which teaches what is `filled` in the
-             texts instead; `taught_by` is its digest then. It tells top_k outcomes, not states
+             texts instead; `taught_by` is its digest then. It tells top_k outcomes, states the base
     masks    full tensor name ("model.layers.3.mlp.up_proj.weight") -> bool [out, in], True
              where a weight is kept. Each is asked for once, so a mapping may unpack them
              when asked. What is not named stays dense and as it is, unless the recipe says
@@ -63,8 +63,8 @@ class Task:
                 raise CalibrationError(
                     f"rows of {text.length} tokens for a recipe that learns rows of {recipe.length}"
                 )
-        if self.teacher is not None and (not recipe.top_k or recipe.hidden):
-            raise UsageError("a teacher that is not the base tells top_k outcomes and no states")
+        if self.teacher is not None and not recipe.top_k:
+            raise UsageError("a teacher that is not the base tells top_k outcomes")
         if self.teacher is not None and (self.text.filled is None or not self.text.filled.any()):
             raise CalibrationError("the text has no holes to fill, which is what is taught")
         if recipe.rounding and not self.int4:

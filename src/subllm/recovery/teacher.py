@@ -14,7 +14,6 @@ import torch
 from subllm.progress import NullProgress, Progress, bar
 from subllm.recovery.answers import Answers
 from subllm.recovery.decoder import load
-from subllm.recovery.int8_blocks import NAME, Int8Blocks
 from subllm.recovery.loss import Distillation, Target, TopK
 from subllm.recovery.rows import RecoveryText
 from subllm.recovery.skeleton import Skeleton, Tables, learned_states
@@ -81,12 +80,11 @@ class CachedTeacher:
         text: RecoveryText,
         answers: Answers,
         distillation: Distillation,
-        int8: Int8Blocks | None = None,
     ) -> None:
         """skeleton: one without blocks loaded; distillation: whose head and temperature
-        make the answers; int8: blocks that run instead of the skeleton's."""
+        make the answers."""
         self._skeleton, self._reader, self._text = skeleton, reader, text
-        self._answers, self._distillation, self._int8 = answers, distillation, int8
+        self._answers, self._distillation = answers, distillation
 
     def prepare(self, rows: Iterable[int], progress: Progress, stopped: Stop | None = None) -> None:
         """Raises DiskFullError."""
@@ -108,33 +106,18 @@ class CachedTeacher:
         hidden = [states for states, _ in entered]
         layers = len(skeleton.blocks)
         for layer in range(layers):
-            self._load(layer)
+            _load_block(skeleton, self._reader, layer)
             for i, (_, calls) in enumerate(entered):
-                if self._int8 is not None:
-                    hidden[i] = self._int8.run(hidden[i], text, batches[i])
-                else:
-                    hidden[i] = skeleton.run(layer, hidden[i], calls[layer])
+                hidden[i] = skeleton.run(layer, hidden[i], calls[layer])
                 progress.advance("teacher", len(batches[i]) * text.length / layers)
-            self._unload(layer)
+            skeleton.blocks[layer].to("meta")
+            self._reader.release()
             if stopped and stopped():
                 return
         for batch, states in zip(batches, hidden, strict=True):
             for row, one in zip(batch, states, strict=True):
                 last = skeleton.norm(learned_states(one[None], text, [row]))
                 self._answers.put(row, self._distillation.top(last, self._answers.k), last)
-
-    def _load(self, layer: int) -> None:
-        if self._int8 is not None:
-            self._int8.load(layer)
-        else:
-            _load_block(self._skeleton, self._reader, layer)
-
-    def _unload(self, layer: int) -> None:
-        if self._int8 is not None:
-            self._int8.unload()
-        else:
-            self._skeleton.blocks[layer].to("meta")
-            self._reader.release()
 
     def target(self, rows: list[int]) -> TopK:
         """Rows that `prepare` was not asked for are made now."""
@@ -179,7 +162,8 @@ class HolesTaughtBy:
         return rest
 
     def states(self, rows: list[int], target: Target) -> torch.Tensor:
-        raise NotImplementedError("states of two models are not learned together")
+        """The base's, everywhere: another's are of another size."""
+        return self._rest.states(rows, target)
 
     def _with_holes(self, rows: Sequence[int]) -> list[int]:
         return [row for row in rows if self._filled[row].any()]
@@ -199,27 +183,23 @@ def teachers_of(
     compute: str,
     device: torch.device,
     dtype: torch.dtype,
-    *,
-    int8: bool = False,
 ) -> tuple[Teacher, Teacher]:
     """Of the text to learn from and of that to judge by. tables, distillation: the student's;
-    directory: of answers, which are computed in `compute`, with `int8` in that where they are
-    learned."""
+    directory: of answers, which are computed in `compute`."""
     recipe, size = task.recipe, task.reader.spec.vocab_size
     dense = Skeleton(task.reader, tables, device, dtype)
-    of_holes: Callable[[RecoveryText, bool], CachedTeacher] | None = None
+    of_holes: Callable[[RecoveryText], CachedTeacher] | None = None
 
     def cached(
         skeleton: Skeleton, reader: WeightReader, base: str, tells: Distillation,
-        text: RecoveryText, rounded: bool, hidden: int = 0,
+        text: RecoveryText, hidden: int = 0,
     ) -> CachedTeacher:  # fmt: skip
-        """rounded: in int8; hidden: size of the states that it tells too."""
+        """hidden: size of the states that it tells too."""
         answers = Answers(
             directory, text, base=base, vocabulary=size, k=recipe.top_k,
-            temperature=recipe.temperature, compute=NAME if rounded else compute, hidden=hidden,
+            temperature=recipe.temperature, compute=compute, hidden=hidden,
         )  # fmt: skip
-        blocks = Int8Blocks(reader, torch.get_num_threads()) if rounded else None
-        return CachedTeacher(skeleton, reader, text, answers, tells, blocks)
+        return CachedTeacher(skeleton, reader, text, answers, tells)
 
     if task.teacher is not None:
         others = Tables(task.teacher, (task.text, task.heldout), device, dtype, size)
@@ -228,16 +208,15 @@ def teachers_of(
             Distillation(others.head, temperature=recipe.temperature),
         )  # fmt: skip
 
-    def of(text: RecoveryText, rounded: bool, hidden: int = 0) -> Teacher:
+    def of(text: RecoveryText, hidden: int) -> Teacher:
         if not recipe.top_k:
             return BesideTeacher(dense, task.reader, text)
-        own = cached(dense, task.reader, task.base, distillation, text, rounded, hidden)
+        own = cached(dense, task.reader, task.base, distillation, text, hidden)
         if of_holes is None:
             return own
-        return HolesTaughtBy(of_holes(filled_only(text), rounded), own, text)
+        return HolesTaughtBy(of_holes(filled_only(text)), own, text)
 
-    hidden = task.reader.spec.hidden_size if recipe.hidden else 0
-    return of(task.text, int8, hidden), of(task.heldout, False)
+    return of(task.text, task.reader.spec.hidden_size if recipe.hidden else 0), of(task.heldout, 0)
 
 
 def join(parts: Sequence[TopK], device: torch.device) -> TopK:

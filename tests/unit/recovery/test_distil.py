@@ -131,12 +131,31 @@ def test_another_model_teaches_holes(task, tmp_path) -> None:
     # What each teacher said is kept apart, and so are states.
     plain = Recovery(own, tmp_path / "other", compute="float32").run(steps(2)).curve
     assert plain[0].tokens == 0 and plain[0].heldout_kl != start.heldout_kl
-    for recipe in ({"top_k": 0}, {"top_k": 16, "hidden": 1.0}):
-        refused = replace(other, recipe=replace(other.recipe, **recipe))
-        with pytest.raises(UsageError, match="tells top_k outcomes and no states"):
-            Recovery(refused, tmp_path / "refused", compute="float32")
+    refused = replace(other, recipe=replace(other.recipe, top_k=0))
+    with pytest.raises(UsageError, match="that is not the base tells top_k outcomes"):
+        Recovery(refused, tmp_path / "refused", compute="float32")
     with pytest.raises(CalibrationError, match="the text has no holes to fill"):
         Recovery(replace(other, text=own.text), tmp_path / "refused", compute="float32")
+
+
+def test_states_are_the_base_s_whoever_teaches_holes(task, tmp_path) -> None:
+    own = task(rows=12, top_k=16, hidden=1.0)
+    other = replace(
+        own,
+        teacher=own.reader,
+        taught_by="sha256-other",
+        text=replace(own.text, filled=filled(own.text)),
+        heldout=replace(own.heldout, filled=filled(own.heldout)),
+    )
+    learned = [
+        everything(recovery)
+        for recovery in (
+            Recovery(given, tmp_path / given.taught_by, compute="float32") for given in (own, other)
+        )
+        if recovery.run(steps(4))
+    ]
+    # The other teacher is the base under another name: all it tells is what the base tells.
+    assert same(*learned)
 
 
 @pytest.mark.parametrize("top_k", [0, 16])

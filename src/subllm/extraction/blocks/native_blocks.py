@@ -9,18 +9,22 @@ the processor multiplies int8 (VNNI) but has no matrix unit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from subllm import native
+from subllm.arch.spec import ArchSpec
+from subllm.errors import ExtractionError
 from subllm.extraction.blocks.embedding import used_rows
 from subllm.extraction.blocks.protocol import NO_VECTORS, EmbeddingRows, Floats, Scores
 from subllm.extraction.shared import DENSE, pack_in_slices
 from subllm.kernels.ops import Matrix, Pool, multiply_all
 from subllm.pruning.method import InputStatistics, Need, Pruned
-from subllm.runtime.backends.native.block import open_block
+from subllm.runtime.backends.native.weights import NamedTensors
 from subllm.sparsity.int4 import Int4Rows
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import PackedTensor, pack
@@ -72,9 +76,14 @@ class NativeBlocks:
         )
 
     def _use(self, layer: int, packed: Mapping[str, PackedTensor]) -> None:
-        self._block = open_block(
-            self.reader, layer, packed, self._threads, vectors=self._vectors, exact=self._exact
-        )
+        alone = replace(self.spec, num_layers=1, sliding_layers=(self.spec.sliding_layers[layer],))
+        tensors = NamedTensors(_BlockTensors(self.reader, layer, packed, self._vectors))
+        try:
+            self._block = native.core().Block(
+                alone.to_dict(), tensors.layer(layer), self._threads, self._exact
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ExtractionError(f"the native engine refused block {layer}: {error}") from error
         self._packed = packed
 
     def unload(self, layer: int) -> None:
@@ -164,6 +173,35 @@ class NativeBlocks:
             self._head = Matrix(pack_in_slices(self.reader, self.spec.head_name, VALUES))
             self.reader.release()
         return self._head
+
+
+class _BlockTensors:
+    """A `PackedWeightSource` of one block: packed matrices, vectors from the base but for
+    `vectors`."""
+
+    def __init__(
+        self,
+        reader: WeightReader,
+        layer: int,
+        packed: Mapping[str, PackedTensor],
+        vectors: Mapping[str, Floats],
+    ) -> None:
+        self._reader, self._vectors = reader, vectors
+        self._packed = {
+            f"{reader.spec.block_prefix(layer)}{name}.weight": tensor
+            for name, tensor in packed.items()
+        }
+
+    @property
+    def spec(self) -> ArchSpec:
+        return self._reader.spec
+
+    def tensor(self, name: str) -> PackedTensor:
+        return self._packed[name]
+
+    def vector(self, name: str) -> npt.NDArray[np.float32]:
+        found = self._vectors.get(name)
+        return self._reader.read(name) if found is None else found.copy()
 
 
 def final_norm(
