@@ -17,13 +17,14 @@ Ended = Literal["stop", "length", "rule", "loop"]
 @dataclass(frozen=True)
 class Ask:
     """One completion to make; `rule` may end it before the model does, and so does with
-    `loops` that the model goes in circles (see `looping`)."""
+    `loops` that the model goes in circles (see `looping`). begun as in `Request`."""
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams
     rule: StopRule | None = None
     loops: bool = False
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Ans
         while waiting or running:
             while waiting and len(running) < together:
                 ask = waiting.popleft()
-                engine.add(Request(ask.id, ask.prompt, ask.params))
+                engine.add(Request(ask.id, ask.prompt, ask.params, begun=ask.begun))
                 running[ask.id] = _Running(ask, time.monotonic())
             for event in engine.step():
                 one = running.get(event.request_id)

@@ -57,7 +57,7 @@ class Judge:
         done = {(sample.problem, sample.index) for sample in self._records.of(Sample)}
         asks = []
         for problem in self._problems.values():
-            ids = prompter.ids(problem)
+            ids, begun = prompter.ids(problem)
             for index in range(samples):
                 if (problem.id, index) in done:
                     continue
@@ -69,7 +69,8 @@ class Judge:
                     seed=key("sample", sampling.seed, problem.id, index),
                 )
                 rule = stop_rule(problem, prompter.form)
-                asks.append(Ask(f"{index}:{problem.id}", ids, params, rule, loops=True))
+                identity = f"{index}:{problem.id}"
+                asks.append(Ask(identity, ids, params, rule, loops=True, begun=begun))
         return asks
 
     def run(self, answers: Iterator[Answer], total: int, progress: Progress) -> None:

@@ -35,13 +35,13 @@ _TOGETHER = 8
 @dataclass(frozen=True)
 class OwnText:
     """tokens  int32 [<= SEQUENCES, <= LENGTH]
-    holes   single lines, with what is around them in their document, fewer than HOLES where
-            there is little text; `canonical` is the line
+    holes   single lines, with their prompt and what its completion begins with, fewer than HOLES
+            where there is little text; `canonical` is the line
     form    "fim", or "raw" for a model without markers, which goes on after what is before
     """
 
     tokens: npt.NDArray[np.int32]
-    holes: tuple[tuple[Problem, tuple[int, ...]], ...]
+    holes: tuple[tuple[Problem, tuple[int, ...], str], ...]
     form: Form
 
 
@@ -94,7 +94,7 @@ def measure_own_text(
     engines: EngineSource, model: str, text: OwnText, progress: Progress
 ) -> OwnFigures:
     """Raises as `load_engine` and `generate`."""
-    longest = max([text.tokens.shape[1], *(len(ids) + _MAX_TOKENS for _, ids in text.holes)])
+    longest = max([text.tokens.shape[1], *(len(ids) + _MAX_TOKENS for _, ids, _ in text.holes)])
     engine = engines(model, _TOGETHER, longest)
     nll, count = 0.0, 0
     with bar(progress, "own", f"{model}: scoring", len(text.tokens), "items"):
@@ -104,10 +104,13 @@ def measure_own_text(
             count += len(scores)
             progress.advance("own")
     asks = [
-        Ask(problem.id, ids, SamplingParams(max_tokens=_MAX_TOKENS), OneLine(problem.suffix))
-        for problem, ids in text.holes
-    ]
-    lines = {problem.id: problem.canonical or "" for problem, _ in text.holes}
+        Ask(
+            problem.id, ids, SamplingParams(max_tokens=_MAX_TOKENS), OneLine(problem.suffix),
+            begun=begun,
+        )
+        for problem, ids, begun in text.holes
+    ]  # fmt: skip
+    lines = {problem.id: problem.canonical or "" for problem, *_ in text.holes}
     exact = 0
     with bar(progress, "own", f"{model}: filling in lines", len(asks), "items"):
         for answer in generate(engine, asks, _TOGETHER):
@@ -118,9 +121,9 @@ def measure_own_text(
 
 def _fitting(
     problem: Problem, prompter: Prompter, room: int
-) -> tuple[Problem, tuple[int, ...]] | None:
+) -> tuple[Problem, tuple[int, ...], str] | None:
     """With its prompt, and as much of what is around the hole as `room` tokens hold."""
-    while len(ids := prompter.ids(problem)) > room:
+    while len((encoded := prompter.ids(problem))[0]) > room:
         before = problem.prompt.splitlines(keepends=True)
         after = problem.suffix.splitlines(keepends=True)
         if not before and not after:
@@ -128,7 +131,7 @@ def _fitting(
         near = "".join(before[(len(before) + 1) // 2 :])
         suffix = "".join(after[: len(after) // 2])
         problem = replace(problem, prompt=near, head=near, suffix=suffix)
-    return problem, ids
+    return problem, *encoded
 
 
 def _holes(documents: Sequence[Document], language: str) -> Iterator[Problem]:

@@ -38,16 +38,22 @@ class Prompter:
         if form == "fim" and spec.fim is None:
             raise UsageError("this model has no fill-in-the-middle markers; choose another task")
 
-    def ids(self, problem: Problem) -> tuple[int, ...]:
-        """The prompt's token ids. Only template and markers put special tokens in."""
+    @property
+    def facts(self) -> dict[str, str]:
+        """What decides the prompts beside the form."""
+        return {"at the cursor": f"{fim.AHEAD} lines"} if self.form == "fim" else {}
+
+    def ids(self, problem: Problem) -> tuple[tuple[int, ...], str]:
+        """The prompt's token ids, and the text that the completion begins with. Only template and
+        markers put special tokens in."""
         tokenizer = self._tokenizer
         if self._template is not None:
             messages = [{"role": "user", "content": chat_message(problem)}]
-            return tuple(encode_chat(self._template, tokenizer, messages))
+            return tuple(encode_chat(self._template, tokenizer, messages)), ""
         if self.form == "raw":
-            return tuple(tokenizer.encode_plain(problem.prompt, bos=None))
+            return tuple(tokenizer.encode_plain(problem.prompt, bos=None)), ""
         assert self._fim is not None
-        return fim.encode(self._fim, tokenizer, problem.prompt, problem.suffix)
+        return fim.at_cursor(self._fim, tokenizer, problem.prompt, problem.suffix)
 
 
 def choose_form(asked: Asked, problem: Problem, tokenizer: Tokenizer) -> Form:

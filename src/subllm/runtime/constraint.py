@@ -19,6 +19,10 @@ class Constraint(Protocol):
     def error(self) -> str | None:
         """Why it cannot be followed any further; the completion fails."""
 
+    @property
+    def done(self) -> bool:
+        """Whether anything may come from now on."""
+
     def allowed(self) -> AllowedTokens:
         """The tokens that may come next. Valid until the next call."""
 

@@ -16,6 +16,7 @@ from subllm.errors import (
     UsageError,
 )
 from subllm.runtime.backend import KV_BLOCK, Backend, Chunk
+from subllm.runtime.begun import Begun
 from subllm.runtime.draft import Draft
 from subllm.runtime.kv_cache import KvCache, blocks
 from subllm.runtime.kv_room import KvRoom
@@ -292,8 +293,9 @@ class LocalEngine:
     def _sequence(self, request: Request) -> Sequence:
         if request.score is not None:
             return ScoringSequence(request, self._tokenizer)
-        text = CompletionText(self._tokenizer, request.params.stop)
-        return Sequence(request, text, self._stops_of(request.params))
+        text = CompletionText(self._tokenizer, request.params.stop, request.begun)
+        begun = Begun(self._tokenizer, request.begun) if request.begun else None
+        return Sequence(request, text, self._stops_of(request.params), begun)
 
     def _score(self, sequence: ScoringSequence, count: int) -> TokenEvent:
         """Runs the next tokens of a request that is scored."""

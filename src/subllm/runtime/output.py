@@ -16,8 +16,10 @@ class CompletionText:
     stop string that occurs in one of them ends the completion.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], begun: str = "") -> None:
+        """begun: what the tokens begin with; the client has it, and no stop is looked for in it"""
         self._tokenizer = tokenizer
+        self._known = len(begun)
         self._stops = tuple(stops)
         self._decoder = StreamDecoder(tokenizer)
         self._matcher = StopMatcher(self._stops)
@@ -25,7 +27,9 @@ class CompletionText:
     def push(self, token: int) -> tuple[str, str | None]:
         """(text that is certain now, the stop string that was found)."""
         if token not in self._tokenizer.special_ids:
-            return self._matcher.push(self._decoder.push(token))
+            text = self._decoder.push(token)
+            new, self._known = text[self._known :], max(0, self._known - len(text))
+            return self._matcher.push(new)
         text, stop = self._matcher.push(self._decoder.flush())
         if stop is None and self._stops:
             marker = self._tokenizer.decode([token])

@@ -49,7 +49,9 @@ class Request:
     interactive  somebody waits for it while typing: where requests queue up, the newest of
                  these goes first, since it has made the others stale
     constraint   what the completion must be; it belongs to this request alone. Nothing is
-                 drafted then
+                 drafted until it is done
+    begun        text that the completion begins with, in tokens of the model's choice; it is
+                 known, and not told. Not together with a constraint
     """
 
     id: str
@@ -61,6 +63,7 @@ class Request:
     score: int | None = None
     interactive: bool = False
     constraint: Constraint | None = None
+    begun: str = ""
 
 
 @dataclass(frozen=True)

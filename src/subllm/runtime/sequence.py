@@ -11,6 +11,7 @@ import numpy as np
 
 from subllm.errors import EngineError, LogitsError
 from subllm.runtime.backend import Choice, Draw, TokenArray
+from subllm.runtime.constraint import Constraint
 from subllm.runtime.output import CompletionText
 from subllm.runtime.request import FinishReason, Request, TokenEvent, TokenLogprob
 
@@ -24,8 +25,16 @@ class Sequence:
     of them become some.
     """
 
-    def __init__(self, request: Request, text: CompletionText, stop_ids: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        text: CompletionText,
+        stop_ids: Mapping[int, str],
+        constraint: Constraint | None = None,
+    ) -> None:
+        """constraint: in place of the request's."""
         self.request = request
+        self._constraint = constraint or request.constraint
         self.prompt_length = len(request.prompt)
         self.kv: int | None = None
         self.computed = 0
@@ -63,6 +72,11 @@ class Sequence:
         """Guesses that may be of use: with all of them, one more token is drawn at most."""
         return max(0, len(self._buffer) - self._length - 1)
 
+    @property
+    def free(self) -> bool:
+        """Whether anything may come next."""
+        return self._constraint is None or self._constraint.done
+
     def guess(self, tokens: Iterable[int]) -> None:
         """Puts guesses, at most `room`, in place of those that are there."""
         ids = list(tokens)
@@ -79,9 +93,9 @@ class Sequence:
         Every position of a completion has one random number, whichever step draws it.
         """
         params, start = self.request.params, self._length
-        constraint = self.request.constraint
-        if constraint is not None:  # what may follow a guess is not known
-            assert not self.guesses
+        constraint = self._constraint
+        if constraint is not None and not constraint.done:
+            assert not self.guesses  # what may follow one is not known
             allowed = None if constraint.error else constraint.allowed()
             tokens = self._buffer[:start]
             return (Draw(params, tokens, self.prompt_length, self.uniform(0), allowed=allowed),)
@@ -124,8 +138,8 @@ class Sequence:
 
     def _follow(self, choice: Choice | EngineError) -> Choice | EngineError:
         """Tells the constraint what was chosen; the choice, or why it does not count."""
-        constraint = self.request.constraint
-        if constraint is None:
+        constraint = self._constraint
+        if constraint is None or constraint.done:
             return choice
         if isinstance(choice, Choice) and constraint.error is None:
             constraint.take(choice.token)

@@ -25,6 +25,8 @@ from subllm.server.trimming import UNTRIMMED, Trim
 from subllm.text import fim
 
 Ids = tuple[int, ...]
+Encoded = tuple[Ids, str]
+"""A prompt, and the text that its completion begins with, which is not told."""
 
 _CHARS = 16  # of each token that the context has: more of a text is of no use
 
@@ -75,7 +77,7 @@ class Planner:
         for texts in _texts(asked):
             refuse_far_longer(text.tokenizer, texts, context)
         if asked.messages:
-            encoded: tuple[Ids, ...] = (_encode_chat(asked, text),)
+            encoded: tuple[Encoded, ...] = ((_encode_chat(asked, text), ""),)
         else:
             encoded = tuple(self._encode(prompt, asked, model, text) for prompt in asked.prompts)
         echoes = tuple(
@@ -88,7 +90,7 @@ class Planner:
         plan = self._drafted(plan, asked, query, caller)
         if asked.echo and asked.logprobs is not None:
             top = asked.logprobs
-            plan = replace(plan, scores=tuple(ScoreWork(ids, top) for ids in encoded))
+            plan = replace(plan, scores=tuple(ScoreWork(ids, top) for ids in plan.prompts))
         return plan
 
     def route(self, query: Query) -> tuple[Route, ServedModel, TextSide]:
@@ -101,7 +103,7 @@ class Planner:
         route: Route,
         model: ServedModel,
         text: TextSide,
-        prompts: tuple[Ids, ...],
+        encoded: tuple[Encoded, ...],
         echoes: tuple[str, ...],
         asked: Generation,
     ) -> Plan:
@@ -109,17 +111,18 @@ class Planner:
         context = self.context_length(model)
         constraint_of = constraints(asked, text)
         generations = []
-        for ids in prompts:
+        for ids, begun in encoded:
             fit_to_context(len(ids), context)  # told before the model is loaded
             for choice in range(asked.n if params.max_tokens else 0):
                 seed = None if params.seed is None else (params.seed + choice) % 2**63
-                work = GenerateWork(ids, replace(params, seed=seed), constraint=constraint_of())
+                drawn = replace(params, seed=seed)
+                work = GenerateWork(ids, drawn, constraint=constraint_of(), begun=begun)
                 generations.append(work)
         return Plan(
             route,
             model,
             text,
-            prompts,
+            tuple(ids for ids, _ in encoded),
             echoes,
             asked.n,
             tuple(generations),
@@ -189,36 +192,56 @@ class Planner:
             if not all(isinstance(prompt, str) for prompt in asked.prompts):
                 raise bad_request("suffix needs the prompt as text, not as token ids", "suffix")
 
-    def _encode(self, prompt: Prompt, asked: Generation, model: ServedModel, text: TextSide) -> Ids:
+    def _encode(
+        self, prompt: Prompt, asked: Generation, model: ServedModel, text: TextSide
+    ) -> Encoded:
         tokenizer = text.tokenizer
         if isinstance(prompt, tuple):
             if max(prompt) >= tokenizer.vocab_size:
                 size = tokenizer.vocab_size
                 message = f"token id {max(prompt)} is not below the vocabulary size {size}"
                 raise bad_request(message, "prompt")
-            return prompt
-        if asked.suffix is not None:
-            spec = model.prompt.fim
+            return prompt, ""
+        spec, suffix = model.prompt.fim, asked.suffix
+        if suffix is not None:
             if spec is None:
                 name = model.ref.name
                 message = f"{name} has no fill-in-the-middle markers; leave suffix out"
                 raise bad_request(message, "suffix")
-            extra, suffix = asked.extra, asked.suffix
-            chars = _CHARS * self.context_length(model)
-            while sum(len(content) for _, content in extra) > chars:
-                extra = extra[1:]
-            while True:
-                ids = fim.encode(spec, tokenizer, prompt, suffix, path=asked.path, extra=extra)
-                if not extra or len(ids) < self.context_length(model):
-                    return ids
-                extra = extra[1:]
+            return self._fill(prompt, suffix, asked, model, text)
+        if spec is not None and not asked.echo:
+            parts = fim.sides(spec, tokenizer, prompt)  # an editor that writes the markers itself
+            if parts is not None:
+                return self._fill(*parts, asked, model, text)
         if prompt:
-            return tuple(tokenizer.encode(prompt))
+            return tuple(tokenizer.encode(prompt)), ""
         starts = [tokenizer.bos_id, *tokenizer.eos_ids]
         start = next((token for token in starts if token is not None), None)
         if start is None:
             raise bad_request("prompt: this model cannot start from an empty prompt", "prompt")
-        return (start,)
+        return (start,), ""
+
+    def _fill(
+        self, before: str, after: str, asked: Generation, model: ServedModel, text: TextSide
+    ) -> Encoded:
+        """With as many of the other files, the most relevant ones, as there is room for."""
+        spec, tokenizer, extra = model.prompt.fim, text.tokenizer, asked.extra
+        assert spec is not None
+        context = self.context_length(model)
+        while sum(len(content) for _, content in extra) > _CHARS * context:
+            extra = extra[1:]
+        # Log-probabilities are those of the first token after the cursor, and what keeps to a
+        # schema begins there.
+        plain = asked.logprobs is not None or asked.form is not None
+        while True:
+            path, begun = asked.path, ""
+            if plain:
+                ids = fim.encode(spec, tokenizer, before, after, path=path, extra=extra)
+            else:
+                ids, begun = fim.at_cursor(spec, tokenizer, before, after, path=path, extra=extra)
+            if not extra or len(ids) < context:
+                return ids, begun
+            extra = extra[1:]
 
     def _params(self, asked: Generation, text: TextSide) -> SamplingParams:
         given = {

@@ -50,6 +50,7 @@ class GenerateWork:
     limits: TimeLimits = NO_LIMITS
     keep_alive: float | None = None
     constraint: Constraint | None = None
+    begun: str = ""
 
     def request(self, number: str) -> Request:
         return Request(
@@ -61,6 +62,7 @@ class GenerateWork:
             self.speculation,
             interactive=self.interactive,
             constraint=self.constraint,
+            begun=self.begun,
         )
 
 

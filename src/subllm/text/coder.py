@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice, takewhile
 from typing import Protocol
 
 import tokenizers
@@ -32,6 +34,10 @@ class Coder(Protocol):
         ...
 
     def id_of(self, token: str) -> int | None: ...
+
+    def starting(self, spelling: str) -> list[int]:
+        """Ids of the tokens that the vocabulary spells so at their beginning."""
+        ...
 
     @property
     def added_ids(self) -> frozenset[int]:
@@ -66,6 +72,16 @@ class LibraryCoder:
 
     def id_of(self, token: str) -> int | None:
         return self.tokenizer.token_to_id(token)
+
+    def starting(self, spelling: str) -> list[int]:
+        spelt = self._sorted
+        low = bisect_left(spelt, (spelling, -1))
+        found = takewhile(lambda entry: entry[0].startswith(spelling), islice(spelt, low, None))
+        return [number for _, number in found]
+
+    @cached_property
+    def _sorted(self) -> list[tuple[str, int]]:
+        return sorted(self.tokenizer.get_vocab(with_added_tokens=False).items())
 
     @cached_property
     def added_ids(self) -> frozenset[int]:

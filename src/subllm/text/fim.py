@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from subllm.catalog.prompt import FimSpec
 from subllm.text.tokenizer import Tokenizer
+
+AHEAD = 8
+"""Lines before the cursor that are read again when so many more were written."""
+
+# What pre-tokenizers of GPT-2's kind may join: letters with one sign or space before them, signs
+# with one space, spaces. At most so many of each: a long line of signs would be drawn token by
+# token.
+_LAST_WORD = re.compile(r"(?:(?:[^\n\w]|_)?[^\W_]{1,24}|[^\S\n]{1,64}| ?[^\s\w]{1,8}|_{1,8}|)\Z")
 
 
 def render(
@@ -56,6 +65,60 @@ def encode(
             ids += tokenizer.encode_plain(text, goes_on=not begins)
     bos = tokenizer.bos_id
     return (bos, *ids) if tokenizer.adds_bos and bos is not None else tuple(ids)
+
+
+def at_cursor(
+    spec: FimSpec,
+    tokenizer: Tokenizer,
+    before: str,
+    after: str,
+    *,
+    path: str | None = None,
+    extra: Sequence[tuple[str, str]] = (),
+) -> tuple[tuple[int, ...], str]:
+    """As `encode`, laid out for somebody who types, and the text that the completion has to begin
+    with.
+
+    The last lines before the cursor stand behind the middle's marker, as the first that were
+    written into the hole: typing then adds to the end of the prompt, and what was read before stays
+    as it is, the text after the cursor too. How many they are moves on every `AHEAD` lines. The
+    word at the cursor is left out and begins the completion: half of one is no token that a model
+    knows at this place.
+    """
+    keep = _settled_lines(before) if spec.order == "psm" and after.strip() else len(before)
+    written, pending = split_word(before[keep:])
+    if not tokenizer.writes(pending):
+        written, pending = written + pending, ""
+    ids = encode(spec, tokenizer, before[:keep], after, path=path, extra=extra)
+    return (*ids, *tokenizer.encode_plain(written, goes_on=True)), pending
+
+
+def sides(spec: FimSpec, tokenizer: Tokenizer, prompt: str) -> tuple[str, str] | None:
+    """The text before and after the cursor of a prompt that is no more than these between the
+    family's markers; None for any other."""
+    first, between, last = spec.prefix, spec.suffix, spec.middle
+    if spec.order != "psm" or not (prompt.startswith(first) and prompt.endswith(last)):
+        return None
+    before, found, after = prompt[len(first) : -len(last)].partition(between)
+    if not found or any(tokenizer.cut(text, "\0") != text for text in (before, after)):
+        return None
+    return before, after
+
+
+def split_word(text: str) -> tuple[str, str]:
+    """The text up to where its last word, its last signs or spaces may begin a token, and the rest
+    of its last line."""
+    match = _LAST_WORD.search(text)
+    assert match is not None
+    return text[: match.start()], match[0]
+
+
+def _settled_lines(before: str) -> int:
+    """Where the lines begin that go behind the marker."""
+    end = 0
+    for _ in range(before.count("\n") // AHEAD * AHEAD):
+        end = before.index("\n", end) + 1
+    return end
 
 
 def pieces(

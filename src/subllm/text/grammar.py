@@ -37,6 +37,8 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 class Matcher:
     """Follows one completion; a `runtime.constraint.Constraint`."""
 
+    done = False  # what follows a whole text is its end
+
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self.allowed = follower.allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -62,15 +63,19 @@ class TableCoder:
         if known is not None or not token:
             return known
         sought, order = token.encode("utf-8", "surrogatepass"), self.tables.order
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if self._spelling(order[middle]) < sought:
-                low = middle + 1
-            else:
-                high = middle
+        low = bisect_left(order, sought, key=self._spelling)
         found = low < len(order) and self._spelling(order[low]) == sought
         return int(order[low]) if found else None
+
+    def starting(self, spelling: str) -> list[int]:
+        sought, order = spelling.encode("utf-8", "surrogatepass"), self.tables.order
+
+        def beginning(token_id: int) -> bytes:
+            return self._spelling(token_id)[: len(sought)]
+
+        low = bisect_left(order, sought, key=beginning)
+        high = bisect_right(order, sought, low, key=beginning)
+        return [int(number) for number in order[low:high]]
 
     @cached_property
     def added_ids(self) -> frozenset[int]:

@@ -23,6 +23,23 @@ def is_byte_token(token: str) -> bool:
     return _BYTE_TOKEN.fullmatch(token) is not None
 
 
+def spelling_of(data: bytes, *, byte_level: bool) -> str | None:
+    """How a vocabulary writes these bytes within a token of several; None where it cannot: half a
+    character, in one that writes characters. The converse of `bytes_of_token`."""
+    if byte_level:
+        return "".join(map(_byte_spellings().__getitem__, data))
+    try:
+        return data.decode().replace(" ", "\u2581")
+    except UnicodeDecodeError:
+        return None
+
+
+@cache
+def _byte_spellings() -> list[str]:
+    spelt = {byte: char for char, byte in byte_alphabet().items()}
+    return [spelt[byte] for byte in range(256)]
+
+
 def bytes_of_token(token: str, *, byte_level: bool) -> bytes:
     """Bytes of an ordinary (not an added) token.
 

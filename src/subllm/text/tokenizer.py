@@ -12,7 +12,7 @@ from typing import Any
 
 from subllm.errors import WeightsError
 from subllm.text.coder import Coder, LibraryCoder
-from subllm.text.token_bytes import bytes_of_token
+from subllm.text.token_bytes import bytes_of_token, spelling_of
 from subllm.text.tokenizer_files import TokenizerFacts, read_facts
 
 BUNDLE_FORMAT = 1
@@ -106,6 +106,27 @@ class Tokenizer:
         if token_id in self.coder.added_ids:
             return text.encode()
         return bytes_of_token(text, byte_level=self.facts.byte_level)
+
+    def along(self, data: bytes) -> list[int]:
+        """The tokens of text with one of which a text begins that begins with these bytes (whole
+        characters, but for the first, of which the end is enough): those that are the same so far,
+        longer or shorter, special and added ones left out."""
+        byte_level = self.facts.byte_level
+        found = []
+        for end in range(1, len(data) + 1):
+            spelling = spelling_of(data[:end], byte_level=byte_level)
+            if spelling is not None and (token := self.coder.id_of(spelling)) is not None:
+                found.append(token)
+        if not byte_level and (single := self.coder.id_of(f"<0x{data[0]:02X}>")) is not None:
+            found.append(single)
+        whole = spelling_of(data, byte_level=byte_level)
+        longer = self.coder.starting(whole) if whole else []
+        return sorted({*found, *longer} - self.coder.added_ids)
+
+    def writes(self, text: str) -> bool:
+        """Whether its tokens say it again, byte for byte."""
+        ids = self.encode_plain(text, goes_on=True)
+        return b"".join(map(self.token_bytes, ids)) == text.encode("utf-8", "replace")
 
     def id_of(self, token: str) -> int | None:
         """The id of a token by its text ("<|im_end|>"), None if there is none."""

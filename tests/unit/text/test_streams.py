@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,6 +63,76 @@ def test_a_marker_that_a_file_spells_is_text() -> None:
     tiny = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
     ids = fim.encode(tiny, MODEL, "a<|end|>", "<|fill|>b")
     assert ids == (MARK, *b"a<|end|>", FILL, *b"<|fill|>b", END)
+
+
+TINY = FimSpec(prefix="<|mark|>", suffix="<|fill|>", middle="<|end|>")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "word"),
+    [
+        ("    retu", "   ", " retu"),
+        ("print(val", "print", "(val"),
+        ("total_cou", "total", "_cou"),
+        ("x = ", "x =", " "),
+        ("    ", "", "    "),
+        ("x = [", "x =", " ["),
+        ("a\r\n\tif", "a\r\n", "\tif"),
+        ("a__", "a", "__"),
+        ("a\n", "a\n", ""),
+        ("", "", ""),
+        ("x" * 40, "x" * 16, "x" * 24),
+    ],
+)
+def test_the_word_at_the_cursor(text: str, kept: str, word: str) -> None:
+    assert fim.split_word(text) == (kept, word)
+
+
+@given(st.text())
+def test_of_any_text_the_last_word_is_of_its_last_line(text: str) -> None:
+    kept, word = fim.split_word(text)
+    assert kept + word == text and "\n" not in word and len(word) <= 64
+
+
+def test_lines_before_the_cursor_stand_behind_the_marker() -> None:
+    lines = [f"line {number}\n" for number in range(19)]
+    ids, begun = fim.at_cursor(TINY, MODEL, "".join(lines) + "    ret", "\nrest\n")
+    kept, ahead = "".join(lines[:16]), "".join(lines[16:])
+    assert ids == (MARK, *kept.encode(), FILL, *b"\nrest\n", END, *ahead.encode(), *b"   ")
+    assert begun == " ret"
+
+
+def test_typing_adds_to_the_end_of_the_prompt_alone() -> None:
+    text = "a\n" * 9
+    typed = [
+        f"{text}def f():\n{line}" for line in ("", "  r", "  retu", "  return x", "  return x\n  s")
+    ]
+    asked = [fim.at_cursor(TINY, MODEL, text, "\nf()\n")[0] for text in typed]
+    for one, other in itertools.pairwise(asked):
+        assert other[: len(one)] == one
+
+
+def test_without_text_after_the_cursor_or_with_it_in_front_nothing_is_moved() -> None:
+    text = "a\nb"
+    for blank in ("", "\n\n"):
+        plain = fim.encode(TINY, MODEL, text, blank)
+        assert fim.at_cursor(TINY, MODEL, text, blank) == (plain, "")
+    front = TINY.model_copy(update={"order": "spm"})
+    plain = fim.encode(front, MODEL, text, "c")
+    assert fim.at_cursor(front, MODEL, text, "c") == (plain, "")
+
+
+def test_an_editors_own_prompt_is_taken_apart() -> None:
+    def sides(prompt: str, spec: FimSpec = TINY) -> tuple[str, str] | None:
+        return fim.sides(spec, MODEL, prompt)
+
+    assert sides("<|mark|>a\nb<|fill|>c<|end|>") == ("a\nb", "c")
+    assert sides("<|mark|><|fill|><|end|>") == ("", "")
+    for other in ("a<|fill|>b", "<|mark|>a<|end|>", "<|mark|>a<|fill|>b<|end|> x", "", "<|mark|>"):
+        assert sides(other) is None
+    assert sides("<|mark|>a<|fill|>b<|fill|>c<|end|>") is None  # which of the two?
+    assert sides("<|mark|>a<|fill|>b<|end|>c<|end|>") is None
+    assert sides("<|mark|>a<|fill|>b<|end|>", TINY.model_copy(update={"order": "spm"})) is None
 
 
 def decoded(ids: list[int], **options: bool) -> list[str]:

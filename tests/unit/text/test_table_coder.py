@@ -51,6 +51,22 @@ def in_tables(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer(TableCoder(tables), tokenizer.facts, lambda: "")
 
 
+@pytest.mark.parametrize(
+    "text", ["a", " a", " re", "    ", "日", "é", "日本".encode()[1:], "((", "\t"]
+)
+def test_tokens_along_a_text(library: Tokenizer, text: str | bytes) -> None:
+    """Against a look at every token."""
+    data = text.encode() if isinstance(text, str) else text
+    spelt = {number: library.token_bytes(number) for number in range(library.vocab_size)}
+    expected = [
+        number
+        for number, token in spelt.items()
+        if token and (token.startswith(data) or data.startswith(token))
+        if number not in library.coder.added_ids
+    ]
+    assert library.along(data) == expected == in_tables(library).along(data)
+
+
 def packed_texts() -> Iterator[str]:
     """What the packs for calibration hold, of every language."""
     for pack in sorted((files("subllm.calibration") / "data").iterdir(), key=str):

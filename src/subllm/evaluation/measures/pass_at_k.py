@@ -131,7 +131,7 @@ class Programs:
             ),
             prompt=form,
             sampling=options.sampling,
-            tools={"toolchain": version},
+            tools={"toolchain": version, **prompter.facts},
         )
         seconds = WALL_SECONDS[self.language]
 

@@ -99,9 +99,7 @@ class Speculator:
         self._asked.clear()
         if not self._backend.exact_widths:
             return
-        open_to = [
-            s for s in sequences if s.request.speculation != "off" and s.request.constraint is None
-        ]
+        open_to = [s for s in sequences if s.request.speculation != "off" and s.free]
         begun = self._pace.round(len(sequences)) if open_to else None
         if begun is None:
             return

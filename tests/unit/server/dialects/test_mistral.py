@@ -44,18 +44,18 @@ def test_continue_streams(shared: Live, path: str) -> None:
 
 def test_mistrals_own_client(shared: Live) -> None:
     client = Mistral(api_key="none", server_url=shared.url)
-    options: dict[str, Any] = {"model": PYTHON, "prompt": "x", "max_tokens": 3, "random_seed": 9}
+    options: dict[str, Any] = {"model": PYTHON, "prompt": "x\n", "max_tokens": 3, "random_seed": 9}
     whole = client.fim.complete(**options, suffix="y")
     assert whole.choices[0].message is not None
     assert whole.choices[0].message.content == "abc"
-    assert whole.usage.total_tokens == 8  # three markers, x, y and three more
+    assert whole.usage.total_tokens == 9  # three markers, x, a newline, y and three more
     pieces = client.fim.stream(**options)
     assert "".join(str(piece.data.choices[0].delta.content) for piece in pieces) == "abc"
 
 
 @pytest.mark.parametrize("path", ["/v1/beta/completions", "/beta/completions", "/completions"])
 def test_deepseeks_is_openais(shared: Live, path: str) -> None:
-    body = {"model": PYTHON, "prompt": "x", "suffix": "y", "max_tokens": 3, "seed": 9}
+    body = {"model": PYTHON, "prompt": "x\n", "suffix": "y", "max_tokens": 3, "seed": 9}
     assert shared.post(path, **body).json()["choices"][0]["text"] == "abc"
 
 

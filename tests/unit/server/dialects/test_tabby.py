@@ -37,7 +37,7 @@ def test_language_and_segments(shared: Live) -> None:
     assert reply.json()["choices"] == [{"index": 0, "text": "abc"}] and reply.json()["id"]
     prompt = shared.shelf.engine(JAVA).requests[-1].prompt
     files = (SEP, *b"C.java\nint h;\n", SEP, *b"B.java\nint g();\n", SEP, *b"src/A.java\n")
-    assert prompt == (*files, PRE, *b"int f() {\n    ", SUF, *b"\n}", MID)
+    assert prompt == (*files, PRE, SUF, *b"\n}", MID, *b"int f() {\n")
 
 
 def test_the_path_routes_where_the_language_is_unknown(shared: Live) -> None:
