@@ -24,7 +24,7 @@ class Ask:
     params: SamplingParams
     rule: StopRule | None = None
     loops: bool = False
-    begun: str = ""
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

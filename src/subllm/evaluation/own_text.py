@@ -41,7 +41,7 @@ class OwnText:
     """
 
     tokens: npt.NDArray[np.int32]
-    holes: tuple[tuple[Problem, tuple[int, ...], str], ...]
+    holes: tuple[tuple[Problem, tuple[int, ...], tuple[int, ...]], ...]
     form: Form
 
 
@@ -121,7 +121,7 @@ def measure_own_text(
 
 def _fitting(
     problem: Problem, prompter: Prompter, room: int
-) -> tuple[Problem, tuple[int, ...], str] | None:
+) -> tuple[Problem, tuple[int, ...], tuple[int, ...]] | None:
     """With its prompt, and as much of what is around the hole as `room` tokens hold."""
     while len((encoded := prompter.ids(problem))[0]) > room:
         before = problem.prompt.splitlines(keepends=True)

@@ -43,15 +43,15 @@ class Prompter:
         """What decides the prompts beside the form."""
         return {"at the cursor": f"{fim.AHEAD} lines"} if self.form == "fim" else {}
 
-    def ids(self, problem: Problem) -> tuple[tuple[int, ...], str]:
-        """The prompt's token ids, and the text that the completion begins with. Only template and
-        markers put special tokens in."""
+    def ids(self, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The prompt's token ids, and those of its end that the completion begins with
+        (`Request.begun`). Only template and markers put special tokens in."""
         tokenizer = self._tokenizer
         if self._template is not None:
             messages = [{"role": "user", "content": chat_message(problem)}]
-            return tuple(encode_chat(self._template, tokenizer, messages)), ""
+            return tuple(encode_chat(self._template, tokenizer, messages)), ()
         if self.form == "raw":
-            return tuple(tokenizer.encode_plain(problem.prompt, bos=None)), ""
+            return tuple(tokenizer.encode_plain(problem.prompt, bos=None)), ()
         assert self._fim is not None
         return fim.at_cursor(self._fim, tokenizer, problem.prompt, problem.suffix)
 

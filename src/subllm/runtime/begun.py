@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from subllm.runtime.constraint import AllowedTokens
@@ -10,7 +12,8 @@ from subllm.text.tokenizer import Tokenizer
 
 class Begun:
     """A `Constraint` to a text that stands at the beginning, in whatever tokens the model would
-    have written it; `done` with the token that ends it or goes on beyond.
+    have written it; `done` with the token that ends it or goes on beyond. `known` counts those
+    that said nothing new.
 
     A prompt that stops in the middle of a word ends with a token that the model never saw there:
     after "retu" comes "rn" in no text, since "return" is one token. So the word is left to the
@@ -19,20 +22,23 @@ class Begun:
 
     error: str | None = None
 
-    def __init__(self, tokenizer: Tokenizer, text: str) -> None:
-        """text: of which the tokenizer can write every character."""
+    def __init__(self, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
+        """ids: of a text that ends with a whole character."""
         self._tokenizer = tokenizer
-        self._rest = text.encode()
+        self._rest = b"".join(map(tokenizer.token_bytes, ids))
+        self.text = self._rest.decode("utf-8", "replace")
+        self.known = 0
 
     @property
     def done(self) -> bool:
         return not self._rest
 
     def allowed(self) -> AllowedTokens:
-        size = -(-self._tokenizer.vocab_size // 32) * 32
-        bits = np.zeros(size, np.bool_)
-        bits[self._tokenizer.along(self._rest)] = True
-        return np.packbits(bits, bitorder="little").view("<u4")
+        along = self._tokenizer.along(self._rest)
+        whole = np.pad(along, (0, -len(along) % 32))
+        return np.packbits(whole, bitorder="little").view("<u4")
 
     def take(self, token: int) -> None:
-        self._rest = self._rest[len(self._tokenizer.token_bytes(token)) :]
+        written = len(self._tokenizer.token_bytes(token))
+        self.known += written <= len(self._rest)
+        self._rest = self._rest[written:]

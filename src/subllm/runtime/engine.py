@@ -156,18 +156,19 @@ class LocalEngine:
         params = request.params
         check_params(params, self._backend.vocab_size)
         self._check_tokens(request.prompt)
-        if request.prediction:
-            self._check_tokens(request.prediction)
+        for others in filter(None, (request.prediction, request.begun)):
+            self._check_tokens(others)
         if request.id in self._sequences:
             raise EngineError(f"request id {request.id!r} is in use; choose another")
         scores = request.score is not None
         if request.score is not None and not 0 <= request.score <= self._backend.vocab_size:
             raise UsageError(f"{request.score} alternatives are out of range; ask for fewer")
-        wanted = len(request.prompt) + (0 if scores else params.max_tokens)
+        length = len(request.prompt) + len(request.begun)
+        wanted = length + (0 if scores else params.max_tokens)
         if wanted > self._context_length:
             more = "" if scores else f" and max_tokens is {params.max_tokens}"
             raise ContextLengthError(
-                f"the prompt has {len(request.prompt)} tokens{more}, but {self._name} has a "
+                f"the prompt has {length} tokens{more}, but {self._name} has a "
                 f"context of {self._context_length}; shorten one of them"
             )
         if len(self._scheduler) >= self._capacity:
@@ -293,9 +294,12 @@ class LocalEngine:
     def _sequence(self, request: Request) -> Sequence:
         if request.score is not None:
             return ScoringSequence(request, self._tokenizer)
-        text = CompletionText(self._tokenizer, request.params.stop, request.begun)
         begun = Begun(self._tokenizer, request.begun) if request.begun else None
-        return Sequence(request, text, self._stops_of(request.params), begun)
+        known = begun.text if begun else ""
+        text = CompletionText(self._tokenizer, request.params.stop, known)
+        left = self._context_length - len(request.prompt) - request.params.max_tokens
+        room = min(left, len(known.encode()))  # where each byte is a token
+        return Sequence(request, text, self._stops_of(request.params), begun, room)
 
     def _score(self, sequence: ScoringSequence, count: int) -> TokenEvent:
         """Runs the next tokens of a request that is scored."""

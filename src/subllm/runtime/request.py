@@ -50,8 +50,9 @@ class Request:
                  these goes first, since it has made the others stale
     constraint   what the completion must be; it belongs to this request alone. Nothing is
                  drafted until it is done
-    begun        text that the completion begins with, in tokens of the model's choice; it is
-                 known, and not told. Not together with a constraint
+    begun        tokens of a text that the completion begins with, in whatever tokens the model
+                 would have written it: part of the prompt, and counted with it. Not together
+                 with a constraint
     """
 
     id: str
@@ -63,7 +64,7 @@ class Request:
     score: int | None = None
     interactive: bool = False
     constraint: Constraint | None = None
-    begun: str = ""
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from subllm.errors import EngineError, LogitsError
 from subllm.runtime.backend import Choice, Draw, TokenArray
+from subllm.runtime.begun import Begun
 from subllm.runtime.constraint import Constraint
 from subllm.runtime.output import CompletionText
 from subllm.runtime.request import FinishReason, Request, TokenEvent, TokenLogprob
@@ -30,11 +31,13 @@ class Sequence:
         request: Request,
         text: CompletionText,
         stop_ids: Mapping[int, str],
-        constraint: Constraint | None = None,
+        begun: Begun | None = None,
+        room: int = 0,
     ) -> None:
-        """constraint: in place of the request's."""
+        """begun: of the request; room: for tokens of it, beside `max_tokens`."""
         self.request = request
-        self._constraint = constraint or request.constraint
+        self._begun = begun
+        self._constraint: Constraint | None = begun or request.constraint
         self.prompt_length = len(request.prompt)
         self.kv: int | None = None
         self.computed = 0
@@ -48,7 +51,9 @@ class Sequence:
         self._stop_ids = stop_ids
         self._text = text
         self._length = self.prompt_length
-        self._buffer = np.empty(self.prompt_length + request.params.max_tokens, dtype=np.int32)
+        self._told = 0  # tokens that were new
+        length = self.prompt_length + request.params.max_tokens + room
+        self._buffer = np.empty(length, dtype=np.int32)
         self._buffer[: self.prompt_length] = request.prompt
         seed = request.params.seed
         self._random = random.Random(seed)  # noqa: S311 (sampling, not secrets)
@@ -66,6 +71,11 @@ class Sequence:
     @property
     def completion_length(self) -> int:
         return self._length - self.prompt_length
+
+    @property
+    def new_length(self) -> int:
+        """Without the tokens that say again what is known."""
+        return self.completion_length - (self._begun.known if self._begun else 0)
 
     @property
     def room(self) -> int:
@@ -154,16 +164,18 @@ class Sequence:
             return self._event(text, finish="stop", stop=stop or self._stop_ids[token])
         self._buffer[self._length] = token
         self._length += 1
-        logprobs = () if logprob is None else (logprob,)
+        new, self._told = self.new_length > self._told, self.new_length
+        logprobs = () if logprob is None or not new else (logprob,)
         text, stop = self._text.push(token)
         finish: FinishReason | None = None
-        if stop is None and self.completion_length == self.request.params.max_tokens:
+        full = self.new_length == self.request.params.max_tokens
+        if stop is None and (full or self._length == len(self._buffer)):
             finish = "length"
             rest, stop = self._text.finish()
             text += rest
         if stop is not None:
             finish = "stop"
-        return self._event(text, (token,), logprobs, finish, stop)
+        return self._event(text, (token,) if new else (), logprobs, finish, stop)
 
     def end(self, reason: FinishReason) -> TokenEvent:
         """The last event of a request that ends without another token."""
@@ -188,9 +200,9 @@ class Sequence:
             logprobs=logprobs,
             finish_reason=finish,
             matched_stop=stop,
-            prompt_tokens=self.prompt_length,
+            prompt_tokens=self.prompt_length + len(self.request.begun),
             cached_tokens=self.cached,
-            completion_tokens=self.completion_length,
+            completion_tokens=self.new_length,
             accepted_prediction_tokens=self.accepted,
             rejected_prediction_tokens=self.rejected,
         )

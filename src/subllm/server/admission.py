@@ -89,7 +89,7 @@ class Admission:
             for job in [job for job in jobs if job.is_over(now)]:
                 assert isinstance(job.work, Request)
                 jobs.remove(job)
-                prompt = len(job.work.prompt)
+                prompt = len(job.work.prompt) + len(job.work.begun)
                 event = TokenEvent(job.id, "", finish_reason="length", prompt_tokens=prompt)
                 self._jobs.deliver(job, Generated(event))
         self._waiting = {ref: jobs for ref, jobs in self._waiting.items() if jobs}

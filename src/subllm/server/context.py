@@ -42,7 +42,7 @@ def refuse_far_longer(tokenizer: Tokenizer, texts: Sequence[str], context_length
 def bounded(request: Request, context_length: int) -> Request:
     """max_tokens is an upper bound: it is lowered to what the context leaves, and the
     reply then ends with finish_reason "length"."""
-    room = fit_to_context(len(request.prompt), context_length)
+    room = fit_to_context(len(request.prompt) + len(request.begun), context_length)
     if request.params.max_tokens <= room:
         return request
     return replace(request, params=replace(request.params, max_tokens=room))

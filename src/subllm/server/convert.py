@@ -25,8 +25,8 @@ from subllm.server.trimming import UNTRIMMED, Trim
 from subllm.text import fim
 
 Ids = tuple[int, ...]
-Encoded = tuple[Ids, str]
-"""A prompt, and the text that its completion begins with, which is not told."""
+Encoded = tuple[Ids, Ids]
+"""A prompt, and the end of it that the completion begins with (`Request.begun`)."""
 
 _CHARS = 16  # of each token that the context has: more of a text is of no use
 
@@ -77,7 +77,7 @@ class Planner:
         for texts in _texts(asked):
             refuse_far_longer(text.tokenizer, texts, context)
         if asked.messages:
-            encoded: tuple[Encoded, ...] = ((_encode_chat(asked, text), ""),)
+            encoded: tuple[Encoded, ...] = ((_encode_chat(asked, text), ()),)
         else:
             encoded = tuple(self._encode(prompt, asked, model, text) for prompt in asked.prompts)
         echoes = tuple(
@@ -112,7 +112,7 @@ class Planner:
         constraint_of = constraints(asked, text)
         generations = []
         for ids, begun in encoded:
-            fit_to_context(len(ids), context)  # told before the model is loaded
+            fit_to_context(len(ids) + len(begun), context)  # told before the model is loaded
             for choice in range(asked.n if params.max_tokens else 0):
                 seed = None if params.seed is None else (params.seed + choice) % 2**63
                 drawn = replace(params, seed=seed)
@@ -122,7 +122,7 @@ class Planner:
             route,
             model,
             text,
-            tuple(ids for ids, _ in encoded),
+            tuple(ids + begun for ids, begun in encoded),
             echoes,
             asked.n,
             tuple(generations),
@@ -201,7 +201,7 @@ class Planner:
                 size = tokenizer.vocab_size
                 message = f"token id {max(prompt)} is not below the vocabulary size {size}"
                 raise bad_request(message, "prompt")
-            return prompt, ""
+            return prompt, ()
         spec, suffix = model.prompt.fim, asked.suffix
         if suffix is not None:
             if spec is None:
@@ -214,12 +214,14 @@ class Planner:
             if parts is not None:
                 return self._fill(*parts, asked, model, text)
         if prompt:
-            return tuple(tokenizer.encode(prompt)), ""
+            if asked.echo or _as_it_is(asked):
+                return tuple(tokenizer.encode(prompt)), ()
+            return fim.encode_begun(tokenizer, prompt)
         starts = [tokenizer.bos_id, *tokenizer.eos_ids]
         start = next((token for token in starts if token is not None), None)
         if start is None:
             raise bad_request("prompt: this model cannot start from an empty prompt", "prompt")
-        return (start,), ""
+        return (start,), ()
 
     def _fill(
         self, before: str, after: str, asked: Generation, model: ServedModel, text: TextSide
@@ -230,16 +232,13 @@ class Planner:
         context = self.context_length(model)
         while sum(len(content) for _, content in extra) > _CHARS * context:
             extra = extra[1:]
-        # Log-probabilities are those of the first token after the cursor, and what keeps to a
-        # schema begins there.
-        plain = asked.logprobs is not None or asked.form is not None
         while True:
-            path, begun = asked.path, ""
-            if plain:
+            path, begun = asked.path, Ids()
+            if _as_it_is(asked):
                 ids = fim.encode(spec, tokenizer, before, after, path=path, extra=extra)
             else:
                 ids, begun = fim.at_cursor(spec, tokenizer, before, after, path=path, extra=extra)
-            if not extra or len(ids) < context:
+            if not extra or len(ids) + len(begun) < context:
                 return ids, begun
             extra = extra[1:]
 
@@ -285,6 +284,12 @@ def _query(asked: Generation, caller: Caller) -> Query:
         messages=asked.messages,
         session=caller.session,
     )
+
+
+def _as_it_is(asked: Generation) -> bool:
+    """Whether the completion begins with the first token after the prompt: log-probabilities are
+    told of it, or what keeps to a schema begins there."""
+    return asked.logprobs is not None or asked.form is not None
 
 
 def _texts(asked: Generation) -> list[list[str]]:

@@ -50,7 +50,7 @@ class GenerateWork:
     limits: TimeLimits = NO_LIMITS
     keep_alive: float | None = None
     constraint: Constraint | None = None
-    begun: str = ""
+    begun: tuple[int, ...] = ()
 
     def request(self, number: str) -> Request:
         return Request(

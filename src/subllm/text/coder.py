@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import islice, takewhile
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import tokenizers
 
 from subllm.errors import WeightsError
@@ -35,7 +37,7 @@ class Coder(Protocol):
 
     def id_of(self, token: str) -> int | None: ...
 
-    def starting(self, spelling: str) -> list[int]:
+    def starting(self, spelling: str) -> npt.NDArray[np.uint32]:
         """Ids of the tokens that the vocabulary spells so at their beginning."""
         ...
 
@@ -73,11 +75,11 @@ class LibraryCoder:
     def id_of(self, token: str) -> int | None:
         return self.tokenizer.token_to_id(token)
 
-    def starting(self, spelling: str) -> list[int]:
+    def starting(self, spelling: str) -> npt.NDArray[np.uint32]:
         spelt = self._sorted
         low = bisect_left(spelt, (spelling, -1))
         found = takewhile(lambda entry: entry[0].startswith(spelling), islice(spelt, low, None))
-        return [number for _, number in found]
+        return np.array([number for _, number in found], np.uint32)
 
     @cached_property
     def _sorted(self) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from subllm.catalog.prompt import FimSpec
 from subllm.text.tokenizer import Tokenizer
 
-AHEAD = 8
+AHEAD = 16
 """Lines before the cursor that are read again when so many more were written."""
 
 # What pre-tokenizers of GPT-2's kind may join: letters with one sign or space before them, signs
@@ -75,9 +75,9 @@ def at_cursor(
     *,
     path: str | None = None,
     extra: Sequence[tuple[str, str]] = (),
-) -> tuple[tuple[int, ...], str]:
-    """As `encode`, laid out for somebody who types, and the text that the completion has to begin
-    with.
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """As `encode`, laid out for somebody who types, and the tokens of its end, which the completion
+    has to begin with (`Request.begun`).
 
     The last lines before the cursor stand behind the middle's marker, as the first that were
     written into the hole: typing then adds to the end of the prompt, and what was read before stays
@@ -86,11 +86,12 @@ def at_cursor(
     knows at this place.
     """
     keep = _settled_lines(before) if spec.order == "psm" and after.strip() else len(before)
-    written, pending = split_word(before[keep:])
-    if not tokenizer.writes(pending):
-        written, pending = written + pending, ""
+    written, word = split_word(before[keep:])
+    begun = tokenizer.encode_plain(word, goes_on=True)
+    if not _says(tokenizer, begun, word):
+        written, begun = written + word, []
     ids = encode(spec, tokenizer, before[:keep], after, path=path, extra=extra)
-    return (*ids, *tokenizer.encode_plain(written, goes_on=True)), pending
+    return (*ids, *tokenizer.encode_plain(written, goes_on=True)), tuple(begun)
 
 
 def sides(spec: FimSpec, tokenizer: Tokenizer, prompt: str) -> tuple[str, str] | None:
@@ -103,6 +104,23 @@ def sides(spec: FimSpec, tokenizer: Tokenizer, prompt: str) -> tuple[str, str] |
     if not found or any(tokenizer.cut(text, "\0") != text for text in (before, after)):
         return None
     return before, after
+
+
+def encode_begun(tokenizer: Tokenizer, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of a prompt that is gone on with, special tokens recognised, without its last word,
+    and those of that word, which the completion has to begin with, as in `at_cursor`."""
+    ids = tokenizer.encode(text)
+    written, word = split_word(text)
+    fewer, begun = tokenizer.encode(written), tokenizer.encode_plain(word, goes_on=True)
+    special = tokenizer.coder.added_ids
+    whole = fewer and _says(tokenizer, begun, word)
+    if not whole or special.intersection(ids) - special.intersection(fewer):  # one is cut in two
+        return tuple(ids), ()
+    return tuple(fewer), tuple(begun)
+
+
+def _says(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> bool:
+    return b"".join(map(tokenizer.token_bytes, ids)) == text.encode("utf-8", "replace")
 
 
 def split_word(text: str) -> tuple[str, str]:

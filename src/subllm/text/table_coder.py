@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from subllm.native import core
-from subllm.text.bpe_tables import BpeTables
+from subllm.text.bpe_tables import U32, BpeTables
 from subllm.text.coder import Coder, encode, read_definition
 from subllm.text.tokenizer_files import without_prefix
 
@@ -67,15 +67,14 @@ class TableCoder:
         found = low < len(order) and self._spelling(order[low]) == sought
         return int(order[low]) if found else None
 
-    def starting(self, spelling: str) -> list[int]:
+    def starting(self, spelling: str) -> U32:
         sought, order = spelling.encode("utf-8", "surrogatepass"), self.tables.order
 
         def beginning(token_id: int) -> bytes:
             return self._spelling(token_id)[: len(sought)]
 
         low = bisect_left(order, sought, key=beginning)
-        high = bisect_right(order, sought, low, key=beginning)
-        return [int(number) for number in order[low:high]]
+        return order[low : bisect_right(order, sought, low, key=beginning)]
 
     @cached_property
     def added_ids(self) -> frozenset[int]:

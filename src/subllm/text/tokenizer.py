@@ -10,6 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from subllm.errors import WeightsError
 from subllm.text.coder import Coder, LibraryCoder
 from subllm.text.token_bytes import bytes_of_token, spelling_of
@@ -107,26 +110,23 @@ class Tokenizer:
             return text.encode()
         return bytes_of_token(text, byte_level=self.facts.byte_level)
 
-    def along(self, data: bytes) -> list[int]:
-        """The tokens of text with one of which a text begins that begins with these bytes (whole
-        characters, but for the first, of which the end is enough): those that are the same so far,
-        longer or shorter, special and added ones left out."""
+    def along(self, data: bytes) -> npt.NDArray[np.bool_]:
+        """bool [vocab_size], True for the tokens of text with one of which a text begins that
+        begins with these bytes (whole characters, but for the first, of which the end is enough):
+        those that are the same so far, longer or shorter, special and added ones left out."""
         byte_level = self.facts.byte_level
-        found = []
-        for end in range(1, len(data) + 1):
-            spelling = spelling_of(data[:end], byte_level=byte_level)
-            if spelling is not None and (token := self.coder.id_of(spelling)) is not None:
-                found.append(token)
-        if not byte_level and (single := self.coder.id_of(f"<0x{data[0]:02X}>")) is not None:
-            found.append(single)
-        whole = spelling_of(data, byte_level=byte_level)
-        longer = self.coder.starting(whole) if whole else []
-        return sorted({*found, *longer} - self.coder.added_ids)
-
-    def writes(self, text: str) -> bool:
-        """Whether its tokens say it again, byte for byte."""
-        ids = self.encode_plain(text, goes_on=True)
-        return b"".join(map(self.token_bytes, ids)) == text.encode("utf-8", "replace")
+        found = np.zeros(self.vocab_size, np.bool_)
+        spellings = {
+            spelling_of(data[:end], byte_level=byte_level) for end in range(1, len(data) + 1)
+        }
+        if not byte_level:
+            spellings.add(f"<0x{data[0]:02X}>")
+        ids = [self.coder.id_of(spelling) for spelling in spellings if spelling is not None]
+        found[[number for number in ids if number is not None]] = True
+        if whole := spelling_of(data, byte_level=byte_level):
+            found[self.coder.starting(whole)] = True
+        found[list(self.coder.added_ids)] = False
+        return found
 
     def id_of(self, token: str) -> int | None:
         """The id of a token by its text ("<|im_end|>"), None if there is none."""

@@ -83,7 +83,7 @@ def test_figures(models: dict[str, Any], open_engine: Exact, tmp_path: Path) -> 
     ask = Ask("it", prompt, SamplingParams(max_tokens=_MAX_TOKENS), OneLine(""))
     (answer,) = generate(engine, [ask], 1)
     holes = tuple(
-        (Problem(name, "python", INFILL, "", "", "", canonical=line), prompt, "")
+        (Problem(name, "python", INFILL, "", "", "", canonical=line), prompt, ())
         for name, line in (("one", f"  {answer.text.strip()}\n"), ("other", "something else"))
     )
     figures = measure_own_text(open_engine, MODEL, OwnText(TOKENS, holes, "fim"), NullProgress())

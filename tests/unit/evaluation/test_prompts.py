@@ -50,15 +50,15 @@ HOLE, TASK = problem("infilling", INFILLING), problem("mbpp", MBPP)
 
 def test_raw_is_the_text_as_it_is() -> None:
     prompter = Prompter(PLAIN, SPEC, "raw")
-    assert prompter.ids(ADD) == (tuple(ADD.prompt.encode()), "")
+    assert prompter.ids(ADD) == (tuple(ADD.prompt.encode()), ())
     spelled = replace(ADD, prompt="<|end|>")
-    assert prompter.ids(spelled) == (tuple(b"<|end|>"), "")
-    assert prompter.ids(CPP) == (tuple(CPP.prompt.encode()), "")  # not the headers put before
+    assert prompter.ids(spelled) == (tuple(b"<|end|>"), ())
+    assert prompter.ids(CPP) == (tuple(CPP.prompt.encode()), ())  # not the headers put before
 
 
 def test_chat_shows_the_function() -> None:
     ids, begun = Prompter(chatty(), SPEC, "chat").ids(ADD)
-    assert begun == ""
+    assert begun == ()
     assert (ids[0], ids[-2], ids[-1]) == (MARK, END, FILL)
     said = bytes(ids[1:-2]).decode()
     assert said == chat_message(ADD)
@@ -78,11 +78,11 @@ def test_chat_gives_a_task_in_words() -> None:
 def test_holes_stand_between_markers() -> None:
     prompter = Prompter(PLAIN, SPEC, "fim")
     text = HOLE.prompt.encode()
-    assert prompter.ids(replace(HOLE, suffix="")) == ((MARK, *text, FILL, END), "")
+    assert prompter.ids(replace(HOLE, suffix="")) == ((MARK, *text, FILL, END), ())
     # As a server lays it out: the last lines before the cursor behind the last marker.
     begun = replace(HOLE, prompt=f"{HOLE.prompt}    ret", suffix="<|end|>")
     ids = (MARK, FILL, *b"<|end|>", END, *text, *b"   ")
-    assert prompter.ids(begun) == (ids, " ret")
+    assert prompter.ids(begun) == (ids, tuple(b" ret"))
     assert "at the cursor" in prompter.facts and not Prompter(PLAIN, SPEC, "raw").facts
 
 

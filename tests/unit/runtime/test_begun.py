@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from oracles.tiny_models import oracle, source
@@ -63,36 +64,52 @@ def test_it_begins_so_and_tells_what_is_new(
 ) -> None:
     prompt = tuple(tokenizer.encode_plain("def f(values):\n"))
     params = SamplingParams(max_tokens=12, ignore_eos=True)
-    events = drain(engine, Request("r", prompt, params, begun=begun))
-    tokens = [token for event in events for token in event.tokens]
-    expected = by_hand(tokenizer, prompt, begun, 12)
-    assert tokens == expected
-    whole = b"".join(map(tokenizer.token_bytes, expected))
+    ids = tuple(tokenizer.encode_plain(begun))
+    events = drain(engine, Request("r", prompt, params, begun=ids))
+    assert events[-1].prompt_tokens == len(prompt) + len(ids)
+    expected = by_hand(tokenizer, prompt, begun, 20)
+    known = 0
+    while len(b"".join(map(tokenizer.token_bytes, expected[: known + 1]))) <= len(begun.encode()):
+        known += 1  # these say nothing new, and are not counted
+    new = expected[known : known + 12]
+    assert [token for event in events for token in event.tokens] == new
+    assert events[-1].completion_tokens == 12 and events[-1].finish_reason == "length"
+    whole = b"".join(map(tokenizer.token_bytes, expected[:known] + new))
     assert whole.startswith(begun.encode())
     told = "".join(event.text for event in events)
     assert begun + told == whole.decode("utf-8", "replace")
-    assert events[-1].completion_tokens == 12
+
+
+def test_where_the_context_ends_there_is_no_room_for_what_is_known(
+    tokenizer: Tokenizer, engine: LocalEngine
+) -> None:
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    prompt = tuple(tokenizer.encode_plain("x")) * 249
+    begun = tuple(tokenizer.encode_plain("(val"))
+    (*_, last) = drain(engine, Request("r", prompt, params, begun=begun))
+    assert last.finish_reason == "length" and last.completion_tokens < 6
 
 
 def test_a_stop_is_not_looked_for_in_what_is_known(
     tokenizer: Tokenizer, engine: LocalEngine
 ) -> None:
     prompt = tuple(tokenizer.encode_plain("def f(values):\n"))
+    retur = tuple(tokenizer.encode_plain(" retur"))
     params = SamplingParams(max_tokens=12, ignore_eos=True, stop=("ret",))
-    events = drain(engine, Request("r", prompt, params, begun=" retur"))
+    events = drain(engine, Request("r", prompt, params, begun=retur))
     params = SamplingParams(max_tokens=12, ignore_eos=True)
-    free = drain(engine, Request("s", prompt, params, begun=" retur"))
+    free = drain(engine, Request("s", prompt, params, begun=retur))
     assert events[-1].finish_reason == "length"
     assert "".join(e.text for e in events) == "".join(e.text for e in free)
 
 
 def test_once_it_is_written_anything_may_come(tokenizer: Tokenizer) -> None:
-    begun = Begun(tokenizer, "ab")
+    begun = Begun(tokenizer, tokenizer.encode_plain("ab"))
     assert not begun.done
     first = tokenizer.encode_plain("a")[0]
     begun.take(first)
     assert not begun.done
-    second = tokenizer.along(b"b")
+    second = np.flatnonzero(tokenizer.along(b"b")).tolist()
     bits = begun.allowed()
     assert [t for t in range(tokenizer.vocab_size) if bits[t // 32] >> t % 32 & 1] == second
     begun.take(second[-1])

@@ -140,18 +140,18 @@ def test_n_choices_of_each_prompt_in_order(shared: Live) -> None:
 def test_fill_in_the_middle(shared: Live) -> None:
     complete(shared, "e\nx = ab", suffix="cd")  # the word at the cursor is the model's to begin
     assert asked(shared)[0] == (PRE, SUF, *b"cd", MID, *b"e\nx =")
-    assert shared.shelf.engine(PYTHON).requests[-1].begun == " ab"
+    assert shared.shelf.engine(PYTHON).requests[-1].begun == tuple(b" ab")
     complete(shared, "<|mid|>\n", suffix="<|mid|>")  # a marker in the user's text is text
     assert asked(shared)[0] == (PRE, SUF, *b"<|mid|>", MID, *b"<|mid|>\n")
     complete(
         shared, "<|pre|>e\nx = ab<|suf|>cd<|mid|>"
     )  # an editor's own prompt is laid out so too
     assert asked(shared)[0] == (PRE, SUF, *b"cd", MID, *b"e\nx =")
-    assert shared.shelf.engine(PYTHON).requests[-1].begun == " ab"
+    assert shared.shelf.engine(PYTHON).requests[-1].begun == tuple(b" ab")
     # Log-probabilities are those of what follows the cursor.
     complete(shared, "ab", suffix="cd", logprobs=1)
     assert asked(shared)[0] == (PRE, *b"ab", SUF, *b"cd", MID)
-    assert shared.shelf.engine(PYTHON).requests[-1].begun == ""
+    assert shared.shelf.engine(PYTHON).requests[-1].begun == ()
     complete(shared, "ab", suffix="")
     assert asked(shared)[0] == tuple(b"ab")
     # An editor's own prompt: there the markers are markers.

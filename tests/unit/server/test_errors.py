@@ -224,7 +224,8 @@ def test_half_an_emoji_is_replaced(shared: Live) -> None:
         headers = {"content-type": "application/json"}
         reply = shared.http.post(path, content=content, headers=headers)
         assert reply.status_code == 200, reply.text
-        return tokenizer().decode(shared.shelf.engine(PYTHON).requests[-1].prompt)
+        request = shared.shelf.engine(PYTHON).requests[-1]
+        return tokenizer().decode((*request.prompt, *request.begun))
 
     rest = b'"model": "' + PYTHON.encode() + b'", "max_tokens": 1'
     assert prompt_of(COMPLETIONS, b'{"prompt": "a%s", ' + rest + b"}") == "a\ufffd"

@@ -95,11 +95,11 @@ def test_of_any_text_the_last_word_is_of_its_last_line(text: str) -> None:
 
 
 def test_lines_before_the_cursor_stand_behind_the_marker() -> None:
-    lines = [f"line {number}\n" for number in range(19)]
+    lines = [f"line {number}\n" for number in range(35)]
     ids, begun = fim.at_cursor(TINY, MODEL, "".join(lines) + "    ret", "\nrest\n")
-    kept, ahead = "".join(lines[:16]), "".join(lines[16:])
+    kept, ahead = "".join(lines[:32]), "".join(lines[32:])
     assert ids == (MARK, *kept.encode(), FILL, *b"\nrest\n", END, *ahead.encode(), *b"   ")
-    assert begun == " ret"
+    assert begun == tuple(b" ret")
 
 
 def test_typing_adds_to_the_end_of_the_prompt_alone() -> None:
@@ -116,10 +116,19 @@ def test_without_text_after_the_cursor_or_with_it_in_front_nothing_is_moved() ->
     text = "a\nb"
     for blank in ("", "\n\n"):
         plain = fim.encode(TINY, MODEL, text, blank)
-        assert fim.at_cursor(TINY, MODEL, text, blank) == (plain, "")
+        assert fim.at_cursor(TINY, MODEL, text, blank) == (plain, ())
     front = TINY.model_copy(update={"order": "spm"})
     plain = fim.encode(front, MODEL, text, "c")
-    assert fim.at_cursor(front, MODEL, text, "c") == (plain, "")
+    assert fim.at_cursor(front, MODEL, text, "c") == (plain, ())
+
+
+def test_a_prompt_that_stops_inside_a_word() -> None:
+    assert fim.encode_begun(MODEL, "def f(val") == (tuple(b"def f"), tuple(b"(val"))
+    assert fim.encode_begun(MODEL, "a\n") == (tuple(b"a\n"), ())
+    assert fim.encode_begun(MODEL, "val") == (tuple(b"val"), ())  # nothing would be left
+    assert fim.encode_begun(MODEL, "a<|end|>") == ((*b"a", END), ())  # a token, not a word
+    assert fim.encode_begun(MODEL, "a<|end|>b") == ((*b"a", END, *b"b"), ())
+    assert fim.encode_begun(MODEL, "a<|end|> b") == ((*b"a", END), tuple(b" b"))
 
 
 def test_an_editors_own_prompt_is_taken_apart() -> None:

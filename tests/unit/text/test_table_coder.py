@@ -64,7 +64,8 @@ def test_tokens_along_a_text(library: Tokenizer, text: str | bytes) -> None:
         if token and (token.startswith(data) or data.startswith(token))
         if number not in library.coder.added_ids
     ]
-    assert library.along(data) == expected == in_tables(library).along(data)
+    for tokenizer in (library, in_tables(library)):
+        assert np.flatnonzero(tokenizer.along(data)).tolist() == expected
 
 
 def packed_texts() -> Iterator[str]:
