@@ -4,9 +4,11 @@
 
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
-to the first token, at the end of the file and in its middle. There the text behind the cursor
-comes after what was typed, as models are trained, and is computed again. The CPU time that the
-server spends on the same is told as well, for machines that do other things.
+to the first token, at the end of the file and in its middle. There ours has the last lines before
+the cursor after the text behind it, the peer's prompt all of them before, as models are trained, so
+that it computes the text behind the cursor again. Then a new line is begun after each of some more,
+most of which add to the end of our prompt too. The CPU time that the server spends on the same is
+told as well, for machines that do other things.
 llama-cpp-python's server, which keeps prompts too, is asked the same of the same base beside it
 (its GGUF has to be in the store). Then eight prompts of so many tokens are completed one by one and
 together: tokens of the replies per second, and how much faster that could be at most, since prompts
@@ -25,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from bench_serve import PATIENCE, listening, server, text
 from subllm.machine import usable_cores
 from subllm.store.manifest import ModelManifest
 from subllm.store.store import Store
-from subllm.text.fim import render
+from subllm.text.fim import AHEAD, render
 
 sys.path.insert(0, str(Path(__file__).with_name("engines")))
 
@@ -45,6 +47,8 @@ from peer import base_gguf, serving_python
 
 STREAMS = 8
 TYPED = "total_count"
+KEYS = [TYPED[:count] for count in range(1, len(TYPED), 3)]
+LINES = ["total = count\n" * count for count in range(1, 2 * AHEAD + 1)]
 PEER = "llama-cpp-python"
 CLIENT = httpx.Client(timeout=PATIENCE)
 """For all requests, as connections are kept by editors; to make one takes some milliseconds."""
@@ -82,6 +86,7 @@ def main() -> None:
             one.first("x", "")
         bench.keystrokes("at the end", 1.0, arguments.rounds)
         bench.keystrokes("in the middle", 0.5, arguments.rounds)
+        bench.keystrokes("in the middle, at new lines", 0.5, arguments.rounds, LINES)
         bench.together(max(1, arguments.rounds // 2))
 
 
@@ -159,32 +164,36 @@ class Bench:
         self._tokens, self._reply_tokens = tokens, reply
         self._seed = 0
 
-    def keystrokes(self, where: str, share: float, rounds: int) -> None:
+    def keystrokes(
+        self, where: str, share: float, rounds: int, typed: Sequence[str] = KEYS
+    ) -> None:
         cold: dict[str, list[First]] = {one.name: [] for one in self._asked}
         warm: dict[str, list[First]] = {one.name: [] for one in self._asked}
         for _ in range(rounds):
             file, other = self._new(), self._new()
-            cursor = int(len(file) * share)
-            before, after = f"{file[:cursor]}\n", file[cursor:]
+            cursor = file.rindex("\n", 0, int(len(file) * share)) + 1
+            before, after = file[:cursor], file[cursor:] if share < 1 else ""
             for one in self._asked:
                 cold[one.name].append(one.first(before, after))
                 one.first(other, "")
-                for count in range(1, len(TYPED), 3):
-                    warm[one.name].append(one.first(before + TYPED[:count], after))
+                for more in typed:
+                    warm[one.name].append(one.first(before + more, after))
         cached = [first.cached for first in warm[self._ours.name] if first.cached is not None]
         print(f"cursor {where}, {statistics.median(cached):.0f} tokens cached")
+        key = "line" if typed is LINES else "keystroke"
         for name, part in (("first token", "wall"), ("CPU time", "cpu")):
             ours = 0.0
             for one in self._asked:
+                average = statistics.mean if typed is LINES else statistics.median
                 sooner, later = (
-                    statistics.median(getattr(first, part) for first in found[one.name])
+                    average(getattr(first, part) for first in found[one.name])
                     for found in (cold, warm)
                 )
                 ours = ours or later
                 beside = "" if one is self._ours else f"; ours is {ours / later:.2f} of that"
                 print(
                     f"  {name:12} {one.name:17} {1e3 * sooner:.0f} ms cold, {1e3 * later:.0f} ms "
-                    f"after a keystroke: {later / sooner:.3f} of it{beside}",
+                    f"after a {key}: {later / sooner:.3f} of it{beside}",
                     flush=True,
                 )
 
@@ -225,7 +234,8 @@ class Bench:
 
     def _new(self) -> str:
         self._seed += 1
-        return text(self._tokens, self._seed)
+        words = text(self._tokens, self._seed).split()
+        return "".join(f"{' '.join(words[at : at + 8])}\n" for at in range(0, len(words), 8))
 
 
 def _at_once(jobs: list[Callable[[], None]]) -> None:

@@ -43,6 +43,7 @@ from subllm.runtime.request import Request, SamplingParams
 from subllm.store.manifest import ModelManifest
 from subllm.store.store import Store
 from subllm.store.tokenizers import open_tokenizer
+from subllm.text.fim import encode_begun
 from subllm.text.tokenizer import Tokenizer
 
 WORDS = ("value", "self", "index", "result", "count", "data", "name", "error", "total", "item")
@@ -163,7 +164,8 @@ def compare(url: str, arguments: argparse.Namespace) -> None:
 def in_process(engine: LocalEngine, tokenizer: Tokenizer, prompt: str) -> Iterator[float]:
     """When each token came."""
     params = SamplingParams(max_tokens=REPLY, ignore_eos=True)
-    engine.add(Request(prompt, tuple(tokenizer.encode(prompt)), params))
+    ids, begun = encode_begun(tokenizer, prompt)  # as the server does
+    engine.add(Request(prompt, ids, params, begun=begun))
     while engine.has_work():
         for event in engine.step():
             yield from [time.perf_counter()] * len(event.tokens)

@@ -91,6 +91,15 @@ def test_chat_and_fill_in_the_middle(server: Machine) -> None:
     middle = filled.choices[0].text.partition("\n")[0]
     assert "width * height" in middle
     ast.parse(f"def area(width, height):\n    return {middle}\n")
+    # Somebody stopped inside a word, with text after the cursor and without.
+    for begun, rest, suffix in (
+        ("    retu", "rn width * height", "\n\nprint(area(2, 3))\n"),
+        ("    return wid", "th * height", None),
+    ):
+        prompt = f"def area(width, height):\n{begun}"
+        options = {"max_tokens": 24, "temperature": 0, "suffix": suffix}
+        typed = client.completions.create(model=f"{BASE}-dense", prompt=prompt, **options)
+        assert typed.choices[0].text.partition("\n")[0] == rest
 
 
 def test_language_without_sub_model_falls_back_to_dense(server: Machine) -> None:
