@@ -26,6 +26,11 @@ class Ask:
     loops: bool = False
     begun: tuple[int, ...] = ()
 
+    @property
+    def tokens(self) -> int:
+        """Of prompt and completion, at most."""
+        return len(self.prompt) + len(self.begun) + self.params.max_tokens
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -94,7 +94,14 @@ def measure_own_text(
     engines: EngineSource, model: str, text: OwnText, progress: Progress
 ) -> OwnFigures:
     """Raises as `load_engine` and `generate`."""
-    longest = max([text.tokens.shape[1], *(len(ids) + _MAX_TOKENS for _, ids, _ in text.holes)])
+    asks = [
+        Ask(
+            problem.id, ids, SamplingParams(max_tokens=_MAX_TOKENS), OneLine(problem.suffix),
+            begun=begun,
+        )
+        for problem, ids, begun in text.holes
+    ]  # fmt: skip
+    longest = max([text.tokens.shape[1], *(ask.tokens for ask in asks)])
     engine = engines(model, _TOGETHER, longest)
     nll, count = 0.0, 0
     with bar(progress, "own", f"{model}: scoring", len(text.tokens), "items"):
@@ -103,13 +110,6 @@ def measure_own_text(
             nll -= math.fsum(scores)
             count += len(scores)
             progress.advance("own")
-    asks = [
-        Ask(
-            problem.id, ids, SamplingParams(max_tokens=_MAX_TOKENS), OneLine(problem.suffix),
-            begun=begun,
-        )
-        for problem, ids, begun in text.holes
-    ]  # fmt: skip
     lines = {problem.id: problem.canonical or "" for problem, *_ in text.holes}
     exact = 0
     with bar(progress, "own", f"{model}: filling in lines", len(asks), "items"):
@@ -123,7 +123,7 @@ def _fitting(
     problem: Problem, prompter: Prompter, room: int
 ) -> tuple[Problem, tuple[int, ...], tuple[int, ...]] | None:
     """With its prompt, and as much of what is around the hole as `room` tokens hold."""
-    while len((encoded := prompter.ids(problem))[0]) > room:
+    while sum(map(len, encoded := prompter.ids(problem))) > room:
         before = problem.prompt.splitlines(keepends=True)
         after = problem.suffix.splitlines(keepends=True)
         if not before and not after:

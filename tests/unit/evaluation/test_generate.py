@@ -135,3 +135,7 @@ def test_what_does_not_fit_is_refused(engine: LocalEngine) -> None:
     with pytest.raises(ContextLengthError):
         asked(engine, Ask("a", PROMPTS["p0"], params))
     assert not engine.has_work()
+
+
+def test_what_a_completion_begins_with_takes_room_too() -> None:
+    assert Ask("a", (1, 2), SamplingParams(max_tokens=5), begun=(3,)).tokens == 8

@@ -156,7 +156,7 @@ class Programs:
                 if len(asks) < total:
                     progress.note(f"{total - len(asks)} of {total} samples are there already")
                 if asks:
-                    longest = max(len(ask.prompt) for ask in asks) + options.max_tokens
+                    longest = max(ask.tokens for ask in asks)
                     engine = bench.engines(model, options.together, longest)
                     judge.run(generate(engine, asks, options.together), len(asks), progress)
                 spent = {
