@@ -172,7 +172,7 @@ class Bench:
         for _ in range(rounds):
             file, other = self._new(), self._new()
             cursor = file.rindex("\n", 0, int(len(file) * share)) + 1
-            before, after = file[:cursor], file[cursor:] if share < 1 else ""
+            before, after = file[:cursor], file[cursor:]
             for one in self._asked:
                 cold[one.name].append(one.first(before, after))
                 one.first(other, "")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from subllm.catalog.prompt import FimSpec
 from subllm.text.tokenizer import Tokenizer
 
+_LONGEST_MARKER = 64  # characters that a special token has at most
+
 AHEAD = 16
 """Lines before the cursor that are read again when so many more were written."""
 
@@ -109,14 +111,19 @@ def sides(spec: FimSpec, tokenizer: Tokenizer, prompt: str) -> tuple[str, str] |
 def encode_begun(tokenizer: Tokenizer, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of a prompt that is gone on with, special tokens recognised, without its last word,
     and those of that word, which the completion has to begin with, as in `at_cursor`."""
-    ids = tokenizer.encode(text)
     written, word = split_word(text)
-    fewer, begun = tokenizer.encode(written), tokenizer.encode_plain(word, goes_on=True)
-    special = tokenizer.coder.added_ids
-    whole = fewer and _says(tokenizer, begun, word)
-    if not whole or special.intersection(ids) - special.intersection(fewer):  # one is cut in two
-        return tuple(ids), ()
-    return tuple(fewer), tuple(begun)
+    begun = tokenizer.encode_plain(word, goes_on=True)
+    near = max(0, len(written) - _LONGEST_MARKER)
+    cut = _special(tokenizer, written[near:]) < _special(tokenizer, text[near:])
+    ids = tokenizer.encode(written) if word and not cut else []
+    if not ids or not _says(tokenizer, begun, word):
+        return tuple(tokenizer.encode(text)), ()
+    return tuple(ids), tuple(begun)
+
+
+def _special(tokenizer: Tokenizer, text: str) -> int:
+    """How many special tokens it spells."""
+    return sum(token in tokenizer.coder.added_ids for token in tokenizer.encode(text, bos=False))
 
 
 def _says(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> bool:

@@ -128,6 +128,8 @@ def test_a_prompt_that_stops_inside_a_word() -> None:
     assert fim.encode_begun(MODEL, "val") == (tuple(b"val"), ())  # nothing would be left
     assert fim.encode_begun(MODEL, "a<|end|>") == ((*b"a", END), ())  # a token, not a word
     assert fim.encode_begun(MODEL, "a<|end|>b") == ((*b"a", END, *b"b"), ())
+    twice = (END, *b"a", END)  # cut in two all the same where there is another one
+    assert fim.encode_begun(MODEL, "<|end|>a<|end|>") == (twice, ())
     assert fim.encode_begun(MODEL, "a<|end|> b") == ((*b"a", END), tuple(b" b"))
 
 

@@ -1,0 +1,73 @@
+"""What it brings to lay a prompt out for somebody who types, and to heal the word at the cursor.
+
+    scripts/bench cursor MODEL HOLES [--layout usual|served] [--at-end]
+
+HOLES is made by `scripts/make-infilling [--begun]`. By default all holes are filled as `subllm eval
+--task infilling` does, their programs run in the sandbox; with `--layout usual` all that is before
+the cursor stands before the first marker, as others ask, and no word is healed. --at-end leaves out
+what follows the cursor, and tells how many lines are completed to the letter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from subllm.cli.app import main as subllm
+from subllm.evaluation.engines import Engines
+from subllm.evaluation.generate import Ask, generate
+from subllm.evaluation.prompts import Prompter
+from subllm.evaluation.stops import OneLine
+from subllm.runtime.request import SamplingParams
+from subllm.store.store import Store
+from subllm.store.tokenizers import open_tokenizer
+from subllm.text import fim
+
+TOKENS = 48
+TOGETHER = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench cursor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model")
+    parser.add_argument("holes", type=Path)
+    parser.add_argument("--layout", choices=("usual", "served"), default="served")
+    parser.add_argument("--at-end", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.at_end:
+        at_end(arguments.model, arguments.holes, heals=arguments.layout == "served")
+        return
+    if arguments.layout == "usual":
+        fim.at_cursor = lambda *a, **k: (fim.encode(*a, **k), ())
+        Prompter.facts = {}  # type: ignore[assignment]  # of records, which differ by it
+    holes = str(arguments.holes)
+    sys.argv = ["subllm", "eval", arguments.model, "--task", "infilling", "--data", holes]
+    subllm()
+
+
+def at_end(model: str, holes: Path, *, heals: bool) -> None:
+    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    tokenizer = open_tokenizer(store, store.model(model))
+    params, rest, asks = SamplingParams(max_tokens=TOKENS), {}, []
+    for row in map(json.loads, holes.read_text().splitlines()):
+        name, prompt = row["task_id"], row["prompt"]
+        plain = tuple(tokenizer.encode(prompt)), ()
+        ids, begun = fim.encode_begun(tokenizer, prompt) if heals else plain
+        asks.append(Ask(name, ids, params, OneLine(""), begun=begun))
+        rest[name] = row["canonical_solution"].strip()
+    engine = Engines(store)(model, TOGETHER, max(ask.tokens for ask in asks))
+    exact = sum(
+        answer.text.strip() == rest[answer.id] for answer in generate(engine, asks, TOGETHER)
+    )
+    print(f"{model}: {exact} of {len(asks)} lines to the letter, nothing after the cursor")
+
+
+if __name__ == "__main__":
+    main()
