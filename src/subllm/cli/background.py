@@ -9,16 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def began(pid: int | None = None) -> float:
+    """When a process, this one by default, began: seconds by a clock that nobody sets. On Linux
+    since the system started, as it tells no other: the same as a time of day moves with the clock,
+    by a second when that drifts. Raises psutil.NoSuchProcess."""
+    import psutil
+
+    created: float = psutil.Process(pid).create_time()
+    return created - psutil.boot_time() if psutil.LINUX else created
+
+
 def alive(pid: int, created: float) -> bool:
-    """Whether the very process that began at `created` (as the system tells it: a pid alone may
-    have been reused) still runs."""
+    """Whether the very process that began at `created` (see `began`: a pid alone may have been
+    reused) still runs."""
     import psutil
 
     try:
-        process = psutil.Process(pid)
-        return (
-            process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - created) < 1.0
-        )
+        zombie = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        # The clock may be set between the two times that `began` asks for.
+        return not zombie and abs(began(pid) - created) < 1.5
     except psutil.NoSuchProcess:
         return False
 

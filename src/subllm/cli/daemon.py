@@ -23,7 +23,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where a clien
 
 @dataclass(frozen=True)
 class Daemon:
-    """A server process. `created` is the process's start as the system tells it: a pid alone
+    """A server process. `created` is the process's start (`background.began`): a pid alone
     may have been reused. `started` is seconds since the epoch."""
 
     pid: int
@@ -62,12 +62,9 @@ def log_path(home: Path, port: int) -> Path:
 @contextmanager
 def recorded(home: Path, host: str, port: int) -> Iterator[Daemon]:
     """Make this process known as the server of `port` while the body runs."""
-    import psutil
-
     path = record_path(home, port)
     path.parent.mkdir(parents=True, exist_ok=True)
-    created = psutil.Process().create_time()
-    daemon = Daemon(os.getpid(), created, host, port, time.time(), __version__)
+    daemon = Daemon(os.getpid(), background.began(), host, port, time.time(), __version__)
     write_whole(path, json.dumps(asdict(daemon)).encode(), mode=0o600)
     try:
         yield daemon

@@ -43,10 +43,8 @@ def find(record: Path) -> Job | None:
 @contextmanager
 def recorded(record: Path, name: str, budget: str) -> Iterator[None]:
     """Make this process known while the body runs."""
-    import psutil
-
     record.parent.mkdir(parents=True, exist_ok=True)
-    job = Job(name, os.getpid(), psutil.Process().create_time(), time.time(), budget)
+    job = Job(name, os.getpid(), background.began(), time.time(), budget)
     write_whole(record, json.dumps(asdict(job)).encode(), mode=0o600)
     try:
         yield

@@ -27,10 +27,8 @@ class CompletionText:
     def push(self, token: int) -> tuple[str, str | None]:
         """(text that is certain now, the stop string that was found)."""
         if token not in self._tokenizer.special_ids:
-            text = self._decoder.push(token)
-            new, self._known = text[self._known :], max(0, self._known - len(text))
-            return self._matcher.push(new)
-        text, stop = self._matcher.push(self._decoder.flush())
+            return self._matcher.push(self._new(self._decoder.push(token)))
+        text, stop = self._matcher.push(self._new(self._decoder.flush()))
         if stop is None and self._stops:
             marker = self._tokenizer.decode([token])
             stop = next((s for s in self._stops if s in marker), None)
@@ -40,5 +38,10 @@ class CompletionText:
 
     def finish(self) -> tuple[str, str | None]:
         """What was held back when no more tokens come."""
-        text, stop = self._matcher.push(self._decoder.flush())
+        text, stop = self._matcher.push(self._new(self._decoder.flush()))
         return (text, stop) if stop is not None else (text + self._matcher.flush(), None)
+
+    def _new(self, text: str) -> str:
+        """What of it the client does not have yet."""
+        new, self._known = text[self._known :], max(0, self._known - len(text))
+        return new
