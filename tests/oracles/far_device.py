@@ -22,7 +22,11 @@ from torch.utils._pytree import tree_map
 FAR = torch.device("lazy")
 _CPU = torch.device("cpu")
 # Of two devices by nature.
-_COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}
+_COPIES = {
+    torch.ops.aten.copy_.default,
+    torch.ops.aten._to_copy.default,
+    torch.ops.aten.to.device,  # what inference mode leaves of it
+}
 
 
 class FarTensor(torch.Tensor):
@@ -41,6 +45,9 @@ class FarTensor(torch.Tensor):
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"far {self.near!r}"
+
+    def tolist(self) -> Any:
+        return self.near.tolist()  # type: ignore[no-untyped-call]
 
     @property
     def data(self) -> torch.Tensor:  # type: ignore[override]
@@ -67,8 +74,12 @@ class FarDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         known: dict[int, FarTensor] = {}
         near: list[torch.Tensor] = []
+        asked: list[bool] = []  # for a device by name: whether it was this one
 
         def opened(value: Any) -> Any:
+            if isinstance(value, torch.device):
+                asked.append(value.type == FAR.type)
+                return _CPU if asked[-1] else value
             if isinstance(value, FarTensor):
                 known[id(value.near)] = value
                 return value.near
@@ -80,10 +91,8 @@ class FarDevice(TorchDispatchMode):
         far = bool(known)
         if far and near and func not in _COPIES:
             raise RuntimeError(f"{func} of tensors on {FAR} and on the processor")
-        if kwargs.get("device") is not None:
-            far = torch.device(kwargs["device"]).type == FAR.type
-            if far:
-                kwargs["device"] = _CPU
+        if asked:
+            far = asked[-1]
         out = func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
             return out

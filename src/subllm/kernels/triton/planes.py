@@ -180,7 +180,7 @@ class _Raw:
     def subscales(self) -> torch.Tensor | None:
         if self.file_subscales is None:
             return None
-        order = torch.tensor(np.argsort(SUBSCALE_ROWS), device=self.file_subscales.device)
+        order = torch.from_numpy(np.argsort(SUBSCALE_ROWS)).to(self.file_subscales.device)
         ordered = self.file_subscales[:, :, :, order]  # [tiles, groups, terms, 8, 4]
         last = ordered.permute(1, 4, 2, 0, 3).flatten(-2)
         last = last.reshape(-1, last.shape[2], last.shape[3])

@@ -118,7 +118,7 @@ class _Loader:
         self.source, self.spec, self.device = source, source.spec, device
 
     def vector(self, name: str) -> torch.Tensor:
-        return torch.tensor(self.source.vector(name), dtype=torch.float32, device=self.device)
+        return torch.tensor(self.source.vector(name), dtype=torch.float32).to(self.device)
 
     def norm(self, name: str) -> Norm:
         weight = self.vector(f"{name}.weight") + self.spec.norm_offset

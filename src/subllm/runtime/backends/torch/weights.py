@@ -114,7 +114,7 @@ class _Loader:
         self.dtype, self.device, self.form = dtype, device, form
 
     def vector(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(self.source.vector(name), dtype=dtype, device=self.device)
+        return torch.tensor(self.source.vector(name), dtype=dtype).to(self.device)
 
     def norm(self, name: str) -> Norm:
         weight = self.vector(f"{name}.weight", torch.float32) + self.spec.norm_offset
