@@ -20,8 +20,12 @@ from subllm.text.tokenizer import Tokenizer
 # instruction  the plain form of instruction data sets, for models of any family
 # file         the text as it is
 # function     each function of the text on its own, as after its signature
-# fim          a random stretch of the text taken out, between the model's markers
+# fim          a random stretch of the text taken out, between the model's markers, as the server
+#              asks for what is at a cursor
 Form = Literal["chat", "instruction", "file", "function", "fim"]
+
+FORMS_VERSION = 2
+"""Of what a document becomes: 1 had all that is before a hole before the first marker."""
 
 INSTRUCTION = (
     "Below is an instruction that describes a task. Write a response that appropriately "
@@ -141,8 +145,7 @@ class Renderer:
         else:
             (start, end), text = document.hole, document.text
             prefix, middle, suffix = text[:start], text[start:end], text[end:]
-        asked = fim.encode(self._fim, self._tokenizer, prefix, suffix)
-        return [*asked, *self._tokenizer.encode_plain(middle)]
+        return list(fim.filled(self._fim, self._tokenizer, prefix, middle, suffix))
 
 
 def _end_of_text(tokenizer: Tokenizer) -> int | None:

@@ -74,16 +74,17 @@ class Asker:
 
     def request(self, task: Task) -> Request | None:
         """None for a task that is too long to be asked."""
+        begun: tuple[int, ...] = ()
         if task.answer == "hole":
             assert self._fim is not None
-            ids = fim.encode(self._fim, self._tokenizer, task.prefix, task.suffix)
+            ids, begun = fim.at_cursor(self._fim, self._tokenizer, task.prefix, task.suffix)
         elif task.request:
             assert self._template is not None
             messages = [{"role": "user", "content": task.request}]
             ids = tuple(encode_chat(self._template, self._tokenizer, messages))
         else:
             ids = tuple(self._tokenizer.encode_plain(task.prefix, bos=None))
-        if len(ids) > self._context - MOST_TOKENS[task.answer]:
+        if len(ids) + len(begun) > self._context - MOST_TOKENS[task.answer]:
             return None
         draws = self._draws
         drawn = key("text", draws.seed, task.id)
@@ -95,7 +96,7 @@ class Asker:
             seed=drawn,
             stop=_stops(task),
         )
-        return Request(task.id, ids, params)
+        return Request(task.id, ids, params, begun=begun)
 
 
 def _stops(task: Task) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from subllm.calibration.jsonl import JsonlSource
 from subllm.calibration.source import Document
 from subllm.catalog.prompt import FimSpec, PromptSpec
 from subllm.errors import CalibrationError, TableError, UsageError
+from subllm.text import fim
 from subllm.textmaking.judge import Judge
 from subllm.textmaking.known import KnownText
 from subllm.textmaking.made import Made, answers_path, made_path, read
@@ -116,6 +117,15 @@ def test_what_comes_after_is_where_writing_stops() -> None:
     assert stops(**hole, suffix="\n    }\n") == ("\n```",)
     assert stops(answer="rest", prefix="// A file.\n") == ("\n```",)
     assert stops(answer="talk", request="How?") == ()
+
+
+def test_a_hole_is_asked_for_as_at_a_cursor() -> None:
+    asker = Asker(tokenizer(), ROOM, Draws())
+    task = Task("a", "fim", "python", "hole", prefix="x = 1\nif", suffix="\ny = 2\n")
+    request = asker.request(task)
+    assert request is not None
+    asked = fim.at_cursor(FIM, tokenizer(), task.prefix, task.suffix)
+    assert (request.prompt, request.begun) == asked and bytes(request.begun) == b"if"
 
 
 def test_a_failure_gives_up_what_still_runs(tmp_path: Path) -> None:
