@@ -20,12 +20,8 @@ from subllm.text.tokenizer import Tokenizer
 # instruction  the plain form of instruction data sets, for models of any family
 # file         the text as it is
 # function     each function of the text on its own, as after its signature
-# fim          a random stretch of the text taken out, between the model's markers, as the server
-#              asks for what is at a cursor
+# fim          a random stretch of the text taken out, between the model's markers
 Form = Literal["chat", "instruction", "file", "function", "fim"]
-
-FORMS_VERSION = 2
-"""Of what a document becomes: 1 had all that is before a hole before the first marker."""
 
 INSTRUCTION = (
     "Below is an instruction that describes a task. Write a response that appropriately "
@@ -145,7 +141,8 @@ class Renderer:
         else:
             (start, end), text = document.hole, document.text
             prefix, middle, suffix = text[:start], text[start:end], text[end:]
-        return list(fim.filled(self._fim, self._tokenizer, prefix, middle, suffix))
+        asked = fim.encode(self._fim, self._tokenizer, prefix, suffix)
+        return [*asked, *self._tokenizer.encode_plain(middle)]
 
 
 def _end_of_text(tokenizer: Tokenizer) -> int | None:

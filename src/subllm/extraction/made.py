@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from subllm.calibration.load import absolute_spec, own_texts
 from subllm.calibration.packs import packs_digest
-from subllm.calibration.render import FORMS_VERSION
 from subllm.extraction.defaults import (
     DEFAULT_PATTERN,
     DEFAULT_RECOVERY,
@@ -43,7 +42,6 @@ SAID = {
     "recovery": "how long it learns",
     "recipe": "how it learns",
     "text": "the text that comes with subllm",
-    "forms": "how text is laid out",
 }
 """What each part of a basis decides, in words."""
 
@@ -64,7 +62,6 @@ def basis_of(arguments: Sequence[str], base: str) -> dict[str, str]:
     found = {"layout": str(LAYOUT_VERSION), "rounding": str(QUANTISER)}
     if arguments[0] == "add":
         return found | _of_dense(arguments)
-    found["forms"] = str(FORMS_VERSION)
     fast = "--fast" in arguments
     recover = _given(arguments, "--recover") or ("off" if fast else DEFAULT_RECOVERY)
     off = parse_budget(recover).off
@@ -125,7 +122,6 @@ def _of_dense(arguments: Sequence[str]) -> dict[str, str]:
     samples = _given(arguments, "--samples")
     if (values or DENSE_VALUES) == "int4" and samples != "0":
         found["text"] = packs_digest(GENERAL)
-        found["forms"] = str(FORMS_VERSION)
         if samples is None:
             found["samples"] = str(DENSE_SAMPLES)
     return found

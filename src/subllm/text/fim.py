@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 
 from subllm.catalog.prompt import FimSpec
 from subllm.text.tokenizer import Tokenizer
@@ -88,21 +87,13 @@ def at_cursor(
     word at the cursor is left out and begins the completion: half of one is no token that a model
     knows at this place.
     """
-    settled, written, word = _laid_out(spec, tokenizer, before, after)
-    ids = encode(spec, tokenizer, settled, after, path=path, extra=extra)
+    keep = _settled_lines(before) if spec.order == "psm" and after.strip() else len(before)
+    written, word = split_word(before[keep:])
     begun = tokenizer.encode_plain(word, goes_on=True)
+    if not _says(tokenizer, begun, word):
+        written, begun = written + word, []
+    ids = encode(spec, tokenizer, before[:keep], after, path=path, extra=extra)
     return (*ids, *tokenizer.encode_plain(written, goes_on=True)), tuple(begun)
-
-
-def filled(
-    spec: FimSpec, tokenizer: Tokenizer, before: str, middle: str, after: str
-) -> tuple[int, ...]:
-    """Token ids of a text with a hole that was filled in, laid out as `at_cursor` asks for it: the
-    word at the cursor begins the tokens that are the answer."""
-    settled, written, word = _laid_out(spec, tokenizer, before, after)
-    asked = encode(spec, tokenizer, settled, after)
-    parts = (tokenizer.encode_plain(part, goes_on=True) for part in (written, word + middle))
-    return tuple(chain(asked, *parts))
 
 
 def sides(spec: FimSpec, tokenizer: Tokenizer, prompt: str) -> tuple[str, str] | None:
@@ -145,16 +136,6 @@ def split_word(text: str) -> tuple[str, str]:
     match = _LAST_WORD.search(text)
     assert match is not None
     return text[: match.start()], match[0]
-
-
-def _laid_out(spec: FimSpec, tokenizer: Tokenizer, before: str, after: str) -> tuple[str, str, str]:
-    """What stands before the first marker, what goes behind the middle's, and the word at the
-    cursor, "" where its tokens are not its letters."""
-    keep = _settled_lines(before) if spec.order == "psm" and after.strip() else len(before)
-    written, word = split_word(before[keep:])
-    if not _says(tokenizer, tokenizer.encode_plain(word, goes_on=True), word):
-        written, word = before[keep:], ""
-    return before[:keep], written, word
 
 
 def _settled_lines(before: str) -> int:

@@ -66,10 +66,9 @@ def test_fill_in_the_middle_takes_one_stretch_out() -> None:
     suffix_at = ids.index(FILL)
     middle_at = ids.index(MARK, suffix_at)
     assert ids[middle_at + 1] == FILL
-    # All lines before the hole are among the last before the cursor.
-    assert suffix_at == 1
-    suffix, written = ids[suffix_at + 1 : middle_at], ids[middle_at + 2 : -1]
-    assert suffix and written and [*written, *suffix] == bytes_of(CODE)
+    prefix, suffix = ids[1:suffix_at], ids[suffix_at + 1 : middle_at]
+    middle = ids[middle_at + 2 : -1]
+    assert middle and [*prefix, *middle, *suffix] == bytes_of(CODE)
 
 
 def test_a_hole_that_was_written_into_is_the_one_that_is_asked_for() -> None:
@@ -79,8 +78,8 @@ def test_a_hole_that_was_written_into_is_the_one_that_is_asked_for() -> None:
     assert full.forms(hole) == ["fim"]
     ids = full.encode(hole, 3)
     assert ids == [
-        *(MARK, FILL, *bytes_of(CODE[start + 7 :])),
-        *(MARK, FILL, *bytes_of(CODE[:start]), *bytes_of("math.pi"), END),
+        *(MARK, *bytes_of(CODE[:start]), FILL, *bytes_of(CODE[start + 7 :])),
+        *(MARK, FILL, *bytes_of("math.pi"), END),
     ]
     bare = Renderer(tokenizer(template=None), PLAIN)
     assert bare.encode(hole, 0) == [*bytes_of(CODE), END]
@@ -90,7 +89,7 @@ def test_a_model_that_begins_texts_with_bos_gets_it_once_per_text() -> None:
     renderer = Renderer(tokenizer(bos=True), FIM)
     assert renderer.encode_as("file", TASK)[:2] == [MARK, ord("i")]
     assert renderer.encode_as("function", TASK).count(MARK) == 2
-    assert renderer.encode_as("fim", TASK)[:3] == [MARK, MARK, FILL]
+    assert renderer.encode_as("fim", TASK)[:3] == [MARK, MARK, ord("i")]
     # The template has no bos of its own here, so there is none.
     assert renderer.encode_as("chat", TASK)[:2] == [MARK, ord("u")]
 

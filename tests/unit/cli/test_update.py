@@ -109,12 +109,8 @@ def test_what_subllm_chooses_otherwise(
 ) -> None:
     monkeypatch.setattr(made, "DEFAULT_PATTERN", "10:16")
     monkeypatch.setattr(made, "DEFAULT_SAMPLES", 8)  # which the user chose
-    monkeypatch.setattr(made, "FORMS_VERSION", 3)
     one = found(subllm("outdated", "--json"))[extracted]
-    assert one["why"] == [
-        "how many weights are kept (11:16 -> 10:16)",
-        "how text is laid out (2 -> 3)",
-    ]
+    assert one["why"] == ["how many weights are kept (11:16 -> 10:16)"]
     out = subllm("outdated").out
     assert max(map(len, out.splitlines())) <= 80
     # Asked for again, what comes out is today's, whether or not the plan was there already.

@@ -122,26 +122,6 @@ def test_without_text_after_the_cursor_or_with_it_in_front_nothing_is_moved() ->
     assert fim.at_cursor(front, MODEL, text, "c") == (plain, ())
 
 
-def test_a_hole_that_was_filled_is_what_is_asked_for_and_what_answers() -> None:
-    before, after = "a\n" * 17 + "    ret", "\nf()\n"
-    ids, begun = fim.at_cursor(TINY, MODEL, before, after)
-    filled = fim.filled(TINY, MODEL, before, "urn x", after)
-    assert filled == (*ids, *b" return x") and begun == tuple(b" ret")
-    assert filled[:18:17] == (MARK, ord("a")) and filled[33:35] == (FILL, ord("\n"))
-    assert fim.filled(TINY, MODEL, "a\n", "b\n", "") == (MARK, *b"a\n", FILL, END, *b"b\n")
-    front = TINY.model_copy(update={"order": "spm"})
-    assert fim.filled(front, MODEL, "a\n", "b\n", "c") == (FILL, *b"c", MARK, *b"a\n", END, *b"b\n")
-
-
-def test_a_word_that_the_tokens_do_not_spell_is_left_where_it_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fim, "_says", lambda *_: False)
-    ids, begun = fim.at_cursor(TINY, MODEL, "a ret", "\nf()\n")
-    assert begun == () and ids == (MARK, FILL, *b"\nf()\n", END, *b"a ret")
-    assert fim.filled(TINY, MODEL, "a ret", "urn", "\nf()\n") == (*ids, *b"urn")
-
-
 def test_a_prompt_that_stops_inside_a_word() -> None:
     assert fim.encode_begun(MODEL, "def f(val") == (tuple(b"def f"), tuple(b"(val"))
     assert fim.encode_begun(MODEL, "a\n") == (tuple(b"a\n"), ())
