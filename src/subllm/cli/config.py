@@ -29,6 +29,7 @@ CLIENTS = (
     "minuet",
     "twinny",
     "tabby",
+    "jupyter",
     "opencode",
     "aider",
     "cline",

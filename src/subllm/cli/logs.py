@@ -80,10 +80,11 @@ def _log(context: Context, recovery: str | None) -> Path:
             )
         return path
     found = daemon.find(settings.home, settings.port)
-    path = daemon.log_path(settings.home, found.port if found else settings.port)
+    port = found.port if found else settings.port
+    path = daemon.log_path(settings.home, port)
     if not path.exists():
         where = "says it on its terminal" if found else "was never started with --detach here"
-        raise ServerError(f"the server of port {settings.port} {where}; there is no log")
+        raise ServerError(f"the server of port {port} {where}; there is no log")
     return path
 
 

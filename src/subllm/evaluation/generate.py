@@ -10,6 +10,7 @@ from typing import Literal
 
 from subllm.evaluation.stops import StopRule, looping
 from subllm.runtime.request import Engine, Request, SamplingParams
+from subllm.text.hole_end import Hole
 
 Ended = Literal["stop", "length", "rule", "loop"]
 
@@ -17,7 +18,7 @@ Ended = Literal["stop", "length", "rule", "loop"]
 @dataclass(frozen=True)
 class Ask:
     """One completion to make; `rule` may end it before the model does, and so does with
-    `loops` that the model goes in circles (see `looping`). begun as in `Request`."""
+    `loops` that the model goes in circles (see `looping`). begun, hole as in `Request`."""
 
     id: str
     prompt: tuple[int, ...]
@@ -25,6 +26,7 @@ class Ask:
     rule: StopRule | None = None
     loops: bool = False
     begun: tuple[int, ...] = ()
+    hole: Hole | None = None
 
     @property
     def tokens(self) -> int:
@@ -71,7 +73,8 @@ def generate(engine: Engine, asks: Iterable[Ask], together: int) -> Iterator[Ans
         while waiting or running:
             while waiting and len(running) < together:
                 ask = waiting.popleft()
-                engine.add(Request(ask.id, ask.prompt, ask.params, begun=ask.begun))
+                request = Request(ask.id, ask.prompt, ask.params, begun=ask.begun, hole=ask.hole)
+                engine.add(request)
                 running[ask.id] = _Running(ask, time.monotonic())
             for event in engine.step():
                 one = running.get(event.request_id)

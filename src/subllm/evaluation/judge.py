@@ -16,6 +16,7 @@ from subllm.evaluation.toolchains import Verdict
 from subllm.progress import Progress, bar
 from subllm.runtime.request import SamplingParams
 from subllm.tables.seeded import key
+from subllm.text.hole_end import Hole
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,10 @@ class Judge:
                 )
                 rule = stop_rule(problem, prompter.form)
                 identity = f"{index}:{problem.id}"
-                asks.append(Ask(identity, ids, params, rule, loops=True, begun=begun))
+                whole = rule is None and problem.kind == INFILL
+                hole = Hole.between(problem.prompt, problem.suffix) if whole else None
+                ask = Ask(identity, ids, params, rule, loops=True, begun=begun, hole=hole)
+                asks.append(ask)
         return asks
 
     def run(self, answers: Iterator[Answer], total: int, progress: Progress) -> None:

@@ -41,7 +41,9 @@ class Prompter:
     @property
     def facts(self) -> dict[str, str]:
         """What decides the prompts beside the form."""
-        return {"at the cursor": f"{fim.AHEAD} lines"} if self.form == "fim" else {}
+        if self.form != "fim":
+            return {}
+        return {"at the cursor": f"{fim.AHEAD} lines", "ends": "where what follows is repeated"}
 
     def ids(self, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The prompt's token ids, and those of its end that the completion begins with

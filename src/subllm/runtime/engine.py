@@ -296,7 +296,7 @@ class LocalEngine:
             return ScoringSequence(request, self._tokenizer)
         begun = Begun(self._tokenizer, request.begun) if request.begun else None
         known = begun.text if begun else ""
-        text = CompletionText(self._tokenizer, request.params.stop, known)
+        text = CompletionText(self._tokenizer, request.params.stop, known, request.hole)
         left = self._context_length - len(request.prompt) - request.params.max_tokens
         room = min(left, len(known.encode()))  # where each byte is a token
         return Sequence(request, text, self._stops_of(request.params), begun, room)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from subllm.errors import EngineError
 from subllm.runtime.constraint import Constraint
 from subllm.runtime.params import SamplingParams, TokenLogprob
+from subllm.text.hole_end import Hole
 
 if TYPE_CHECKING:
     from subllm.runtime.draft import Draft
@@ -53,6 +54,8 @@ class Request:
     begun        tokens of a text that the completion begins with, in whatever tokens the model
                  would have written it: part of the prompt, and counted with it. Not together
                  with a constraint
+    hole         what the completion fills: it ends where it says again what follows, which is
+                 not part of its text (finish_reason "stop", as where the model ends it)
     """
 
     id: str
@@ -65,6 +68,7 @@ class Request:
     interactive: bool = False
     constraint: Constraint | None = None
     begun: tuple[int, ...] = ()
+    hole: Hole | None = None
 
 
 @dataclass(frozen=True)

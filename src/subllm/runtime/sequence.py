@@ -199,7 +199,7 @@ class Sequence:
             tokens=tokens,
             logprobs=logprobs,
             finish_reason=finish,
-            matched_stop=stop,
+            matched_stop=stop or None,
             prompt_tokens=self.prompt_length + len(self.request.begun),
             cached_tokens=self.cached,
             completion_tokens=self.new_length,

@@ -17,18 +17,14 @@ from subllm.server.context import fit_to_context, refuse_far_longer
 from subllm.server.drafting import UNDRAFTED, Drafter, Drafting
 from subllm.server.errors import bad_request
 from subllm.server.forms import constraints
-from subllm.server.generation import Caller, Generation, Prompt
+from subllm.server.generation import Caller, Generation
 from subllm.server.jobs import GenerateWork, ScoreWork, TimeLimits
 from subllm.server.models import ModelSet, ServedModel, TextSide
+from subllm.server.prompts import CHARS, Encoded, PromptEncoder
 from subllm.server.tools import ToolUse, turn
 from subllm.server.trimming import UNTRIMMED, Trim
-from subllm.text import fim
 
 Ids = tuple[int, ...]
-Encoded = tuple[Ids, Ids]
-"""A prompt, and the end of it that the completion begins with (`Request.begun`)."""
-
-_CHARS = 16  # of each token that the context has: more of a text is of no use
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,7 @@ class Planner:
         self._router = router
         self._config = config
         self._drafter = Drafter(models, router, config.speculation)
+        self._encoder = PromptEncoder(self.context_length)
 
     def plan(self, asked: Generation, caller: Caller) -> Plan:
         self._check(asked)
@@ -77,9 +74,12 @@ class Planner:
         for texts in _texts(asked):
             refuse_far_longer(text.tokenizer, texts, context)
         if asked.messages:
-            encoded: tuple[Encoded, ...] = ((_encode_chat(asked, text), ()),)
+            encoded: tuple[Encoded, ...] = (Encoded(_encode_chat(asked, text)),)
         else:
-            encoded = tuple(self._encode(prompt, asked, model, text) for prompt in asked.prompts)
+            encode = self._encoder.encode
+            encoded = tuple(
+                encode(prompt, asked, model, text, caller.session) for prompt in asked.prompts
+            )
         echoes = tuple(
             (prompt if isinstance(prompt, str) else text.tokenizer.decode(list(prompt)))
             if asked.echo
@@ -111,18 +111,18 @@ class Planner:
         context = self.context_length(model)
         constraint_of = constraints(asked, text)
         generations = []
-        for ids, begun in encoded:
-            fit_to_context(len(ids) + len(begun), context)  # told before the model is loaded
+        for prompt in encoded:
+            fit_to_context(len(prompt.all_ids), context)  # told before the model is loaded
             for choice in range(asked.n if params.max_tokens else 0):
                 seed = None if params.seed is None else (params.seed + choice) % 2**63
                 drawn = replace(params, seed=seed)
-                work = GenerateWork(ids, drawn, constraint=constraint_of(), begun=begun)
-                generations.append(work)
+                work = GenerateWork(prompt.ids, drawn, constraint=constraint_of())
+                generations.append(replace(work, begun=prompt.begun, hole=prompt.hole))
         return Plan(
             route,
             model,
             text,
-            tuple(ids + begun for ids, begun in encoded),
+            tuple(prompt.all_ids for prompt in encoded),
             echoes,
             asked.n,
             tuple(generations),
@@ -143,7 +143,7 @@ class Planner:
             drafting = UNDRAFTED
         else:
             drafting = self._drafter.choose(asked.speculation, query, plan.route, plan.model)
-        prediction = asked.prediction[: _CHARS * self.context_length(plan.model)]
+        prediction = asked.prediction[: CHARS * self.context_length(plan.model)]
         ids = tuple(plan.text.tokenizer.encode_plain(prediction, goes_on=True))
         work = tuple(
             replace(
@@ -192,56 +192,6 @@ class Planner:
             if not all(isinstance(prompt, str) for prompt in asked.prompts):
                 raise bad_request("suffix needs the prompt as text, not as token ids", "suffix")
 
-    def _encode(
-        self, prompt: Prompt, asked: Generation, model: ServedModel, text: TextSide
-    ) -> Encoded:
-        tokenizer = text.tokenizer
-        if isinstance(prompt, tuple):
-            if max(prompt) >= tokenizer.vocab_size:
-                size = tokenizer.vocab_size
-                message = f"token id {max(prompt)} is not below the vocabulary size {size}"
-                raise bad_request(message, "prompt")
-            return prompt, ()
-        spec, suffix = model.prompt.fim, asked.suffix
-        if suffix is not None:
-            if spec is None:
-                name = model.ref.name
-                message = f"{name} has no fill-in-the-middle markers; leave suffix out"
-                raise bad_request(message, "suffix")
-            return self._fill(prompt, suffix, asked, model, text)
-        if spec is not None and not asked.echo:
-            parts = fim.sides(spec, tokenizer, prompt)  # an editor that writes the markers itself
-            if parts is not None:
-                return self._fill(*parts, asked, model, text)
-        if prompt:
-            if asked.echo or _as_it_is(asked):
-                return tuple(tokenizer.encode(prompt)), ()
-            return fim.encode_begun(tokenizer, prompt)
-        starts = [tokenizer.bos_id, *tokenizer.eos_ids]
-        start = next((token for token in starts if token is not None), None)
-        if start is None:
-            raise bad_request("prompt: this model cannot start from an empty prompt", "prompt")
-        return (start,), ()
-
-    def _fill(
-        self, before: str, after: str, asked: Generation, model: ServedModel, text: TextSide
-    ) -> Encoded:
-        """With as many of the other files, the most relevant ones, as there is room for."""
-        spec, tokenizer, extra = model.prompt.fim, text.tokenizer, asked.extra
-        assert spec is not None
-        context = self.context_length(model)
-        while sum(len(content) for _, content in extra) > _CHARS * context:
-            extra = extra[1:]
-        while True:
-            path, begun = asked.path, Ids()
-            if _as_it_is(asked):
-                ids = fim.encode(spec, tokenizer, before, after, path=path, extra=extra)
-            else:
-                ids, begun = fim.at_cursor(spec, tokenizer, before, after, path=path, extra=extra)
-            if not extra or len(ids) + len(begun) < context:
-                return ids, begun
-            extra = extra[1:]
-
     def _params(self, asked: Generation, text: TextSide) -> SamplingParams:
         given = {
             name: value
@@ -275,21 +225,18 @@ class Planner:
 
 def _query(asked: Generation, caller: Caller) -> Query:
     first = asked.prompts[0] if asked.prompts else ""
+    path, prompt = asked.path, first if isinstance(first, str) else ""
+    if asked.extra and not (prompt or asked.suffix):  # read ahead for what is asked next
+        path, prompt = path or asked.extra[-1][0], asked.extra[-1][1]
     return Query(
         asked.model,
         language=asked.language or caller.language,
-        path=asked.path,
-        prompt=first if isinstance(first, str) else "",
+        path=path,
+        prompt=prompt,
         suffix=asked.suffix or "",
         messages=asked.messages,
         session=caller.session,
     )
-
-
-def _as_it_is(asked: Generation) -> bool:
-    """Whether the completion begins with the first token after the prompt: log-probabilities are
-    told of it, or what keeps to a schema begins there."""
-    return asked.logprobs is not None or asked.form is not None
 
 
 def _texts(asked: Generation) -> list[list[str]]:

@@ -14,6 +14,7 @@ from subllm.runtime.request import (
     TokenEvent,
     TokenLogprob,
 )
+from subllm.text.hole_end import Hole
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class GenerateWork:
     keep_alive: float | None = None
     constraint: Constraint | None = None
     begun: tuple[int, ...] = ()
+    hole: Hole | None = None
 
     def request(self, number: str) -> Request:
         return Request(
@@ -63,6 +65,7 @@ class GenerateWork:
             interactive=self.interactive,
             constraint=self.constraint,
             begun=self.begun,
+            hole=self.hole,
         )
 
 

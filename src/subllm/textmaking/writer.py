@@ -12,6 +12,7 @@ from subllm.tables.seeded import key
 from subllm.text import fim
 from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
+from subllm.text.hole_end import Hole
 from subllm.text.tokenizer import Tokenizer
 from subllm.textmaking.ending import function_end
 from subllm.textmaking.maker import Maker
@@ -20,7 +21,6 @@ from subllm.textmaking.tasks import MOST_TOKENS, Form, Task
 
 CONTEXT = 2560  # tokens of the longest request with its answer
 _FENCE = "\n```"
-_TELLING = 8  # characters of a line; a shorter one stands in many places
 # What comes after a Python function; the others end with a brace.
 _STOPS = {
     "python": ("\ndef ", "\nclass ", "\nif __name__", "\nprint(", "\nassert", "\n#", "\n@",
@@ -75,9 +75,11 @@ class Asker:
     def request(self, task: Task) -> Request | None:
         """None for a task that is too long to be asked."""
         begun: tuple[int, ...] = ()
+        hole = None
         if task.answer == "hole":
             assert self._fim is not None
             ids, begun = fim.at_cursor(self._fim, self._tokenizer, task.prefix, task.suffix)
+            hole = Hole.between(task.prefix, task.suffix)
         elif task.request:
             assert self._template is not None
             messages = [{"role": "user", "content": task.request}]
@@ -96,20 +98,14 @@ class Asker:
             seed=drawn,
             stop=_stops(task),
         )
-        return Request(task.id, ids, params, begun=begun)
+        return Request(task.id, ids, params, begun=begun, hole=hole)
 
 
 def _stops(task: Task) -> tuple[str, ...]:
-    """A model tuned for chat closes code with a fence and goes on to explain it, and goes on
-    from what fills a hole with what comes after."""
+    """A model tuned for chat closes code with a fence and goes on to explain it."""
     if task.answer == "body":
         return _STOPS[task.tag]
-    if task.answer == "rest":
-        return (_FENCE,)
-    if task.answer == "hole":
-        after = next((line.rstrip() for line in task.suffix.splitlines() if line.strip()), "")
-        return (_FENCE, after) if len(after.strip()) >= _TELLING else (_FENCE,)
-    return ()
+    return (_FENCE,) if task.answer in ("rest", "hole") else ()
 
 
 @dataclass

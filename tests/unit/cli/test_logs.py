@@ -34,6 +34,13 @@ def test_there_is_none(tmp_path: Path, subllm: Command) -> None:
     assert subllm("logs", "--follow", "--json").status == 2
 
 
+def test_a_server_on_a_terminal_is_named_by_its_port(tmp_path: Path, subllm: Command) -> None:
+    with daemon.recorded(tmp_path / "subllm-home", "127.0.0.1", 8123):
+        ran = subllm("logs")
+    assert ran.status == 8
+    assert "the server of port 8123 says it on its terminal" in ran.err
+
+
 def test_of_a_recovery(tmp_path: Path, subllm: Command) -> None:
     path = recover_job.log_path(tmp_path / "subllm-home", f"{BASE}-python")
     path.parent.mkdir(parents=True)

@@ -15,6 +15,7 @@ from subllm.calibration.source import Document
 from subllm.catalog.prompt import FimSpec, PromptSpec
 from subllm.errors import CalibrationError, TableError, UsageError
 from subllm.text import fim
+from subllm.text.hole_end import Hole
 from subllm.textmaking.judge import Judge
 from subllm.textmaking.known import KnownText
 from subllm.textmaking.made import Made, answers_path, made_path, read
@@ -107,16 +108,17 @@ def test_who_turns_in_circles_or_has_ended_is_stopped(tmp_path: Path) -> None:
 def test_what_comes_after_is_where_writing_stops() -> None:
     asker = Asker(tokenizer(), ROOM, Draws())
 
-    def stops(**task: str) -> tuple[str, ...]:
+    def ends(**task: str) -> tuple[tuple[str, ...], Hole | None]:
         request = asker.request(Task("a", "fim", "java", **task))  # type: ignore[arg-type]
         assert request is not None
-        return request.params.stop
+        return request.params.stop, request.hole
 
-    hole = {"answer": "hole", "prefix": "int f() {\n"}
-    assert stops(**hole, suffix="\n    return value;\n}\n") == ("\n```", "    return value;")
-    assert stops(**hole, suffix="\n    }\n") == ("\n```",)
-    assert stops(answer="rest", prefix="// A file.\n") == ("\n```",)
-    assert stops(answer="talk", request="How?") == ()
+    after = "\n    return value;\n}\n"
+    hole = Hole("    int value =", after)
+    prefix = "int f() {\n    int value ="
+    assert ends(answer="hole", prefix=prefix, suffix=after) == (("\n```",), hole)
+    assert ends(answer="rest", prefix="// A file.\n") == (("\n```",), None)
+    assert ends(answer="talk", request="How?") == ((), None)
 
 
 def test_a_hole_is_asked_for_as_at_a_cursor() -> None:

@@ -34,6 +34,7 @@ from subllm.server.errors import bad_request
 from subllm.server.generation import UNBOUNDED, Generation
 from subllm.server.refusals import refuse
 from subllm.server.tools import CallingMessage, ToolUse
+from subllm.server.trimming import Trim
 from subllm.server.values import (
     Bias,
     Count,
@@ -139,15 +140,23 @@ class Sampling(Body):
             "keep_alive": keep_alive_of(self.keep_alive),
             "prediction": self.prediction.text if self.prediction else "",
             "form": self.response_format.form() if self.response_format else None,
+            "trim": Trim(warm_up=self._reads_ahead),
         }
         # Ollama's word counts where OpenAI's is not said.
         return {**given, **{name: native[name] for name in native if given[name] in (None, ())}}
+
+    @property
+    def _reads_ahead(self) -> bool:
+        """As llama.cpp does, the prompt is computed for the request to come, and nothing else."""
+        return (self.max_completion_tokens, self.max_tokens, self.n_predict) == (None, None, 0)
 
     def _max_tokens(self) -> int | None:
         """The first that is given of four names for it."""
         for limit in (self.max_completion_tokens, self.max_tokens):
             if limit is not None:
                 return limit
+        if self._reads_ahead:
+            return 1
         return UNBOUNDED if self.n_predict is not None and self.n_predict < 0 else self.n_predict
 
 

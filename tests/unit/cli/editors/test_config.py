@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_client_is_in_the_table() -> None:
     assert tuple(TOOLS) == CLIENTS
-    assert len(TOOLS) == 10
+    assert len(TOOLS) == 11
 
 
 def lua(text: str) -> Any:
@@ -63,6 +63,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "minuet": lua,
     "twinny": json.loads,
     "tabby": tomllib.loads,
+    "jupyter": json.loads,
     "opencode": json.loads,
     "aider": yaml.safe_load,
     "cline": json.loads,

@@ -91,6 +91,43 @@ def test_a_warm_up_keeps_the_prompt() -> None:
         assert reply["content"] == "abc" and reply["timings"]["cache_n"] > 50
 
 
+def test_what_follows_the_cursor_is_not_said_again(shared: Live) -> None:
+    """The model says abcdefgh here, whatever it is asked."""
+    body = {**VSCODE, "prompt": "", "n_predict": 8, "n_indent": None}
+    for line, after, said, end in (
+        ("", "abcdefgh\n", "", "eos"),
+        ("", "\nabcdefgh\n", "", "eos"),
+        ("x = ", "\nabcdefgh\n", "abcdefgh", "limit"),
+        ("", "bcdefgh\n", "abcdefgh", "limit"),
+    ):
+        reply = shared.post("/infill", **{**body, "prompt": line, "input_suffix": after}).json()
+        assert (reply["content"], reply["stop_type"], reply["stopping_word"]) == (said, end, "")
+    whole = {**body, "input_suffix": "abcdefgh\n", "ignore_eos": True}
+    assert shared.post("/infill", **whole).json()["content"] == "abcdefgh"
+
+
+def test_a_window_that_moves_on_begins_where_it_did() -> None:
+    lines = [f"x{number} = f({number * 7919 % 1000})\n" for number in range(90)]
+    with live(shelf()) as server:
+        for first in range(3):
+            window = "".join(lines[first : first + 12])
+            body = {**VSCODE, "input_prefix": window, "input_extra": [], "prompt": ""}
+            reply = server.post("/infill", **body, speculation="off").json()
+            prompt = tokenizer().decode(list(last_prompt(server)))
+            assert prompt.startswith(f"<|pre|>{lines[0]}") and lines[first + 11] in prompt
+        assert reply["timings"]["prompt_n"] < 40 < reply["timings"]["cache_n"]
+
+
+def test_what_is_read_ahead_is_read_by_the_model_that_will_be_asked() -> None:
+    with live(shelf()) as server:
+        files = [{"filename": "w.java", "text": "class A { void f() {} }\n"}]
+        body = {"input_prefix": "", "input_suffix": "", "prompt": "", "input_extra": files}
+        warm = server.post("/infill", **body, n_predict=0).json()
+        assert warm["model"] == JAVA
+        asked = {**body, "input_prefix": "class B {\n", "n_predict": 3, "model": JAVA, "seed": 9}
+        assert server.post("/infill", **asked).json()["timings"]["cache_n"] > 20
+
+
 def test_files_that_do_not_fit_are_left_out_the_first_first(shared: Live) -> None:
     files = [{"filename": f"{name}.py", "text": name * 100} for name in "abc"]
     assert shared.post("/infill", **{**VSCODE, "input_extra": files}).status_code == 200

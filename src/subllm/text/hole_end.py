@@ -1,0 +1,145 @@
+"""Where the filling of a hole ends: where it says again what follows the hole.
+
+Small models do not stop at a hole's end, they go on with the lines that come after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain, islice
+
+TELLING = 16
+"""Letters and digits of the lines that must be repeated before a filling is taken to be over. Of
+holes cut at random from files 0.3 % of Python's, 0.1 of JavaScript's and 1.3 of C++'s hold as much
+of what follows them."""
+_LINES = 3
+
+
+@dataclass(frozen=True)
+class Hole:
+    """line   what stands before the hole in its line
+    after  the text after it"""
+
+    line: str
+    after: str
+
+    @classmethod
+    def between(cls, before: str, after: str) -> Hole:
+        return cls(before[before.rfind("\n") + 1 :], after)
+
+
+class _Match(Enum):
+    NO = 0
+    BEGUN = 1  # so far
+    SOME = 2  # enough, if nothing else comes
+    WHOLE = 3
+
+
+class HoleEnd:
+    """Watches the filling of one hole, as it comes. Text that may be what follows the hole is held
+    back. Lines are the same whatever blank lines or spaces are behind them.
+    """
+
+    def __init__(self, hole: Hole) -> None:
+        rest, _, lines = hole.after.partition("\n")
+        blank = not hole.line.strip()
+        self._head = hole.line if blank else ""
+        self._rest = rest.rstrip()
+        self._inside = bool(self._rest) and not blank
+        """Whether the hole is inside a line, which goes on behind it."""
+        first = [self._head + self._rest] if self._rest else []
+        self._known = list(islice(_telling([*first, lines]), _LINES))
+        self._held = ""
+        self._before: str | None = hole.line if blank else None
+        """What stands before the held text in its line; None: text."""
+        self._done = False
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """(text that may be shown, whether the filling is over). Nothing is shown after that."""
+        if self._done or not self._known:
+            return ("" if self._done else text), self._done
+        self._held += text
+        for at in self._places():
+            found = self._match(at)
+            if found is _Match.WHOLE:
+                return self._cut(at), True
+            if found is not _Match.NO:
+                return self._let_go(at), False
+        return self._let_go(len(self._held)), False
+
+    def finish(self) -> tuple[str, bool]:
+        """As `push`, when nothing more comes."""
+        for at in self._places() if self._known else ():
+            if self._match(at) is _Match.SOME:
+                return self._cut(at), True
+        shown, self._held = self._held, ""
+        return shown, False
+
+    def _places(self) -> Iterator[int]:
+        """Where what follows may begin in the held text."""
+        begins = self._rest[0] if self._inside else "\n"
+        if not self._inside and self._before is not None:
+            yield 0
+        at = self._held.find(begins)
+        while at >= 0:
+            yield at if self._inside else at + 1
+            at = self._held.find(begins, at + 1)
+
+    def _match(self, at: int) -> _Match:
+        before = self._before if at == 0 and not self._inside else None
+        *lines, last = ((before or "") + self._held[at:]).split("\n")
+        same = 0
+        for number, line in enumerate(lines):
+            if number and not line.strip():
+                continue
+            if line.rstrip() != self._known[same]:
+                return _Match.NO
+            same += 1
+            if same == len(self._known):
+                return _Match.WHOLE
+        enough = 2 if self._inside else 1
+        known = self._known[same]
+        if last.rstrip() == known:
+            same += 1
+        elif last.strip() and not known.startswith(last):
+            return _Match.NO
+        return _Match.SOME if same >= enough else _Match.BEGUN
+
+    def _cut(self, at: int) -> str:
+        """What remains. Text that goes on in the hole's last line keeps what is before it there."""
+        self._done = True
+        held, self._held = self._held, ""
+        if not self._rest:
+            return held[:at].rstrip()
+        return held[: at + len(self._head) if at or self._before == "" else 0]
+
+    def _let_go(self, at: int) -> str:
+        """Shows what comes before `at`; blank lines wait where they would be cut."""
+        if not self._inside and not self._rest:
+            at = len(self._held[:at].rstrip())
+        shown, self._held = self._held[:at], self._held[at:]
+        if shown:
+            self._before = "" if shown.endswith("\n") else None
+        return shown
+
+
+def _telling(texts: Iterable[str]) -> Iterator[str]:
+    """The lines that are not blank, until they tell."""
+    told = 0
+    for line in chain.from_iterable(map(_lines, texts)):
+        if line.strip():
+            yield line.rstrip()
+            told += sum(map(str.isalnum, line))
+            if told >= TELLING:
+                return
+
+
+def _lines(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
