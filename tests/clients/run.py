@@ -30,6 +30,7 @@ CLIENTS = {
     **{name: (f"python/use_{name}.py", "python") for name in PYTHON},
     "aider": ("python/use_aider.py", "aider"),
     "opencode": ("python/use_opencode.py", "opencode"),
+    "jupyter": ("python/use_jupyter.py", "jupyter"),
     "schemathesis": ("python/use_schemathesis.py", "schemathesis"),
     **{f"{name}.js": (f"js/use_{name}.mjs", "js") for name in NODE},
 }
@@ -46,6 +47,7 @@ def install(kind: str) -> None:
     listed = {
         "python": HERE / "python" / "requirements.txt",
         "aider": HERE / "python" / "requirements-aider.txt",
+        "jupyter": HERE / "python" / "requirements-jupyter.txt",
         "schemathesis": HERE / "python" / "requirements-schemathesis.txt",
         "js": HERE / "js" / "package.json",
         "opencode": HERE / "opencode" / "package.json",
@@ -68,7 +70,7 @@ def install(kind: str) -> None:
 
 def command_of(name: str) -> list[str]:
     script, kind = CLIENTS[name]
-    if kind == "opencode":  # a program; what tells it where to ask is ours
+    if kind in ("opencode", "jupyter"):  # programs; what tells them where to ask is ours
         return [str(ROOT / ".venv" / "bin" / "python"), str(HERE / script)]
     if kind != "js":
         return [str(PLACE / kind / "bin" / "python"), str(HERE / script)]
