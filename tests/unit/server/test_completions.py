@@ -9,7 +9,22 @@ import numpy as np
 import openai
 import pytest
 
-from server.tiny import BASE, CONTEXT, CPP, END, JAVA, MID, PRE, PYTHON, SEP, SUF, Engine, Live
+from server.tiny import (
+    BASE,
+    CONTEXT,
+    CPP,
+    END,
+    JAVA,
+    MID,
+    PRE,
+    PYTHON,
+    SEP,
+    SUF,
+    Engine,
+    Live,
+    live,
+    shelf,
+)
 from subllm.runtime.request import SamplingParams
 
 NONE: Any = openai.NOT_GIVEN
@@ -67,6 +82,18 @@ def test_greedy_text_usage_and_route(shared: Live) -> None:
     assert reply.usage.total_tokens == 22
     again = complete(shared, prompt)
     assert again.choices[0].text == reply.choices[0].text and again.id != reply.id
+
+
+def test_a_chat_is_read_ahead() -> None:
+    """As llama.cpp's clients do, before the question that they are about to ask."""
+    with live(shelf()) as server:
+        messages = [{"role": "user", "content": "y" * 100}]
+        body = {"model": PYTHON, "messages": messages}
+        ahead = server.post("/v1/chat/completions", **body, n_predict=0).json()
+        assert ahead["choices"][0]["message"]["content"] == ""
+        assert ahead["usage"]["completion_tokens"] == 0
+        reply = server.post("/v1/chat/completions", **body, max_tokens=2).json()
+        assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 90
 
 
 def test_each_sub_model_answers_for_itself(shared: Live) -> None:
