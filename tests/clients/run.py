@@ -154,6 +154,7 @@ def main() -> int:
 def run_all(names: list[str], url: str, model: str) -> int:
     say(f"asking {model} at {url}")
     environment = {**os.environ, "SUBLLM_URL": url, "SUBLLM_MODEL": model, "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = str(HERE.parent)  # for what the tests have, such as a browser
     failed = 0
     for name in names:
         began = time.monotonic()

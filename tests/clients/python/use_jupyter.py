@@ -15,10 +15,6 @@ import urllib.request
 from pathlib import Path
 
 from asked import MODEL, URL
-
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "tests"))
-
 from fakes.browser import Browser, Page, executable
 
 from subllm.cli.editors.endpoint import Endpoint
