@@ -10,6 +10,7 @@ from subllm.evaluation.problems import INFILL, Problem
 from subllm.text import fim
 from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
+from subllm.text.hole_end import TELLING
 from subllm.text.tokenizer import Tokenizer
 
 Form = Literal["raw", "chat", "fim"]
@@ -43,7 +44,8 @@ class Prompter:
         """What decides the prompts beside the form."""
         if self.form != "fim":
             return {}
-        return {"at the cursor": f"{fim.AHEAD} lines", "ends": "where what follows is repeated"}
+        ends = f"at lines that follow, with {TELLING} letters"
+        return {"at the cursor": f"{fim.AHEAD} lines", "ends": ends}
 
     def ids(self, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The prompt's token ids, and those of its end that the completion begins with
