@@ -7,8 +7,9 @@ of a few more characters (warm), with a request for another file between: second
 to the first token, at the end of the file and in its middle. There ours has the last lines before
 the cursor after the text behind it, the peer's prompt all of them before, as models are trained, so
 that it computes the text behind the cursor again. Then a new line is begun after each of some more,
-most of which add to the end of our prompt too. The CPU time that the server spends on the same is
-told as well, for machines that do other things.
+most of which add to the end of our prompt too; and so in a window: of what is before the cursor
+half as many lines as the file has are sent, as llama.vim sends 256. The CPU time that the server
+spends on the same is told as well, for machines that do other things.
 llama-cpp-python's server, which keeps prompts too, is asked the same of the same base beside it
 (its GGUF has to be in the store). Then eight prompts of so many tokens are completed one by one and
 together: tokens of the replies per second, and how much faster that could be at most, since prompts
@@ -87,6 +88,7 @@ def main() -> None:
         bench.keystrokes("at the end", 1.0, arguments.rounds)
         bench.keystrokes("in the middle", 0.5, arguments.rounds)
         bench.keystrokes("in the middle, at new lines", 0.5, arguments.rounds, LINES)
+        bench.keystrokes("in a window, at new lines", 0.75, arguments.rounds, LINES, window=0.5)
         bench.together(max(1, arguments.rounds // 2))
 
 
@@ -165,19 +167,26 @@ class Bench:
         self._seed = 0
 
     def keystrokes(
-        self, where: str, share: float, rounds: int, typed: Sequence[str] = KEYS
+        self,
+        where: str,
+        share: float,
+        rounds: int,
+        typed: Sequence[str] = KEYS,
+        window: float = 1.0,
     ) -> None:
+        """window: share of the file's lines that are sent at most of those before the cursor."""
         cold: dict[str, list[First]] = {one.name: [] for one in self._asked}
         warm: dict[str, list[First]] = {one.name: [] for one in self._asked}
         for _ in range(rounds):
             file, other = self._new(), self._new()
             cursor = file.rindex("\n", 0, int(len(file) * share)) + 1
             before, after = file[:cursor], file[cursor:]
+            lines = round(file.count("\n") * window)
             for one in self._asked:
-                cold[one.name].append(one.first(before, after))
+                cold[one.name].append(one.first(_last(before, lines), after))
                 one.first(other, "")
                 for more in typed:
-                    warm[one.name].append(one.first(before + more, after))
+                    warm[one.name].append(one.first(_last(before + more, lines), after))
         cached = [first.cached for first in warm[self._ours.name] if first.cached is not None]
         print(f"cursor {where}, {statistics.median(cached):.0f} tokens cached")
         key = "line" if typed is LINES else "keystroke"
@@ -236,6 +245,11 @@ class Bench:
         self._seed += 1
         words = text(self._tokens, self._seed).split()
         return "".join(f"{' '.join(words[at : at + 8])}\n" for at in range(0, len(words), 8))
+
+
+def _last(text: str, lines: int) -> str:
+    """So many lines that are whole, and what is begun behind them."""
+    return "".join(text.splitlines(keepends=True)[-lines:])
 
 
 def _at_once(jobs: list[Callable[[], None]]) -> None:
