@@ -1,11 +1,13 @@
-"""What it brings to lay a prompt out for somebody who types, and to heal the word at the cursor.
+"""What it brings to lay a prompt out for somebody who types, to heal the word at the cursor, and to
+end a filling where it says again what follows.
 
-    scripts/bench cursor MODEL HOLES [--layout usual|served] [--at-end]
+    scripts/bench cursor MODEL HOLES [--layout usual|served] [--ends model|served] [--at-end]
 
-HOLES is made by `scripts/make-infilling [--begun]`. By default all holes are filled as `subllm eval
---task infilling` does, their programs run in the sandbox; with `--layout usual` all that is before
-the cursor stands before the first marker, as others ask, and no word is healed. --at-end leaves out
-what follows the cursor, and tells how many lines are completed to the letter.
+HOLES is made by `scripts/make-infilling [--begun | --lines]`. By default all holes are filled as
+`subllm eval --task infilling` does, their programs run in the sandbox; with `--layout usual` all
+that is before the cursor stands before the first marker, as others ask, and no word is healed; with
+`--ends model` holes of several lines are filled until the model ends. --at-end leaves out what
+follows the cursor, and tells how many lines are completed to the letter.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from subllm.runtime.request import SamplingParams
 from subllm.store.store import Store
 from subllm.store.tokenizers import open_tokenizer
 from subllm.text import fim
+from subllm.text.hole_end import Hole
 
 TOKENS = 48
 TOGETHER = 8
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("holes", type=Path)
     parser.add_argument("--layout", choices=("usual", "served"), default="served")
+    parser.add_argument("--ends", choices=("model", "served"), default="served")
     parser.add_argument("--at-end", action="store_true")
     arguments = parser.parse_args()
     if arguments.at_end:
@@ -46,7 +50,10 @@ def main() -> None:
         return
     if arguments.layout == "usual":
         fim.at_cursor = lambda *a, **k: (fim.encode(*a, **k), ())
-        Prompter.facts = {}  # type: ignore[assignment]  # of records, which differ by it
+    if arguments.ends == "model":
+        Hole.between = lambda *_: None  # type: ignore[method-assign]
+    if (arguments.layout, arguments.ends) != ("served", "served"):  # records differ by it
+        Prompter.facts = {"layout": arguments.layout, "ends": arguments.ends}  # type: ignore[assignment]
     holes = str(arguments.holes)
     sys.argv = ["subllm", "eval", arguments.model, "--task", "infilling", "--data", holes]
     subllm()
