@@ -44,7 +44,7 @@ class Prompter:
         """What decides the prompts beside the form."""
         if self.form != "fim":
             return {}
-        ends = f"at lines that follow, with {TELLING} letters"
+        ends = f"at lines that follow, with {TELLING} letters, or outside of the block"
         return {"at the cursor": f"{fim.AHEAD} lines", "ends": ends}
 
     def ids(self, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -56,6 +56,7 @@ def create_app(
         preload=[models.get(name).ref for name in config.preload],
         step_tokens=config.step_tokens,
         load_draft=models.load_draft,
+        let_go=models.let_go,
     )
 
     @contextlib.asynccontextmanager

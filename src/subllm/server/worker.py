@@ -69,6 +69,7 @@ class EngineWorker:
         preload: Sequence[ModelRef] = (),
         step_tokens: int | None = None,
         load_draft: Callable[[ModelRef], Draft] | None = None,
+        let_go: Callable[[list[ModelRef]], None] = lambda loaded: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`load`, `measure` and `load_draft` are called on other threads than `start`.
@@ -78,6 +79,7 @@ class EngineWorker:
         preload      models to be loaded at the start, which stay
         step_tokens  allowance of every step of an engine
         load_draft   opens a model that drafts for another; None: no model does
+        let_go       is called on this thread when models were unloaded, with those that were not
         clock        seconds, for limits of time and `keep_alive`
         """
         pinned = {ref.name for ref in preload}
@@ -94,6 +96,7 @@ class EngineWorker:
         self._turn_began: float | None = None  # None: it waits for work
         self._turns = 0
         self._closed = 0  # engines, when memory was given back last
+        self._let_go = let_go
         self._unload_in: float | None = None  # seconds, while there is nothing to do
         self._stopping = False
         self._failure: str | None = None
@@ -228,6 +231,7 @@ class EngineWorker:
         self._unload_in = None if left is None else min(left, _LONGEST_SLEEP)
         if self._closed != self._pool.closed:
             self._closed = self._pool.closed
+            self._let_go([slot.ref for slot in self._pool.slots()])
             give_memory_back()
 
     def _wake(self) -> None:

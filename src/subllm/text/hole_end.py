@@ -1,6 +1,6 @@
-"""Where the filling of a hole ends: where it says again what follows the hole.
+"""Where the filling of a hole ends: where it says again what follows the hole, or leaves its block.
 
-Small models do not stop at a hole's end, they go on with the lines that come after it.
+Small models do not stop at a hole's end, they go on with the lines that come after it, or with others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice
+
+from subllm.text.block_end import BlockEnd
 
 TELLING = 6
 """Letters and digits of the lines that must be repeated before a filling is taken to be over. Of
@@ -20,14 +22,18 @@ _LINES = 3
 @dataclass(frozen=True)
 class Hole:
     """line   what stands before the hole in its line
-    after  the text after it"""
+    after  the text after it
+    above  the last line before these that is not blank"""
 
     line: str
     after: str
+    above: str = ""
 
     @classmethod
     def between(cls, before: str, after: str) -> Hole:
-        return cls(before[before.rfind("\n") + 1 :], after)
+        start = before.rfind("\n") + 1
+        above = before[:start].rstrip()
+        return cls(before[start:], after, above[above.rfind("\n") + 1 :])
 
 
 class _Match(Enum):
@@ -53,6 +59,9 @@ class HoleEnd:
         """Blank lines and spaces that came last, where they go with what is cut: before the held
         text, and no part of it, so that it stays short however many they are."""
         first = [self._head + self._rest] if self._rest else []
+        following = chain(() if self._inside else first, _lines(lines))
+        below = next(filter(str.strip, following), "")
+        self._block = BlockEnd(hole.line, hole.above, below)
         self._known = list(islice(_telling([*first, lines]), _LINES))
         self._held = ""
         self._before: str | None = hole.line if blank else None
@@ -61,8 +70,32 @@ class HoleEnd:
 
     def push(self, text: str) -> tuple[str, bool]:
         """(text that may be shown, whether the filling is over). Nothing is shown after that."""
-        if self._done or not self._known:
-            return ("" if self._done else text), self._done
+        if self._done:
+            return "", True
+        return self._within(*self._block.push(text))
+
+    def finish(self) -> tuple[str, bool]:
+        """As `push`, when nothing more comes."""
+        if self._done:
+            return "", False
+        shown, over = self._within(*self._block.finish())
+        if over:
+            return shown, True
+        rest, over = self._last()
+        return shown + rest, over
+
+    def _within(self, text: str, left: bool) -> tuple[str, bool]:
+        """Of text that is in the block, and whether what comes after it has left it."""
+        shown, over = self._said(text)
+        if over or not left:
+            return shown, over
+        rest, over = self._last()
+        self._done = True
+        return shown + (rest if over else self._closed(rest)), True
+
+    def _said(self, text: str) -> tuple[str, bool]:
+        if not self._known:
+            return text, False
         self._held += text
         for at in self._places():
             found = self._match(at)
@@ -72,13 +105,10 @@ class HoleEnd:
                 return self._let_go(at), False
         return self._let_go(len(self._held)), False
 
-    def finish(self) -> tuple[str, bool]:
-        """As `push`, when nothing more comes."""
-        for at in self._places() if self._known and not self._done else ():
+    def _last(self) -> tuple[str, bool]:
+        for at in self._places() if self._known else ():
             if self._match(at) is _Match.SOME:
                 return self._cut(at), True
-        if self._done:
-            return "", False
         return "".join(self._blank or ()) + self._held, False
 
     def _places(self) -> Iterator[int]:
@@ -117,6 +147,12 @@ class HoleEnd:
         if self._blank is not None:
             return self._shown(self._held[:at].rstrip())
         return self._held[: at + len(self._head) if at or self._before == "" else 0]
+
+    def _closed(self, text: str) -> str:
+        """The last text of a filling that goes no further, before what follows."""
+        if self._blank is not None:
+            return text.rstrip()
+        return text if self._inside else f"{text}\n{self._head}"
 
     def _let_go(self, at: int) -> str:
         """Shows what comes before `at`."""

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 import pytest
 
 from server.test_worker import Asked, Clock, generate, held_stream, worker_on
-from server.tiny import CPP, JAVA, PATIENCE, PYTHON, Shelf, live, needs, shelf, until
+from server.tiny import CPP, JAVA, PATIENCE, PYTHON, Shelf, family, live, needs, shelf, until
 from subllm.errors import SettingsError
 from subllm.server.config import ServerConfig
+from subllm.server.models import ModelSet
 from subllm.server.worker import EngineWorker
+from subllm.store.manifest import ModelManifest
+from subllm.text.tokenizer import Tokenizer
 
 MINUTES = 60.0
 
@@ -148,6 +151,35 @@ def test_over_http() -> None:
         loads = len(server.shelf.engines)
         server.post("/api/generate", model=PYTHON, keep_alive=0)
         assert len(server.shelf.engines) == loads  # nothing is loaded to be unloaded
+
+
+def test_what_belongs_to_texts_goes_with_the_last_model_that_has_it() -> None:
+    things = family()
+    models = ModelSet(things, things.load, things.tokenizer_of)
+    one, same, other = (models.get(name) for name in (PYTHON, JAVA, "tiny:swapped-cpp"))
+    texts = [models.text(model) for model in (one, same, other)]
+    models.let_go([same.ref, other.ref])
+    assert [models.text(model) for model in (one, same, other)] == texts
+    models.let_go([other.ref])
+    assert models.text(other) is texts[2]
+    assert models.text(one) is models.text(same) is not texts[0]
+
+
+def test_a_server_lets_tokenizers_go() -> None:
+    things, read = shelf(), []
+    original = things.tokenizer_of
+
+    def counted(model: ModelManifest) -> Tokenizer:
+        read.append(model.name)
+        return original(model)
+
+    things.tokenizer_of = counted  # type: ignore[method-assign]
+    with live(things) as server:
+        for stays, times in ((600, 1), (0, 1), (600, 2)):
+            body = {"model": PYTHON, "prompt": "x", "max_tokens": 2, "keep_alive": stays}
+            assert server.post("/v1/completions", **body).status_code == 200
+            assert read == [PYTHON] * times
+            until(lambda: bool(server.health()["loaded"]) == bool(stays))  # noqa: B023
 
 
 def test_what_is_preloaded_stays() -> None:
