@@ -75,7 +75,8 @@ def inserted(repository: Path, pattern: str) -> Iterator[Parts]:
     shown = subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
     for change in re.split(r"^diff --git .*$", shown, flags=re.M):
         for hunk in re.split(r"^@@.*$", change, flags=re.M)[1:]:
-            yield from _insertions([line for line in hunk.split("\n")[1:] if line[:1] in set("+- ")])
+            lines = hunk.split("\n")[1:]
+            yield from _insertions([line for line in lines if line.startswith(("+", "-", " "))])
 
 
 def _insertions(lines: list[str]) -> Iterator[Parts]:
@@ -93,7 +94,7 @@ def _insertions(lines: list[str]) -> Iterator[Parts]:
 
 
 def said_again(parts: Parts) -> bool:
-    before, hole, after = parts
+    _, hole, after = parts
     end = HoleEnd(Hole("", after))  # nothing above: no block
     return end.push(hole)[1] or end.finish()[1]
 

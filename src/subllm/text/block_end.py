@@ -1,15 +1,14 @@
 """Where the filling of a hole leaves the block that the hole is in.
 
-What stands on both sides of a cursor is in one block, or in blocks of it. Text that closes this block
-can only be followed by what comes after the cursor where it opens another one, which insertions
-hardly ever do, and small models, who do not know where to stop, nearly always: of 2,147 insertions of
-up to eight lines in Python files (a git history) 0.4 % leave their block so, of 121 in C++ none.
+What stands on both sides of a cursor is in one block, or in blocks of it. Text that closes that
+block can only be followed by what comes after the cursor where it opens another one. Insertions
+hardly ever do (`scripts/bench ends --git`: 0.3 % of 2,395 in Python files, none of 156 in C++),
+small models, who do not know where to stop, often.
 """
 
 from __future__ import annotations
 
 import re
-from os.path import commonprefix
 
 _DIRECTIVES = tuple(
     "#" + word
@@ -30,7 +29,7 @@ class BlockEnd:
         above, below: the nearest lines that are not blank, "" where there are none"""
         self._first = not line.strip()
         """Whether a line is yet to come that shows where the block's are."""
-        self._indent = commonprefix([indent(above if self._first else line), indent(below)])
+        self._indent = outer(indent(above if self._first else line), indent(below))
         """What they all begin with."""
         self._blank: str | None = line if self._first else None
         """White space since the last text, line feeds at first; None inside a line. Held back, and
@@ -74,7 +73,7 @@ class BlockEnd:
         self._blank += piece[: len(piece) - len(text)]
         lead = self._blank[self._blank.rfind("\n") + 1 :]
         if self._first:
-            self._indent, self._first = commonprefix([self._indent, lead]), False
+            self._indent, self._first = outer(self._indent, lead), False
         elif len(lead) < len(self._indent) and self._indent.startswith(lead):
             self._odd = text
             return self._judged()
@@ -100,6 +99,12 @@ class BlockEnd:
 def indent(line: str) -> str:
     """The white space that a line begins with."""
     return line[: len(line) - len(line.lstrip())]
+
+
+def outer(one: str, other: str) -> str:
+    """The one that both begin with; "" where neither is, as of tabs and spaces."""
+    shorter, longer = sorted((one, other), key=len)
+    return shorter if longer.startswith(shorter) else ""
 
 
 def may_be_outdented(line: str) -> bool:

@@ -1,6 +1,6 @@
-"""Where the filling of a hole ends: where it says again what follows the hole, or leaves its block.
+"""Where the filling of a hole ends: where it says again what follows, or leaves the hole's block.
 
-Small models do not stop at a hole's end, they go on with the lines that come after it, or with others.
+Small models do not stop at a hole's end, they go on with the lines that come after it, or others.
 """
 
 from __future__ import annotations

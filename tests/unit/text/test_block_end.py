@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -50,6 +51,7 @@ def filled(hole: Hole, pieces: list[str]) -> tuple[str, bool]:
         (ABOVE, "", "def g(): ...\n", "    a()\nb()\n", None),
         # Tabs and spaces are not compared.
         ("\ta();", "", "    b();\n", "\tc();\nd();\n", None),
+        ("\ta();", "", "\t  b();\n", "\tc();\nd();\n", "\tc();\n"),
         ("\t\ta();", "", "\t\tb();\n", "\t\tc();\n\td();\n", "\t\tc();\n"),
         # What many outdent: directives, labels, cases; not Python's comments, not other blocks.
         (ABOVE, "", f"{BELOW}\n", "    a();\n#ifdef B\n    b();\n#endif\n", None),
@@ -101,7 +103,7 @@ def reference(above: str, below: str, filling: str) -> tuple[str, bool]:
     said = [number for number, line in enumerate(lines) if line.strip()]
     around = [above, below, *(lines[number] for number in said[:1])]
     width = min(len(line) - len(line.lstrip()) for line in around)
-    for before, number in zip(said, said[1:], strict=False):
+    for before, number in pairwise(said):
         line = lines[number]
         if len(line) - len(line.lstrip()) < width and not line.strip().startswith("label"):
             return "\n".join(lines[: before + 1]).rstrip(" "), True
