@@ -95,7 +95,7 @@ def load_recovery_data(
     out of that source, also where the language has a pack; beside, share: another source, which
     has all but `share` of what is learned from. joining: sources that join, as `parse_beside` reads
     them; none of their text is left out to judge by. holes: documents with a hole are more
-    frequent (`MORE_HOLES`), lie in rows of their own, and it is known where holes are filled.
+    frequent (`MORE_HOLES`) and lie in rows of their own.
 
     Raises CalibrationError and its kin where it is missing or has less than one step learns from,
     or less than a row to judge by, or with `holes` none."""
@@ -123,10 +123,10 @@ def load_recovery_data(
         return pack_rows(documents, recipe.length, end=end, bos=bos)
 
     def packed(documents: Sequence[Sequence[int]]) -> RecoveryText:
-        if not holes or not renderer.before_middle:
+        if not renderer.before_middle:
             return rows(documents)
         halves: dict[bool, list[Sequence[int]]] = {True: [], False: []}
-        for document in documents:
+        for document in documents if holes else ():
             halves[renderer.fills(document)].append(document)
         parts = [rows(half) for half in halves.values() if sum(map(len, half)) >= recipe.length]
         return with_filled(joined(parts or [rows(documents)]), renderer.before_middle)

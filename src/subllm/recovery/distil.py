@@ -20,6 +20,7 @@ from subllm.recovery.again import Kept
 from subllm.recovery.budget import Budget
 from subllm.recovery.card import fit_card
 from subllm.recovery.compute import DTYPES, choose_compute
+from subllm.recovery.ends import knowing_ends
 from subllm.recovery.heap import kept_heap
 from subllm.recovery.loss import Distillation, hidden_error
 from subllm.recovery.masters import AdamW, DivergedError
@@ -101,6 +102,9 @@ class Recovery:
             task, tables, self._distillation, answers_dir or state_dir, self.compute, self._device,
             self._dtype,
         )  # fmt: skip
+        if recipe.ends and recipe.top_k:
+            self._teacher = knowing_ends(self._teacher, task.text)
+            self._judge = knowing_ends(self._judge, task.heldout)
         self._state = StateFile(state_dir)
         self._order = Order(task.text.rows, recipe.seed)
         self._standing = Standing(self._key())

@@ -36,6 +36,8 @@ class Recipe:
     hidden        weight of the error of the states before the head beside the divergence
                   (`hidden_error`); with a `top_k` the dense base's states go to the disk too, a
                   byte for each of them
+    ends          whether at the end of a hole that the text ends is learned, instead of what the
+                  teacher thinks; with a `top_k`
     vectors       whether norms and biases learn too
     dense         whether block matrices without a mask learn too
     moments       what AdamW's two moments are kept in; int8 asks for bitsandbytes, and is what a
@@ -63,6 +65,7 @@ class Recipe:
     next_token: float = 0.0
     top_k: int = 32
     hidden: float = 0.0
+    ends: bool = True
     vectors: bool = False
     dense: bool = False
     moments: Moments = "bfloat16"
@@ -101,12 +104,13 @@ class Recipe:
         return self.sequences * self.length
 
     def identity(self) -> dict[str, Any]:
-        """JSON-ready. Without next tokens, hidden states or rounding it is what it was before
-        there were such terms."""
+        """JSON-ready. Without next tokens, hidden states, ends or rounding it is what it was
+        before there were such terms."""
         fields = asdict(self) | {"betas": list(self.betas)}
         terms = {
             "next_token": ("next_token",),
             "hidden": ("hidden",),
+            "ends": ("ends",),
             "rounding": ("rounding", "rounding_lr", "refit"),
         }
         for term, names in terms.items():

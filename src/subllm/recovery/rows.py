@@ -28,7 +28,7 @@ class RecoveryText:
     learned  bool [rows, length], True where the teacher's next-token distribution is
              learned: everywhere but after a document's end
     filled   bool [rows, length], True where the next token belongs in a hole of the document;
-             None where nobody asks
+             None where that is not known
     """
 
     tokens: npt.NDArray[np.int32]

@@ -84,7 +84,7 @@ def filled(text: RecoveryText) -> np.ndarray:
 def test_another_model_teaches_holes(task, tmp_path) -> None:
     """Its first choices there, and the base's elsewhere, are what the curve counts, and what the
     student comes nearer to."""
-    own = task(rows=40, top_k=16)
+    own = task(rows=40, top_k=16, ends=False)
     teacher = oracle("qwen2")
     torch.manual_seed(3)
     with torch.no_grad():
@@ -138,8 +138,42 @@ def test_another_model_teaches_holes(task, tmp_path) -> None:
         Recovery(replace(other, text=own.text), tmp_path / "refused", compute="float32")
 
 
+def test_the_ends_of_holes_are_learned_whatever_the_base_says(task, tmp_path) -> None:
+    """More often than without, and to the rest of the text nothing happens."""
+    last, end = 4, 5
+    own = task(rows=40, top_k=16)
+
+    def ended(given: RecoveryText) -> RecoveryText:
+        """In every row, a document with a hole that takes its last third, up to a token that is
+        nowhere else."""
+        tokens, starts = given.tokens.copy(), np.zeros(given.starts.shape, np.bool_)
+        tokens[(tokens == end) | (tokens == last)] = 7
+        starts[:, 0] = True
+        tokens[:, -2:] = last, end
+        mask = np.zeros(tokens.shape, np.bool_)
+        mask[:, 2 * LENGTH // 3 :] = True
+        return RecoveryText(tokens, starts, tokens != end, mask)
+
+    given = replace(own, text=ended(own.text), heldout=ended(own.heldout))
+    agreed = {}
+    for knows in (False, True):
+        recipe = replace(own.recipe, ends=knows)
+        recovery = Recovery(replace(given, recipe=recipe), tmp_path / f"{knows}", compute="float32")
+        recovery.run(steps(60))
+        student = oracle("qwen2")
+        with torch.no_grad():
+            for name, parameter in student.named_parameters():
+                if name in set(recovery.weights.names()):
+                    parameter.copy_(torch.from_numpy(recovery.weights.read(name)))
+            ids = torch.from_numpy(given.heldout.tokens[:, :-1].astype(np.int64))
+            first = student(ids).logits.softmax(-1)[..., end]
+        agreed[knows] = first[:, -1].mean().item(), first[:, :-1].mean().item()
+    assert agreed[True][0] > 3 * agreed[False][0]
+    assert agreed[True][0] > 3 * agreed[True][1]
+
+
 def test_states_are_the_base_s_whoever_teaches_holes(task, tmp_path) -> None:
-    own = task(rows=12, top_k=16, hidden=1.0)
+    own = task(rows=12, top_k=16, hidden=1.0, ends=False)
     other = replace(
         own,
         teacher=own.reader,

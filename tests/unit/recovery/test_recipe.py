@@ -51,6 +51,9 @@ def test_every_field_is_part_of_its_identity() -> None:
     rounds = replace(Recipe(), rounding=0.2).identity()
     assert rounds == identity | {"rounding": 0.2, "rounding_lr": 1.5e-5, "refit": 0}
     assert replace(Recipe(), next_token=0.5).identity() == identity | {"next_token": 0.5}
+    assert replace(Recipe(), ends=False).identity() == {
+        name: value for name, value in identity.items() if name != "ends"
+    }
 
 
 @pytest.mark.parametrize(
