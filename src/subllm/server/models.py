@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -204,17 +204,11 @@ class ModelSet:
                 self._texts[digest] = TextSide(self._tokenizer(model.manifest))
             return self._texts[digest]
 
-    def let_go(self, loaded: Iterable[ModelRef]) -> None:
-        """Drop what belongs to texts of other models than these: tokenizers, and the sorted
-        tokens that grammars need, 50 MB; the next request makes them again. Never blocks."""
-        if not self._text_lock.acquire(blocking=False):
-            return  # a tokenizer is being read, so there is work
-        try:
-            names = {ref.name for ref in loaded}
-            models = [model for name, model in list(self._served.items()) if name in names]
-            stay = {model.manifest.blobs.tokenizer for model in models}
-            self._texts = {blob: text for blob, text in self._texts.items() if blob in stay}
-        finally:
+    def let_go(self) -> None:
+        """Drop what belongs to texts: tokenizers, and the sorted tokens that grammars need, 50 MB.
+        The next request makes them again. Never blocks."""
+        if self._text_lock.acquire(blocking=False):  # else one is being read: there is work
+            self._texts = {}
             self._text_lock.release()
 
     def same_tokens(self, one: ServedModel, other: ServedModel) -> bool:

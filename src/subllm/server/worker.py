@@ -69,7 +69,7 @@ class EngineWorker:
         preload: Sequence[ModelRef] = (),
         step_tokens: int | None = None,
         load_draft: Callable[[ModelRef], Draft] | None = None,
-        let_go: Callable[[list[ModelRef]], None] = lambda loaded: None,
+        let_go: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`load`, `measure` and `load_draft` are called on other threads than `start`.
@@ -79,7 +79,7 @@ class EngineWorker:
         preload      models to be loaded at the start, which stay
         step_tokens  allowance of every step of an engine
         load_draft   opens a model that drafts for another; None: no model does
-        let_go       is called on this thread when models were unloaded, with those that were not
+        let_go       is called on the engine thread once the last model is unloaded
         clock        seconds, for limits of time and `keep_alive`
         """
         pinned = {ref.name for ref in preload}
@@ -231,7 +231,8 @@ class EngineWorker:
         self._unload_in = None if left is None else min(left, _LONGEST_SLEEP)
         if self._closed != self._pool.closed:
             self._closed = self._pool.closed
-            self._let_go([slot.ref for slot in self._pool.slots()])
+            if not (self._pool.slots() or self._admission.waits or self._admission.loading):
+                self._let_go()
             give_memory_back()
 
     def _wake(self) -> None:

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 import pytest
 
 from server.test_worker import Asked, Clock, generate, held_stream, worker_on
-from server.tiny import CPP, JAVA, PATIENCE, PYTHON, Shelf, family, live, needs, shelf, until
+from server.tiny import CPP, JAVA, PATIENCE, PYTHON, Shelf, live, needs, shelf, until
 from subllm.errors import SettingsError
 from subllm.server.config import ServerConfig
-from subllm.server.models import ModelSet
 from subllm.server.worker import EngineWorker
 from subllm.store.manifest import ModelManifest
 from subllm.text.tokenizer import Tokenizer
@@ -153,19 +152,7 @@ def test_over_http() -> None:
         assert len(server.shelf.engines) == loads  # nothing is loaded to be unloaded
 
 
-def test_what_belongs_to_texts_goes_with_the_last_model_that_has_it() -> None:
-    things = family()
-    models = ModelSet(things, things.load, things.tokenizer_of)
-    one, same, other = (models.get(name) for name in (PYTHON, JAVA, "tiny:swapped-cpp"))
-    texts = [models.text(model) for model in (one, same, other)]
-    models.let_go([same.ref, other.ref])
-    assert [models.text(model) for model in (one, same, other)] == texts
-    models.let_go([other.ref])
-    assert models.text(other) is texts[2]
-    assert models.text(one) is models.text(same) is not texts[0]
-
-
-def test_a_server_lets_tokenizers_go() -> None:
+def test_tokenizers_go_with_the_last_model() -> None:
     things, read = shelf(), []
     original = things.tokenizer_of
 
@@ -174,12 +161,15 @@ def test_a_server_lets_tokenizers_go() -> None:
         return original(model)
 
     things.tokenizer_of = counted  # type: ignore[method-assign]
-    with live(things) as server:
-        for stays, times in ((600, 1), (0, 1), (600, 2)):
-            body = {"model": PYTHON, "prompt": "x", "max_tokens": 2, "keep_alive": stays}
+    with live(things, max_engines=1) as server:
+        # Another takes the place of the first; then it goes, and is loaded again.
+        for model, stays, loaded in (
+            (PYTHON, 600, {PYTHON}), (JAVA, 600, {JAVA}), (JAVA, 0, set()), (JAVA, 600, {JAVA}),
+        ):  # fmt: skip
+            body = {"model": model, "prompt": "x", "max_tokens": 2, "keep_alive": stays}
             assert server.post("/v1/completions", **body).status_code == 200
-            assert read == [PYTHON] * times
-            until(lambda: bool(server.health()["loaded"]) == bool(stays))  # noqa: B023
+            until(lambda: {m["model"] for m in server.health()["loaded"]} == loaded)  # noqa: B023
+        assert read == [PYTHON, JAVA]
 
 
 def test_what_is_preloaded_stays() -> None:
