@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import platform
@@ -80,8 +81,12 @@ def free_memory(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> int:
     return min(left)
 
 
-def give_memory_back() -> None:
-    """Lets the system have what was freed: the C library keeps it otherwise, for later."""
+def give_memory_back(*, collect: bool = False) -> None:
+    """Lets the system have what was freed: the C library keeps it otherwise, for later.
+
+    collect  first look for what nobody can reach any more: all threads wait for some 50 ms"""
+    if collect:
+        gc.collect()
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):  # another C library; on Windows, None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,6 +16,9 @@ from subllm.machine import give_memory_back
 
 QUIET = 1.0
 """Seconds without a request, after which memory is given back."""
+
+
+_ALL = partial(give_memory_back, collect=True)
 
 
 class Tidying:
@@ -25,7 +29,7 @@ class Tidying:
         self,
         app: ASGIApp,
         busy: Callable[[], bool],
-        give_back: Callable[[], None] = give_memory_back,
+        give_back: Callable[[], None] = _ALL,
         quiet: float = QUIET,
     ) -> None:
         self._app = app

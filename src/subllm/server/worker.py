@@ -231,9 +231,10 @@ class EngineWorker:
         self._unload_in = None if left is None else min(left, _LONGEST_SLEEP)
         if self._closed != self._pool.closed:
             self._closed = self._pool.closed
-            if not (self._pool.slots() or self._admission.waits or self._admission.loading):
+            idle = not (self._pool.slots() or self._admission.waits or self._admission.loading)
+            if idle:
                 self._let_go()
-            give_memory_back()
+            give_memory_back(collect=idle)
 
     def _wake(self) -> None:
         self._inbox.put(_WAKE)
