@@ -114,7 +114,7 @@ def test_what_comes_after_is_where_writing_stops() -> None:
         return request.params.stop, request.hole
 
     after = "\n    return value;\n}\n"
-    hole = Hole("    int value =", after)
+    hole = Hole("    int value =", after, "int f() {")
     prefix = "int f() {\n    int value ="
     assert ends(answer="hole", prefix=prefix, suffix=after) == (("\n```",), hole)
     assert ends(answer="rest", prefix="// A file.\n") == (("\n```",), None)
