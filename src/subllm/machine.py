@@ -84,7 +84,7 @@ def free_memory(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> int:
 def give_memory_back(*, collect: bool = False) -> None:
     """Lets the system have what was freed: the C library keeps it otherwise, for later.
 
-    collect  first look for what nobody can reach any more: all threads wait for some 50 ms"""
+    collect  first look for what nobody can reach any more: all threads wait for some 60 ms"""
     if collect:
         gc.collect()
     try:

@@ -122,14 +122,18 @@ def load_recovery_data(
     def rows(documents: Sequence[Sequence[int]]) -> RecoveryText:
         return pack_rows(documents, recipe.length, end=end, bos=bos)
 
-    def packed(documents: Sequence[Sequence[int]]) -> RecoveryText:
-        if not renderer.before_middle:
-            return rows(documents)
+    def apart(documents: Sequence[Sequence[int]]) -> RecoveryText:
+        """Documents with a hole first."""
         halves: dict[bool, list[Sequence[int]]] = {True: [], False: []}
-        for document in documents if holes else ():
+        for document in documents:
             halves[renderer.fills(document)].append(document)
         parts = [rows(half) for half in halves.values() if sum(map(len, half)) >= recipe.length]
-        return with_filled(joined(parts or [rows(documents)]), renderer.before_middle)
+        return joined(parts or [rows(documents)])
+
+    def packed(documents: Sequence[Sequence[int]]) -> RecoveryText:
+        marker = renderer.before_middle
+        text = apart(documents) if holes and marker else rows(documents)
+        return with_filled(text, marker) if marker else text
 
     learned = packed(texts.documents)
     if learned.rows < recipe.sequences:

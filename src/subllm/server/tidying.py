@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,9 +15,6 @@ from subllm.machine import give_memory_back
 
 QUIET = 1.0
 """Seconds without a request, after which memory is given back."""
-
-
-_ALL = partial(give_memory_back, collect=True)
 
 
 class Tidying:
@@ -29,7 +25,7 @@ class Tidying:
         self,
         app: ASGIApp,
         busy: Callable[[], bool],
-        give_back: Callable[[], None] = _ALL,
+        give_back: Callable[[], None] = give_memory_back,
         quiet: float = QUIET,
     ) -> None:
         self._app = app

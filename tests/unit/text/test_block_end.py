@@ -7,24 +7,13 @@ import time
 from itertools import pairwise
 
 import pytest
+from oracles.fillings import filled
 
 from subllm.text.block_end import BlockEnd, may_be_outdented
-from subllm.text.hole_end import Hole, HoleEnd
+from subllm.text.hole_end import Hole
 
 ABOVE = "    total = 0"
 BELOW = "    return total"
-
-
-def filled(hole: Hole, pieces: list[str]) -> tuple[str, bool]:
-    """What is shown of a filling that comes in pieces, and whether it was cut."""
-    end, shown = HoleEnd(hole), ""
-    for piece in pieces:
-        text, over = end.push(piece)
-        shown += text
-        if over:
-            return shown, True
-    text, over = end.finish()
-    return shown + text, over
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,9 @@ import random
 import time
 
 import pytest
+from oracles.fillings import filled
 
 from subllm.text.hole_end import TELLING, Hole, HoleEnd
-
-
-def filled(hole: Hole, pieces: list[str], *, ends: bool = True) -> tuple[str, bool]:
-    """What is shown of a filling that comes in pieces, and whether it was cut."""
-    end, shown = HoleEnd(hole), ""
-    for piece in pieces:
-        text, over = end.push(piece)
-        shown += text
-        if over:
-            return shown, True
-    if not ends:
-        return shown, False
-    text, over = end.finish()
-    return shown + text, over
-
 
 BLOCK = "        return smallest_of_all(numbers)\n    return None\n"
 
