@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from asyncio import FIRST_COMPLETED as ANY
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -26,12 +27,15 @@ from subllm.server.worker import EngineWorker
 
 CLIENT_CLOSED_REQUEST = 499  # never seen by a client: it has left
 
-Chunks = AsyncGenerator[Chunk, None]
+Batches = AsyncGenerator[list[Chunk], None]
+Write = Callable[[list[Chunk]], Awaitable[None]]
 
 
-async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
-    """Everything of a reply in order. The first chunk comes after the engine's first
-    event, so that a failure until then can still be an HTTP status."""
+async def batches(worker: EngineWorker, reply: Reply) -> Batches:
+    """Everything of a reply in order, together what is there at once: the connection is looked at
+    between two batches, so that hardly anything is written to a client that has left. The first
+    comes after the engine's first event, so that a failure until then can still be an HTTP
+    status."""
     plan = reply.plan
     if plan.scores:
         async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
@@ -42,23 +46,23 @@ async def chunks(worker: EngineWorker, reply: Reply) -> Chunks:
     opened = False
     draft = plan.drafting.draft
     trimmers = [Trimmer(plan.trim) for _ in plan.generations] if plan.trim else []
+    made: list[Chunk] = []
     async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
         async for index, event in generation:
             if not opened:
                 opened = True
-                for chunk in reply.opening():
-                    yield chunk
+                made = reply.opening()
             if isinstance(event, Generated):
                 token = trimmers[index](event.event) if trimmers else event.event
                 if token.finish_reason is not None:
                     generation.drop(index)
-                for chunk in reply.feed(index, token):
-                    yield chunk
+                made += reply.feed(index, token)
+            if not generation.ready:
+                yield made
+                made = []
     if not opened:
-        for chunk in reply.opening():
-            yield chunk
-    for chunk in reply.closing():
-        yield chunk
+        made = reply.opening()
+    yield made + reply.closing()
 
 
 async def answer(
@@ -78,133 +82,134 @@ async def answer(
     }
     if draft := reply.plan.drafting.draft:
         headers["x-subllm-draft"] = draft.name
-    source = Source(chunks(worker, reply), request.receive, lambda: ended(reply))
+    work = Work(batches(worker, reply), request.receive, lambda: ended(reply))
     if framing is not None:
         # Wait a little for the first chunk: until then a failure has its own status.
-        await source.peek(keep_alive)
-        return ChunkStream(source, framing, keep_alive, headers)
-    async with source:
-        while await source.next() is not None:
-            pass
-        if source.gone:
+        await work.begun(keep_alive)
+        return ChunkStream(work, framing, keep_alive, headers)
+    async with work:
+        work.to(_nowhere)
+        await work.over()
+        if work.gone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return JSONResponse(reply.whole(), headers=headers)
 
 
-class Source:
-    """Chunks until they end or the client leaves. Leaving the context ends the work."""
+async def _nowhere(chunks: list[Chunk]) -> None:
+    pass
 
-    def __init__(self, items: Chunks, receive: Receive, ended: Callable[[], None]) -> None:
+
+class Work:
+    """A task that makes the chunks of a reply, and writes them, until they end or the client
+    leaves. Leaving the context ends it."""
+
+    def __init__(self, items: Batches, receive: Receive, ended: Callable[[], None]) -> None:
         self._ended = ended
-        self._queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
-        self._first: list[Chunk | None] = []  # what `peek` saw
-        self._gone = False
-        # One task for all chunks: one for each would cost more than the chunk.
-        self._work = asyncio.ensure_future(self._pump(items))
-        self._watch = asyncio.ensure_future(self._until_gone(receive))
+        loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[None] = loop.create_future()
+        self._write: asyncio.Future[Write] = loop.create_future()
+        # One task for all chunks: one for each, or one more to write them, would cost more than
+        # the chunk.
+        self._work = asyncio.ensure_future(self._run(items))
+        self._watch = asyncio.ensure_future(until_disconnect(receive))
 
-    async def __aenter__(self) -> Source:
+    async def __aenter__(self) -> Work:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._watch.cancel()
         self._work.cancel()
         await asyncio.wait([self._work, self._watch])
+        if not self._work.cancelled():
+            self._work.exception()  # of one that nobody waits for, asyncio would tell the log
 
     @property
     def gone(self) -> bool:
-        return self._gone
+        """Whether the client has left."""
+        return self._watch.done()
 
-    @property
-    def ready(self) -> bool:
-        """Whether `next` has something to return, or to raise, without waiting."""
-        return bool(self._first) or not self._queue.empty()
-
-    async def peek(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the next chunk without taking it. A failure
-        ends the source and is raised."""
+    async def begun(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the first chunks, which are kept. A failure before
+        them ends the work and is raised."""
         try:
-            item = await self._get(timeout)
-        except TimeoutError:
-            return
+            await asyncio.wait([self._begun, self._watch], timeout=timeout, return_when=ANY)
+            if self._work.done():
+                self._work.result()
         except BaseException:
             await self.__aexit__()
             raise
-        self._first.append(item)
 
-    async def next(self, timeout: float | None = None) -> Chunk | None:
-        """The next chunk; None at the end or when the client has left. Raises
-        TimeoutError after `timeout` seconds, and what the work raises."""
-        item = self._first.pop() if self._first else await self._get(timeout)
-        return None if self._gone else item
+    def to(self, write: Write) -> None:
+        """Chunks go there, those that are kept first."""
+        self._write.set_result(write)
 
-    async def _get(self, timeout: float | None) -> Chunk | None:
-        if self._queue.empty():
-            async with asyncio.timeout(timeout):
-                item = await self._queue.get()
-        else:
-            item = self._queue.get_nowait()
-        if isinstance(item, BaseException):
-            raise item
-        return item
+    async def over(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` seconds for the end, or until the client has left. Whether one of
+        them is there. Raises what the work raises."""
+        await asyncio.wait([self._work, self._watch], timeout=timeout, return_when=ANY)
+        if self.gone:
+            return True
+        if self._work.done():
+            self._work.result()
+            return True
+        return False
 
-    async def _pump(self, items: Chunks) -> None:
+    async def _run(self, items: Batches) -> None:
+        write: Write | None = None
         try:
             async with contextlib.aclosing(items):
-                async for chunk in items:
-                    self._queue.put_nowait(chunk)
-            self._queue.put_nowait(None)
-        except Exception as error:
-            self._queue.put_nowait(error)
+                async for chunks in items:
+                    if write is None:
+                        self._begun.set_result(None)
+                        write = await self._write
+                    if chunks:
+                        await write(chunks)
         finally:
+            if not self._begun.done():
+                self._begun.set_result(None)
             self._ended()
-
-    async def _until_gone(self, receive: Receive) -> None:
-        await until_disconnect(receive)
-        self._gone = True
-        self._queue.put_nowait(None)
 
 
 class ChunkStream(Response):
     """Chunks as they come, written as `framing` says; `keep_alive` seconds without one are
-    filled by its sign of life. Those that wait are written at once: the connection is looked at
-    between two writes, so that none goes to a client that has left."""
+    filled by its sign of life."""
 
     def __init__(
-        self, source: Source, framing: Framing, keep_alive: float, headers: Mapping[str, str]
+        self, work: Work, framing: Framing, keep_alive: float, headers: Mapping[str, str]
     ) -> None:
         self.media_type = framing.media_type
         super().__init__(headers={**headers, "cache-control": "no-store"})
         del self.headers["content-length"]
-        self._source = source
+        self._work = work
         self._framing = framing
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        framing = self._framing
+        framing, clock = self._framing, asyncio.get_running_loop().time
+        written = clock()
 
         async def write(text: str, more: bool = True) -> None:
+            nonlocal written
+            written = clock()
             body = text.encode()
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        text = ""
-        async with self._source as source:
+        async def write_chunks(chunks: list[Chunk]) -> None:
+            await write("".join(map(framing.chunk, chunks)))
+
+        async with self._work as work:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            work.to(write_chunks)
             try:
-                while True:
-                    if text and not source.ready:
-                        await write(text)
-                        text = ""
-                    try:
-                        chunk = await source.next(self._keep_alive)
-                    except TimeoutError:
-                        text = framing.waiting
-                        continue
-                    if chunk is None:
-                        break
-                    text += framing.chunk(chunk)
+                while not await work.over(self._silence(written - clock())):
+                    if clock() - written >= self._keep_alive:
+                        await write(framing.waiting)
             except Exception as error:
-                await write(text + framing.failure(api_error(error)), more=False)
+                await write(framing.failure(api_error(error)), more=False)
                 return
-            if not source.gone:
-                await write(text + framing.end, more=False)
+            if not work.gone:
+                await write(framing.end, more=False)
+
+    def _silence(self, since: float) -> float | None:
+        """Seconds until a sign of life is due; `since` is 0 or less."""
+        return max(0.0, since + self._keep_alive) if self._framing.waiting else None

@@ -38,8 +38,11 @@ def data_events(error: ErrorShape, *, end: str = "") -> Framing:
     )
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _data(chunk: dict[str, Any]) -> str:

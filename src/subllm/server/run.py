@@ -129,7 +129,7 @@ def uvicorn_config(app: object) -> uvicorn.Config:
     could take another one's session with them."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        loop="asyncio",
+        loop="auto",
         http=Connection,
         ws="none",
         lifespan="on",

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import AsyncGenerator
 
 import pytest
 import uvicorn
@@ -16,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.tiny import PATIENCE
-from subllm.server.answer import Chunk, ChunkStream, Source
+from subllm.server.answer import Batches, ChunkStream, Work
 from subllm.server.framing import data_events
 from subllm.server.run import bind, uvicorn_config
 
@@ -29,16 +28,17 @@ def test_nothing_is_said_of_a_client_that_leaves_a_fast_stream(
     """It resets the connection, and before the server has seen that, a lot comes to be written."""
     read, ended = threading.Event(), threading.Event()
 
-    async def chunks() -> AsyncGenerator[Chunk, None]:
-        yield {"n": 0}
+    async def batches() -> Batches:
+        yield [{"n": 0}]
         await asyncio.to_thread(read.wait, PATIENCE)
         client.close()
         for number in range(AT_ONCE):
-            yield {"n": number}
+            await asyncio.sleep(0)
+            yield [{"n": number}]
 
     async def stream(request: Request) -> Response:
-        source = Source(chunks(), request.receive, ended.set)
-        return ChunkStream(source, data_events(lambda error: {}), PATIENCE, {})
+        work = Work(batches(), request.receive, ended.set)
+        return ChunkStream(work, data_events(lambda error: {}), PATIENCE, {})
 
     listener = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn_config(Starlette(routes=[Route("/", stream)])))
