@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import math
@@ -81,6 +82,9 @@ def free_memory(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> int:
     return min(left)
 
 
+_ARENA_MAX = -8  # what glibc's malloc.h calls M_ARENA_MAX
+
+
 def give_memory_back(*, collect: bool = False) -> None:
     """Lets the system have what was freed: the C library keeps it otherwise, for later.
 
@@ -92,3 +96,12 @@ def give_memory_back(*, collect: bool = False) -> None:
     except (OSError, AttributeError, TypeError):  # another C library; on Windows, None
         return
     trim(0)
+
+
+def one_heap() -> None:
+    """From now on all threads allocate in one heap, of which `give_memory_back` gives back all that
+    is free. Of the heaps that glibc makes for threads it leaves the end as it is, and that end is
+    as large as what was once in use. Nothing where the C library is another one."""
+    # A thread that has a heap of its own keeps it: called before there are threads.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)

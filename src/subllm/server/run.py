@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from subllm.errors import ServerError
+from subllm.machine import one_heap
 from subllm.runtime.backends.table import BackendName, KvTypeName
 from subllm.server.app import create_app
 from subllm.server.config import UNIX, ServerConfig
@@ -75,6 +76,7 @@ def serve(
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
+    one_heap()
 
     loader = StoreLoader(
         store,

@@ -121,3 +121,33 @@ def test_what_was_freed_goes_back() -> None:
     give_memory_back()
     assert resident() < before - 40_000_000
     assert len(last) == 50_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_of_what_a_thread_freed_nothing_stays() -> None:
+    """30 MB in pieces, once the C library has seen a large block and is in no hurry any more."""
+    program = """
+import os, threading
+from pathlib import Path
+from subllm.machine import give_memory_back, one_heap
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def work():
+    held = [b"x" * 50_000 for _ in range(600)]
+    held.clear()
+
+one_heap()
+bytearray(30_000_000)
+before = resident()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+give_memory_back()
+print(resident() - before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 5_000_000
