@@ -5,13 +5,15 @@
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
 to the first token, at the end of the file and in its middle. There ours has the last lines before
-the cursor after the text behind it, the peer's prompt all of them before, as models are trained, so
-that it computes the text behind the cursor again. Then a new line is begun after each of some more,
-most of which add to the end of our prompt too; and so in a window: of what is before the cursor
-half as many lines as the file has are sent, as llama.vim sends 256. The CPU time that the server
-spends on the same is told as well, for machines that do other things.
-llama-cpp-python's server, which keeps prompts too, is asked the same of the same base beside it
-(its GGUF has to be in the store). Then eight prompts of so many tokens are completed one by one and
+the cursor after the text behind it. Then a new line is begun after each of some more, most of which
+add to the end of our prompt too; and so in a window: of what is before the cursor half as many
+lines as the file has are sent, as llama.vim sends 256. The CPU time that the server spends on the
+same is told as well, for machines that do other things.
+llama.cpp's own server is asked the same of the same base beside it (its GGUF has to be in the
+store), set up and asked as llama.vim does it: prompts are kept, parts that moved are used again,
+and the line of the cursor comes behind the text after it, so that a key in the middle is cheap
+there too and a new line moves. It is the package xllamacpp, compiled for AVX2: with SUBLLM_ISA=avx2
+ours is as well. Then eight prompts of so many tokens are completed one by one and
 together: tokens of the replies per second, and how much faster that could be at most, since prompts
 are read no faster together. Cold and warm, ours and the peer's, one by one and together take turns,
 so that what else the machine does hits both.
@@ -40,17 +42,17 @@ from bench_serve import PATIENCE, listening, server, text
 from subllm.machine import usable_cores
 from subllm.store.manifest import ModelManifest
 from subllm.store.store import Store
-from subllm.text.fim import AHEAD, render
+from subllm.text.fim import AHEAD
 
 sys.path.insert(0, str(Path(__file__).with_name("engines")))
 
-from peer import base_gguf, serving_python
+from peer import base_gguf, server_python
 
 STREAMS = 8
 TYPED = "total_count"
 KEYS = [TYPED[:count] for count in range(1, len(TYPED), 3)]
 LINES = ["total = count\n" * count for count in range(1, 2 * AHEAD + 1)]
-PEER = "llama-cpp-python"
+PEER = "llama.cpp server"
 CLIENT = httpx.Client(timeout=PATIENCE)
 """For all requests, as connections are kept by editors; to make one takes some milliseconds."""
 
@@ -75,14 +77,14 @@ def main() -> None:
     assert isinstance(manifest, ModelManifest)
     with contextlib.ExitStack() as stack:
         url, process = stack.enter_context(server(arguments.threads))
-        asked = [Asked("subllm", url, arguments.model, psutil.Process(process.pid))]
+        ask = _completions(arguments.model)
+        asked = [Asked("subllm", url, psutil.Process(process.pid), ask)]
         if arguments.peer == "yes":
-            python = serving_python(arguments.peer_python)
             file = base_gguf(store, manifest.base.name, arguments.gguf)
             threads = arguments.threads or usable_cores()
-            room = 2 * arguments.tokens
-            asked.append(stack.enter_context(peer(python, file, threads, room, manifest)))
-        bench = Bench(asked, arguments.tokens, arguments.reply)
+            python = server_python(arguments.peer_python)
+            asked.append(stack.enter_context(peer(python, file, threads, 2 * arguments.tokens)))
+        bench = Bench(asked, arguments.model, arguments.tokens, arguments.reply)
         for one in asked:
             one.first("x", "")
         bench.keystrokes("at the end", 1.0, arguments.rounds)
@@ -93,26 +95,47 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def peer(
-    python: str, file: Path, threads: int, context: int, manifest: ModelManifest
-) -> Iterator[Asked]:
-    """llama-cpp-python's server, with the cache of prompts that it has. Its `suffix` puts token 0
-    where the markers belong (0.3.36), so it gets the prompt with them in it."""
-    fim = manifest.prompt.fim
-    assert fim is not None
-
-    def prompt(before: str, after: str) -> dict[str, Any]:
-        return {"prompt": render(fim, before, after) if after else before}
-
-    command = [python, "-m", "llama_cpp.server", "--model", str(file), "--host", "127.0.0.1"]
-    command += ["--n_threads", str(threads), "--n_threads_batch", str(threads)]
-    command += ["--n_ctx", str(context), "--cache", "true", "--verbose", "false"]
-    with listening(command, "/v1/models", stderr=subprocess.DEVNULL) as (url, process):
-        yield Asked(PEER, url, "any", psutil.Process(process.pid), prompt)
+def peer(python: str, file: Path, threads: int, context: int) -> Iterator[Asked]:
+    """llama.cpp's own server, asked as llama.vim asks."""
+    program = Path(__file__).with_name("engines") / "llama_cpp_server.py"
+    command = [python, str(program), str(file), str(threads), str(context)]
+    with listening(command, "/health", stderr=subprocess.DEVNULL) as (url, process):
+        while httpx.get(f"{url}/health").status_code == 503:  # the model is being loaded
+            time.sleep(0.1)
+        yield Asked(PEER, url, psutil.Process(process.pid), _infill, _llamacpp_known)
 
 
-def _with_suffix(before: str, after: str) -> dict[str, Any]:
-    return {"prompt": before, "suffix": after}
+Asking = Callable[[str, str], tuple[str, dict[str, Any]]]
+"""Path and body of a request for the token that follows one text and precedes another."""
+
+
+def _completions(model: str) -> Asking:
+    def ask(before: str, after: str) -> tuple[str, dict[str, Any]]:
+        body = {"model": model, "max_tokens": 1, "temperature": 0, "stream": True}
+        body |= {"stream_options": {"include_usage": True}, "prompt": before}
+        return "/v1/completions", {**body, "suffix": after} if after else body
+
+    return ask
+
+
+def _infill(before: str, after: str) -> tuple[str, dict[str, Any]]:
+    body = {"n_predict": 1, "temperature": 0, "stream": True, "cache_prompt": True}
+    if not after:
+        return "/completion", {**body, "prompt": before}
+    line = before.rindex("\n") + 1
+    parts = {"input_prefix": before[:line], "prompt": before[line:], "input_suffix": after}
+    return "/infill", body | parts
+
+
+def _openai_known(event: dict[str, Any]) -> int | None:
+    usage = event.get("usage") or {}
+    known = usage.get("prompt_tokens_details", {}).get("cached_tokens")
+    return None if known is None else int(known)
+
+
+def _llamacpp_known(event: dict[str, Any]) -> int | None:
+    known = event.get("timings", {}).get("cache_n")
+    return None if known is None else int(known)
 
 
 @dataclass(frozen=True)
@@ -127,29 +150,27 @@ class First:
 
 @dataclass(frozen=True)
 class Asked:
-    """A server; `prompt` makes what is asked of the text before and after a cursor."""
+    """A server. `known` reads from an event of its reply how many tokens of the prompt it had."""
 
     name: str
     url: str
-    model: str
     process: psutil.Process
-    prompt: Callable[[str, str], dict[str, Any]] = _with_suffix
+    ask: Asking
+    known: Callable[[dict[str, Any]], int | None] = _openai_known
 
     def first(self, before: str, after: str) -> First:
         """The reply is read to its end: what the server keeps it has then kept."""
-        body = {"model": self.model, "max_tokens": 1, "temperature": 0, "stream": True}
-        body |= {"stream_options": {"include_usage": True}, **self.prompt(before, after)}
+        path, body = self.ask(before, after)
         began, spent, found, cached = time.perf_counter(), self._spent(), None, None
-        url = f"{self.url}/v1/completions"
-        with CLIENT.stream("POST", url, json=body) as reply:
+        with CLIENT.stream("POST", f"{self.url}{path}", json=body) as reply:
             reply.raise_for_status()
             for line in reply.iter_lines():
                 if not line.startswith("data: {"):
                     continue
                 if found is None:
                     found = time.perf_counter() - began, self._spent() - spent
-                usage = json.loads(line.removeprefix("data: ")).get("usage") or {}
-                cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", cached)
+                known = self.known(json.loads(line.removeprefix("data: ")))
+                cached = cached if known is None else known
         assert found is not None
         return First(*found, cached)
 
@@ -161,8 +182,8 @@ class Asked:
 class Bench:
     """Of all that are `asked`, the first being ours."""
 
-    def __init__(self, asked: list[Asked], tokens: int, reply: int) -> None:
-        self._asked, self._ours = asked, asked[0]
+    def __init__(self, asked: list[Asked], model: str, tokens: int, reply: int) -> None:
+        self._asked, self._ours, self._model = asked, asked[0], model
         self._tokens, self._reply_tokens = tokens, reply
         self._seed = 0
 
@@ -187,8 +208,10 @@ class Bench:
                 one.first(other, "")
                 for more in typed:
                     warm[one.name].append(one.first(_last(before + more, lines), after))
-        cached = [first.cached for first in warm[self._ours.name] if first.cached is not None]
-        print(f"cursor {where}, {statistics.median(cached):.0f} tokens cached")
+        print(f"cursor {where}")
+        for name, found in warm.items():
+            cached = [first.cached for first in found if first.cached is not None]
+            print(f"  {'tokens known':12} {name:17} {statistics.mean(cached):.0f} on average")
         key = "line" if typed is LINES else "keystroke"
         for name, part in (("first token", "wall"), ("CPU time", "cpu")):
             ours = 0.0
@@ -231,7 +254,7 @@ class Bench:
     def _reply(self, prompt: str) -> Callable[[], None]:
         def ask() -> None:
             count = self._reply_tokens
-            body = {"model": self._ours.model, "prompt": prompt, "max_tokens": count}
+            body = {"model": self._model, "prompt": prompt, "max_tokens": count}
             assert self._post({**body, "ignore_eos": True})["usage"]["completion_tokens"] == count
 
         return ask

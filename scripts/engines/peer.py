@@ -16,6 +16,7 @@ from subllm.store.store import Store
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = "llama-cpp-python==0.3.36"
+SERVER_PACKAGE = "xllamacpp==2026.10.11549"
 QUANTIZED = {"Q4_0": 2, "Q8_0": 7, "Q3_K_S": 11}
 """Types made from the base's file, with their numbers in enum llama_ftype."""
 
@@ -60,15 +61,19 @@ def peer_python(given: str) -> str:
     return str(python)
 
 
-def serving_python(given: str) -> str:
-    """As `peer_python`, with what the peer's own server needs beside."""
-    python = peer_python(given)
-    needed = "import llama_cpp.server.app"
-    if subprocess.run([python, "-c", needed], capture_output=True).returncode != 0:
-        package = PACKAGE.replace("==", "[server]==")
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run([*pip, package], check=True)
-    return python
+def server_python(given: str) -> str:
+    """The interpreter of an environment with llama.cpp's own server: `given`, or our own, made on
+    the first call; nothing is compiled."""
+    if given:
+        return given
+    home = bench_cache() / "server-venv"
+    python, stamp = home / "bin" / "python", home / "stamp"
+    if not stamp.exists() or stamp.read_text() != SERVER_PACKAGE:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        subprocess.run([*pip, "--only-binary", ":all:", SERVER_PACKAGE], check=True)
+        stamp.write_text(SERVER_PACKAGE)
+    return str(python)
 
 
 def base_gguf(store: Store, base: str, given: str) -> Path:

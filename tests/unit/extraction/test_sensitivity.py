@@ -320,15 +320,19 @@ def test_a_known_base_is_laid_out_and_not_measured(store, add_base, monkeypatch)
     assert laid_out(store, BASE, options, Pattern.parse("2:4")) is None
 
 
-def test_what_comes_along_fits_its_base_only() -> None:
+@pytest.mark.parametrize(("base", "layers"), [("0.5b", 24), ("1.5b", 28)])
+def test_what_comes_along_fits_its_base_only(base: str, layers: int) -> None:
+    base = f"qwen2.5-coder:{base}"
     roles = ("q", "k", "v", "o", "gate", "up", "down")
-    spec = SimpleNamespace(num_layers=24, linears=[SimpleNamespace(role=role) for role in roles])
-    found = known("qwen2.5-coder:0.5b", spec)  # type: ignore[arg-type]
+    spec = SimpleNamespace(
+        num_layers=layers, linears=[SimpleNamespace(role=role) for role in roles]
+    )
+    found = known(base, spec)  # type: ignore[arg-type]
     assert found is not None and list(found.alone) == groups_of(spec)  # type: ignore[arg-type]
     assert all(of["8:16"].kl > 0 for of in found.alone.values())
     assert found.whole["8:16"].kl > found.whole["10:16"].kl > found.whole["12:16"].kl
-    spec.num_layers = 23
-    assert known("qwen2.5-coder:0.5b", spec) is None  # type: ignore[arg-type]
+    spec.num_layers -= 1
+    assert known(base, spec) is None  # type: ignore[arg-type]
     assert known("nobody:1b", spec) is None  # type: ignore[arg-type]
 
 
