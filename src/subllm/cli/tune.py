@@ -67,7 +67,8 @@ def command(
     It keeps the weights that NAME keeps and learns the next tokens of your code, mixed with what
     the dense base says of them; three tenths of the text are the language's own, so that nothing
     else is forgotten. An eighth of your files (of a small directory: of parts of files) is never
-    learned from. Every checkpoint that tells that eighth's next tokens better becomes NEW.
+    learned from. What tells that eighth's next tokens best becomes NEW, at the end and, where
+    it takes long, before.
 
     The end shows what it brought: perplexity of the eighth, and how many of 40 of its lines are
     filled in exactly as they are, before and after; and what it cost the language.

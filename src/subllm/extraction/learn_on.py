@@ -1,8 +1,9 @@
-"""Letting a stored sub-model learn on: each better checkpoint becomes what a name refers to."""
+"""Letting a stored sub-model learn on: its best checkpoint becomes what a name refers to."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -39,6 +40,9 @@ from subllm.store.recovery_state import Owner, claim, owner_of, state_path
 from subllm.store.store import Store
 from subllm.store.unrounded import drop_unrounded, keep_unrounded
 
+_FIRST = 600.0  # seconds until the first checkpoint is packed
+_LEARNING = 9.0  # times as long as a checkpoint took to be packed, until the next one is
+
 
 @dataclass(frozen=True)
 class LearnedReport:
@@ -63,13 +67,21 @@ class LearningOn(ABC):
 
     doing: ClassVar[str]
 
-    def __init__(self, store: Store, prepared: PreparedRecovery, progress: Progress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prepared: PreparedRecovery,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._prepared, self._progress = store, prepared, progress
         self._directory = state_path(store.workspace, prepared.name)
         self._digest, self._manifest = prepared.served, prepared.manifest
         if prepared.served not in (None, prepared.digest):
             self._manifest = store.model(prepared.name)
         self._earlier = prepared.earlier
+        self._clock = clock
+        self._due = clock() + _FIRST  # when a better one is packed before the end
 
     @abstractmethod
     def _told(self, start: CurveRecord, best: CurveRecord) -> Mapping[str, Any]:
@@ -91,9 +103,10 @@ class LearningOn(ABC):
     def _sidecar(self, run: RecoveryRun) -> RunRecord: ...
 
     def learn(self, stopped: Callable[[], bool], threads: int | None = None) -> LearnedReport:
-        """Learn until the budget is used up or `stopped` says so; every checkpoint that is better
-        on held-out text is packed and becomes what the name refers to, all of it or nothing. The
-        one before is left to `gc`.
+        """Learn until the budget is used up or `stopped` says so; the checkpoint that is best on
+        held-out text is packed and becomes what the name refers to, all of it or nothing: at the
+        end, and before it as often as that takes a tenth of the time. The one before is left to
+        `gc`.
 
         Raises LockedError where another process does the same, StoreError where the name came to
         refer to another model meanwhile, and as `run_recovery`.
@@ -121,6 +134,8 @@ class LearningOn(ABC):
             unrounded = None
             if prepared.unrounded is not None:
                 unrounded = opened.enter_context(PackedReader(prepared.unrounded))
+            if owner is not None:
+                self._serve(pruned)  # what a run that was killed had not packed
             outcome = run_recovery(
                 store,
                 prepared.job,
@@ -131,11 +146,12 @@ class LearningOn(ABC):
                 prepared.device,
                 prepared.compute,
                 self._progress,
-                lambda point, weights: self._serve(point, weights, pruned),
+                lambda point, weights: self._keep(point, weights, pruned),
                 value_type(first.values),
                 stopped,
                 unrounded,
             )
+            self._serve(pruned)
         run = run_of(outcome, prepared.compute)
         better = self._digest != prepared.served
         if better or (prepared.resumes and self._made()):
@@ -162,14 +178,23 @@ class LearningOn(ABC):
             Owner(prepared.name, prepared.identity, manifests, self._earlier, *origin),
         )
 
-    def _serve(self, point: CurvePoint, weights: Weights, pruned: PackedReader) -> None:
-        """Pack these weights and let the name refer to them."""
+    def _keep(self, point: CurvePoint, weights: Weights, pruned: PackedReader) -> None:
+        """Of a better point; packed now and then, as that takes minutes that nothing learns."""
+        Learned(self._directory, pruned).write(point, weights)
+        began = self._clock()
+        if began >= self._due:
+            self._serve(pruned)
+            now = self._clock()
+            self._due = now + (now - began) * _LEARNING
+
+    def _serve(self, pruned: PackedReader) -> None:
+        """Pack the best weights so far, unless they are, and let the name refer to them."""
         store, prepared = self._store, self._prepared
         learned = Learned(self._directory, pruned)
-        learned.write(point, weights)
         curve = self._curve()
-        path, best = learned.best(curve)
-        assert path is not None
+        path, best = learned.best(curve) if curve else (None, None)
+        if path is None or best is None:
+            return
         packing = self._directory / "packing"
         patterns = {
             entry.name: Pattern.parse(entry.pattern)
@@ -233,10 +258,9 @@ class LearningOn(ABC):
         self._progress.note(self._news(manifest))
 
     def _curve(self) -> tuple[CurveRecord, ...]:
-        """So far; the state is saved before a better point is told."""
+        """So far, none where no state was saved; it is saved before a better point is told."""
         about = self._state.about()
-        assert about is not None
-        return tuple(CurveRecord(**point) for point in about["curve"])
+        return tuple(CurveRecord(**point) for point in about["curve"]) if about else ()
 
     def _put_run(self, run: RecoveryRun) -> None:
         """The sidecar of what is served."""

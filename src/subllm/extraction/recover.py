@@ -1,4 +1,4 @@
-"""Going on with a stored sub-model: each better checkpoint becomes what is served."""
+"""Going on with a stored sub-model: its best checkpoint becomes what is served."""
 
 from __future__ import annotations
 

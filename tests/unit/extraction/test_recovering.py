@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,14 @@ import torch
 
 from subllm.catalog.loader import Catalog
 from subllm.errors import DiskFullError, LockedError, StoreError, UsageError
+from subllm.extraction import learn_on
 from subllm.extraction import prepare_recover as preparing
 from subllm.extraction import recovering as recovering_module
 from subllm.extraction.extract import extract
+from subllm.extraction.model_pass import pack_given
 from subllm.extraction.prepare import ExtractOptions, Prepared, recovery_plan
 from subllm.extraction.prepare_recover import PreparedRecovery, RecoverOptions, prepare_recover
-from subllm.extraction.recover import recover
+from subllm.extraction.recover import _Recovery, recover
 from subllm.extraction.recovering import RecoveryJob, check_job
 from subllm.extraction.recovery_text import RecoveryData
 from subllm.progress import NullProgress, Progress
@@ -246,7 +249,43 @@ def never() -> bool:
     return False
 
 
-def test_a_stored_sub_model_learns_on_and_each_better_one_is_served(store, add_base) -> None:
+@pytest.fixture
+def packs_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it takes."""
+    monkeypatch.setattr(learn_on, "_FIRST", 0.0)
+    monkeypatch.setattr(learn_on, "_LEARNING", 0.0)
+
+
+def test_better_ones_are_packed_for_a_tenth_of_the_time(store, add_base, monkeypatch) -> None:
+    """Seconds pass as they are learned from; each packing takes 40."""
+    add_base("qwen2")
+    plain(store)
+    now, packed = [0.0], []
+
+    def packs(*arguments: object) -> object:
+        packed.append(now[0])
+        now[0] += 40
+        return pack_given(*arguments)  # type: ignore[arg-type]
+
+    class Passes(Notes):
+        def advance(self, key: str, amount: float = 1) -> None:
+            now[0] += amount if key == "recovery" else 0
+
+    monkeypatch.setattr(learn_on, "pack_given", packs)
+    monkeypatch.setattr(learn_on, "_FIRST", 100.0)
+    notes = Passes()
+    prepared = prepared_to_recover(store, f"{30 * RECIPE.tokens}tok")
+    learning = _Recovery(store, prepared, notes, clock=lambda: now[0])
+    report = learning.learn(never)
+    assert report.better and 100 <= packed[0] < 200
+    gaps = [later - sooner for sooner, later in pairwise(packed)]
+    assert gaps and all(gap >= 40 + 9 * 40 for gap in gaps[:-1])
+    assert len([note for note in notes.notes if "is better now" in note]) == len(packed)
+
+
+def test_a_stored_sub_model_learns_on_and_each_better_one_is_served(
+    store, add_base, packs_each: None
+) -> None:
     add_base("qwen2")
     old = plain(store)
     before = masks_of(store, NAME)
@@ -323,7 +362,8 @@ def test_a_killed_recovery_leaves_a_whole_store_and_goes_on(
 ) -> None:
     add_base("qwen2")
     plain(store)
-    run = "recover(store, prepared_to_recover(store, '192tok'), NullProgress(), lambda: False)"
+    run = "module._FIRST = module._LEARNING = 0.0\n"
+    run += "recover(store, prepared_to_recover(store, '192tok'), NullProgress(), lambda: False)"
     killed(tmp_path / "home", run, "learn_on", function, 2)
     assert all(result.ok for result in verify(store))
     gc(store)

@@ -144,6 +144,7 @@ def test_a_killed_tuning_goes_on_also_before_its_name_exists(
     run = (
         "from subllm.extraction.tune import tune\n"
         "from unit.extraction.test_tuning import prepared_to_tune\n"
+        "module._FIRST = module._LEARNING = 0.0\n"
         "tune(store, prepared_to_tune(store, '192tok'), NullProgress(), lambda: False)"
     )
     killed(tmp_path / "home", run, "learn_on", function, call)
