@@ -91,7 +91,12 @@ class Run:
         return self.elapsed() + took > (self.budget.seconds or 0.0)
 
     def steps_left(self, standing: Standing, batch: int, most: int) -> int:
-        """Batches that are surely learned from yet, at least 1 and at most `most`."""
+        """Batches that are learned from yet, at least 1 and at most `most`: of a time, as many as
+        it holds at the pace so far. What a teacher is asked beyond them is time lost."""
         if self.budget.tokens is None:
-            return most
+            if not standing.run_tokens:
+                return most
+            pace = self.elapsed() / (standing.run_tokens / batch)
+            left = (self.budget.seconds or 0.0) - self.elapsed()
+            return max(1, min(most, int(left / pace)))
         return max(1, min(most, (self.budget.tokens - standing.run_tokens) // batch))
