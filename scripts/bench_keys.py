@@ -1,6 +1,7 @@
 """What the next keystroke costs in an editor, and what many streams cost beside one.
 
-    scripts/bench keys [MODEL] [--tokens 1500] [--reply 64] [--rounds 5] [--threads 2] [--peer no]
+    scripts/bench keys [MODEL] [--tokens 1500] [--reply 64] [--rounds 5] [--peer no]
+                         [--lines no] [--threads 2]
 
 A file of so many tokens is completed at a cursor, as its first request (cold) and again after each
 of a few more characters (warm), with a request for another file between: seconds from the request
@@ -10,13 +11,13 @@ add to the end of our prompt too; and so in a window: of what is before the curs
 lines as the file has are sent, as llama.vim sends 256. The CPU time that the server spends on the
 same is told as well, for machines that do other things.
 llama.cpp's own server is asked the same of the same base beside it (its GGUF has to be in the
-store), set up and asked as llama.vim does it: prompts are kept, parts that moved are used again,
-and the line of the cursor comes behind the text after it, so that a key in the middle is cheap
-there too and a new line moves. It is the package xllamacpp, compiled for AVX2: with SUBLLM_ISA=avx2
-ours is as well. Then eight prompts of so many tokens are completed one by one and
-together: tokens of the replies per second, and how much faster that could be at most, since prompts
-are read no faster together. Cold and warm, ours and the peer's, one by one and together take turns,
-so that what else the machine does hits both.
+store), set up and asked as llama.vim does it: prompts are kept, parts that moved may be used
+again, and the line of the cursor is told apart. New lines take it long: `--lines no` leaves them
+out. It is the package xllamacpp, compiled for AVX2: with SUBLLM_ISA=avx2 ours is as well. Then
+eight prompts of so many tokens are completed one by one and together: tokens of the replies per
+second, and how much faster that could be at most, since prompts are read no faster together. Cold
+and warm, ours and the peer's, one by one and together take turns, so that what else the machine
+does hits both.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--peer", choices=("yes", "no"), default="yes")
+    parser.add_argument("--lines", choices=("yes", "no"), default="yes")
     parser.add_argument("--peer-python", default="", help="of an environment that has the peer")
     parser.add_argument("--gguf", default="", help="what the peer serves; default: the base's own")
     arguments = parser.parse_args()
@@ -89,8 +91,9 @@ def main() -> None:
             one.first("x", "")
         bench.keystrokes("at the end", 1.0, arguments.rounds)
         bench.keystrokes("in the middle", 0.5, arguments.rounds)
-        bench.keystrokes("in the middle, at new lines", 0.5, arguments.rounds, LINES)
-        bench.keystrokes("in a window, at new lines", 0.75, arguments.rounds, LINES, window=0.5)
+        if arguments.lines == "yes":
+            bench.keystrokes("in the middle, at new lines", 0.5, arguments.rounds, LINES)
+            bench.keystrokes("in a window, at new lines", 0.75, arguments.rounds, LINES, window=0.5)
         bench.together(max(1, arguments.rounds // 2))
 
 
