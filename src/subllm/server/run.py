@@ -131,7 +131,7 @@ def uvicorn_config(app: object) -> uvicorn.Config:
     could take another one's session with them."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        loop="auto",
+        loop="asyncio",
         http=Connection,
         ws="none",
         lifespan="on",
