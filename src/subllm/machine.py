@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_ARENA_MAX = -8  # what glibc's malloc.h calls M_ARENA_MAX
 
 
 def cpu_name() -> str:
@@ -80,9 +81,6 @@ def free_memory(own: Path = _OWN_CGROUP, groups: Path = _CGROUPS) -> int:
         cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
         left.append(max(0, limit - used + cached))
     return min(left)
-
-
-_ARENA_MAX = -8  # what glibc's malloc.h calls M_ARENA_MAX
 
 
 def give_memory_back(*, collect: bool = False) -> None:

@@ -192,8 +192,10 @@ class LearningOn(ABC):
         store, prepared = self._store, self._prepared
         learned = Learned(self._directory, pruned)
         curve = self._curve()
-        path, best = learned.best(curve) if curve else (None, None)
-        if path is None or best is None:
+        if not curve:
+            return
+        path, best = learned.best(curve)
+        if path is None:
             return
         packing = self._directory / "packing"
         patterns = {
