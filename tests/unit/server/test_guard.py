@@ -205,7 +205,8 @@ def test_a_head_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_half_a_body_ends_and_a_slow_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STALL_SECONDS", 1.0)
+    # Long beside the 0.3 s between pieces: on a busy machine a sleep takes a second longer.
+    monkeypatch.setattr(connection, "STALL_SECONDS", 3.0)
     body = json.dumps({"model": PYTHON, "prompt": "x", "max_tokens": 1}).encode()
     head = (
         f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -218,9 +219,9 @@ def test_half_a_body_ends_and_a_slow_one_does_not(monkeypatch: pytest.MonkeyPatc
             assert peer.recv(1000) == b""
         with socket.create_connection(address, timeout=PATIENCE) as peer:
             peer.sendall(head)
-            for at in range(0, len(body), 12):
+            for at in range(0, len(body), 4):
                 time.sleep(0.3)
-                peer.sendall(body[at : at + 12])
+                peer.sendall(body[at : at + 4])
             assert peer.recv(1000).startswith(b"HTTP/1.1 200")
 
 
