@@ -333,7 +333,9 @@ def _announce(prepared: Any) -> None:
         console.note(
             f"then recovery for {prepared.recovery.budget} on {data.source} "
             f"({data.unique_tokens:,} tokens, in several forms){taught_by(prepared.recovery)}; "
-            "Ctrl-C stops it, the same command goes on"
+            "Ctrl-C stops it, the same command goes on\n"
+            f"which takes {console.size(prepared.recovery_bytes)} of memory; packing after it "
+            f"about {console.duration(round(estimate.packing))}"
         )
 
 

@@ -24,21 +24,25 @@ from subllm.recovery.compute import DTYPES, MEASURED_TOKENS, fastest, product_ra
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import pack
 
-# How many times as long as its matrix products a run takes (norms, attention, masks, packing
-# are the rest), measured on the 0.5B. Next to int8 products the rest weighs more.
+# How many times as long as its matrix products a run takes (norms, attention, masks are the rest),
+# measured on the 0.5B. Next to int8 products the rest weighs more.
 _OVERHEAD, _OVERHEAD_INT8 = 1.5, 2.0
+# Choosing and packing one weight beside that, on two cores; seconds.
+_WEIGHT_SECONDS: dict[Values, float] = {"bf16": 2e-8, "int8": 2e-8, "int4": 1e-7}
 # transformers and torch's own buffers, once blocks run; bytes.
 _LIBRARIES = 350_000_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """flops counts a multiply-add as two; rate is this machine's measured FLOP/s."""
+    """flops counts a multiply-add as two; rate is this machine's measured FLOP/s in the dtype of
+    blocks. packing: seconds of a pass of its own, after recovery; 0 where pruning packs."""
 
     flops: float
     rate: float
     seconds: float
     peak_memory_bytes: int
+    packing: float = 0.0
 
 
 _GRADIENTS = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS})
@@ -46,16 +50,8 @@ _GRADIENTS = frozenset({Need.GRADIENTS, Need.GENERAL_GRADIENTS})
 _FULL_HESSIANS = 4
 
 
-def product_flops(
-    spec: ArchSpec,
-    tokens: int,
-    heldout_tokens: int,
-    statistics: bool,
-    hessians: bool = False,
-    full_hessians: bool = False,
-) -> float:
-    """Matrix products of the whole run; `hessians` and `full_hessians` where they are
-    collected too, these with what inverting and using them takes.
+def product_flops(spec: ArchSpec, tokens: int, heldout_tokens: int, statistics: bool) -> float:
+    """Matrix products of the whole run in the dtype of blocks.
 
     Two passes of every block over the calibration tokens, where the statistics pass
     stops before the down projection and the last block is not run again; held-out
@@ -64,24 +60,28 @@ def product_flops(
     block = spec.block_params()
     down = spec.linears[-1].in_features * spec.linears[-1].out_features
     per_token = spec.num_layers * (2 * block - down) - block if statistics else 0
-    inputs = {linear.group: linear.in_features for linear in spec.linears}
-    solving = 0.0
-    if statistics and full_hessians:
-        # Half of the products and a panel, by symmetry; two factors and an inverse per matrix,
-        # then every column of it tells all later ones.
-        per_token += spec.num_layers * sum(
-            columns * (columns + min(columns, HESSIAN_COLUMNS)) // 2 for columns in inputs.values()
-        )
-        solving = spec.num_layers * sum(
-            linear.in_features**2 * (2 / 3 * linear.in_features + linear.out_features / 2)
-            for linear in spec.linears
-        )
-    if statistics and hessians:
-        pairs = sum(columns * min(columns, HESSIAN_COLUMNS) for columns in inputs.values())
-        per_token += spec.num_layers * pairs
     head = spec.vocab_size * spec.hidden_size
     held = 2 * (spec.num_layers * block + head)
-    return 2.0 * (tokens * per_token + heldout_tokens * held + solving)
+    return 2.0 * (tokens * per_token + heldout_tokens * held)
+
+
+def hessian_flops(spec: ArchSpec, tokens: int, *, full: bool) -> float:
+    """Of the Hessians of all inputs, in float32 whatever blocks run in: within slabs of
+    HESSIAN_COLUMNS, or `full` ones with what inverting and using them takes."""
+    inputs = {linear.group: linear.in_features for linear in spec.linears}
+    if not full:
+        slabs = sum(columns * min(columns, HESSIAN_COLUMNS) for columns in inputs.values())
+        return 2.0 * spec.num_layers * tokens * slabs
+    # Half of the products and a panel, by symmetry; two factors and an inverse per matrix, then
+    # every column of it tells all later ones.
+    products = sum(
+        columns * (columns + min(columns, HESSIAN_COLUMNS)) // 2 for columns in inputs.values()
+    )
+    solving = sum(
+        linear.in_features**2 * (2 / 3 * linear.in_features + linear.out_features / 2)
+        for linear in spec.linears
+    )
+    return 2.0 * spec.num_layers * (tokens * products + solving)
 
 
 @dataclass(frozen=True)
@@ -149,17 +149,15 @@ def estimate(
     needs: frozenset[Need],
     compute: str,
     values: Values,
-    rate: float,
+    rates: Callable[[str], float],
     training: LearnedMasks | None = None,
 ) -> Estimate:
     """Of an extraction to `values` by a method with such `needs`, whose blocks run on
-    `compute`, at `rate` FLOP/s."""
+    `compute`; rates: FLOP/s of what blocks can run on."""
     hessians = Need.HESSIAN in needs_of(values) and compute != INT8
     full = Need.FULL_HESSIAN in needs
     streamed = streamed_needs(needs, values)
-    flops = product_flops(
-        spec, samples * seq_len, heldout_tokens, streamed, hessians, full_hessians=full
-    )
+    flops = product_flops(spec, samples * seq_len, heldout_tokens, streamed)
     texts = len(needs & _GRADIENTS)
     flops += texts * gradient_flops(spec, samples * seq_len)
     if training is not None:
@@ -197,8 +195,17 @@ def estimate(
             working, int(model + spec.vocab_size * (spec.hidden_size * size + 16 * TOKENS))
         )
     peak = resident + states + max(block + working, head_slice, head)
+    rate = rates(compute)
+    seconds = flops / rate
+    solved = 0.0
+    for kind, wanted in ((False, streamed and hessians), (True, full)):
+        if wanted:
+            solved += hessian_flops(spec, samples * seq_len, full=kind)
+    if solved:
+        seconds += solved / rates("float32")
     overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
-    return Estimate(flops, rate, overhead * flops / rate + 3.0, int(peak))
+    weighed = spec.num_layers * spec.block_params() * _WEIGHT_SECONDS[values]
+    return Estimate(flops + solved, rate, overhead * seconds + weighed + 3.0, int(peak))
 
 
 def peak_memory_bytes() -> int:

@@ -127,6 +127,7 @@ class Prepared:
     estimate: Estimate
     general: npt.NDArray[np.int32] | None = None  # text of no one language, where it is needed
     recovery: RecoveryJob | None = None
+    recovery_bytes: int = 0  # of memory, at the most; 0 where the result is stored already
     cached: tuple[str, ModelManifest] | None = None
     replaces: ModelManifest | None = None
     notes: list[str] = field(default_factory=list)
@@ -263,10 +264,13 @@ def prepare(
     rates = Rates(reader.spec, device)
 
     def cost(samples: int, compute: str) -> Estimate:
-        return estimate(
-            reader.spec, samples, options.seq_len, held_tokens, method.needs, compute,
-            values, rates(compute), learned,
-        )  # fmt: skip
+        about = partial(estimate, reader.spec, samples, options.seq_len, rates=rates)
+        if job is None:
+            return about(held_tokens, method.needs, compute, values, training=learned)
+        pruning = about(0, method.needs, compute, "bf16", training=learned)
+        needs = frozenset({Need.SQUARE_SUMS} if method.needs else ())
+        packing = about(held_tokens, needs, compute, values)
+        return replace(pruning, packing=packing.seconds)
 
     chosen = choose(
         plan_of,
@@ -284,8 +288,9 @@ def prepare(
             chosen.samples,
             lambda samples: cost(samples, plan.compute).peak_memory_bytes,
         )
+    learning = 0
     if cached is None and job is not None:
-        check_job(reader, job, _kept(reader, allocation), device, plan.compute)
+        learning = check_job(reader, job, _kept(reader, allocation), device, plan.compute)
     name = options.name or model_name(base, options.language, options.tag)
     old = store.names().get(name)
     replaced = store.manifest(old) if old else None
@@ -303,6 +308,7 @@ def prepare(
         estimate=cost(chosen.samples, plan.compute),
         general=further.tokens if further else None,
         recovery=job,
+        recovery_bytes=learning,
         cached=cached,
         replaces=replaced if isinstance(replaced, ModelManifest) else None,
         notes=notes + _notes(options, chosen),

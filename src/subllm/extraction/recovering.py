@@ -202,9 +202,10 @@ class _Watch:
 
 def check_job(
     reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
-) -> None:
-    """Raises UsageError for what the recovery itself would find out later: memory that does not
-    suffice, a budget of less than one step. kept: weights that learn."""
+) -> int:
+    """The bytes of this machine's own memory that it takes, as things are. kept: weights that
+    learn. Raises UsageError for what the recovery itself would find out later: memory that does
+    not suffice, a budget of less than one step."""
     step = job.recipe.tokens
     if job.budget.tokens is not None and job.budget.tokens < step:
         raise UsageError(
@@ -216,11 +217,12 @@ def check_job(
         fit_card(
             reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here, _teacher_of(job)
         )
-        return
-    choose_kept(
-        need(recipe), free, need(replace(recipe, sequences=1)),
-        need(replace(recipe, moments="int8")),
-    )  # fmt: skip
+        return working(reader.spec, recipe)
+    wanted = need(recipe)
+    held = choose_kept(
+        wanted, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))
+    )
+    return wanted.taken(held)
 
 
 def fitting_job(

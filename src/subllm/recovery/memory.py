@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import psutil
@@ -39,7 +39,12 @@ class Need:
     @property
     def most(self) -> int:
         """With all products of all blocks."""
-        return self.total + self.layers * (self.narrow + self.products)
+        return self.taken([Kept.PRODUCTS] * self.layers)
+
+    def taken(self, kept: Sequence[Kept]) -> int:
+        """With that kept of each block."""
+        each = {Kept.INPUT: 0, Kept.NARROW: self.narrow, Kept.PRODUCTS: self.narrow + self.products}
+        return self.total + sum(each[of] for of in kept)
 
 
 def needed(

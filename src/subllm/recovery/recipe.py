@@ -65,7 +65,7 @@ class Recipe:
     next_token: float = 0.0
     top_k: int = 32
     hidden: float = 0.0
-    ends: bool = False
+    ends: bool = True
     vectors: bool = False
     dense: bool = False
     moments: Moments = "bfloat16"

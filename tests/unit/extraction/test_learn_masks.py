@@ -154,10 +154,14 @@ def test_the_cost_grows_with_the_steps(store, add_base) -> None:
     add_base("llama")
     spec, needs = open_base(store, BASE)[2].spec, get_method("maskllm").needs
     few, many = (
-        estimate(spec, 4, 16, 0, needs, "float32", "int8", 1e9, LearnedMasks(steps, 2, 1.5))
+        estimate(
+            spec, 4, 16, 0, needs, "float32", "int8", lambda _: 1e9, LearnedMasks(steps, 2, 1.5)
+        )
         for steps in (10, 110)
     )
     block, head = spec.num_layers * spec.block_params(), spec.vocab_size * spec.hidden_size
     assert many.flops - few.flops == 100 * 2 * 16 * 2 * (4 * block + 2 * head)
-    wide = estimate(spec, 4, 16, 0, needs, "float32", "int8", 1e9, LearnedMasks(10, 2, 8.75))
+    wide = estimate(
+        spec, 4, 16, 0, needs, "float32", "int8", lambda _: 1e9, LearnedMasks(10, 2, 8.75)
+    )
     assert wide.peak_memory_bytes - few.peak_memory_bytes > 7 * 12 * block

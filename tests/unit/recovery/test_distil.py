@@ -84,7 +84,7 @@ def filled(text: RecoveryText) -> np.ndarray:
 def test_another_model_teaches_holes(task, tmp_path) -> None:
     """Its first choices there, and the base's elsewhere, are what the curve counts, and what the
     student comes nearer to."""
-    own = task(rows=40, top_k=16)
+    own = task(rows=40, top_k=16, ends=False)
     teacher = oracle("qwen2")
     torch.manual_seed(3)
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_the_ends_of_holes_are_learned_whatever_the_base_says(task, tmp_path) ->
 
 
 def test_states_are_the_base_s_whoever_teaches_holes(task, tmp_path) -> None:
-    own = task(rows=12, top_k=16, hidden=1.0)
+    own = task(rows=12, top_k=16, hidden=1.0, ends=False)
     other = replace(
         own,
         teacher=own.reader,

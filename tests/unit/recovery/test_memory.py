@@ -65,6 +65,8 @@ def test_less_is_kept_the_less_memory_there_is() -> None:
     assert chosen(4.5 * GB) == (narrow,) * 4
     assert chosen(4.5 * GB - 4) == (inputs, *[narrow] * 3)
     assert chosen(4.0 * GB) == chosen(3.0 * GB) == (inputs,) * 4
+    assert need.taken(chosen(4.5 * GB - 4)) == need.total + 3 * need.narrow
+    assert need.taken(chosen(5.5 * GB)) == need.most
 
 
 def test_too_little_memory_is_told_with_what_would_fit() -> None:

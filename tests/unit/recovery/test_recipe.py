@@ -45,13 +45,14 @@ def test_every_field_is_part_of_its_identity() -> None:
     identity = Recipe().identity()
     assert json.loads(json.dumps(identity)) == identity
     # A recipe without these terms is what it was before there were any.
-    terms = {"next_token", "hidden", "ends", "rounding", "rounding_lr", "refit"}
+    terms = {"next_token", "hidden", "rounding", "rounding_lr", "refit"}
     assert set(identity) == {field.name for field in fields(Recipe)} - terms
     assert replace(Recipe(), hidden=0.5).identity() == identity | {"hidden": 0.5}
     rounds = replace(Recipe(), rounding=0.2).identity()
     assert rounds == identity | {"rounding": 0.2, "rounding_lr": 1.5e-5, "refit": 0}
     assert replace(Recipe(), next_token=0.5).identity() == identity | {"next_token": 0.5}
-    assert replace(Recipe(), ends=True).identity() == identity | {"ends": True}
+    assert replace(Recipe(), ends=False).identity() | {"ends": True} == identity
+    assert "ends" not in replace(Recipe(), ends=False).identity()
 
 
 @pytest.mark.parametrize(
