@@ -1,7 +1,8 @@
 """What it brings to lay a prompt out for somebody who types, to heal the word at the cursor, and to
 end a filling where it says again what follows.
 
-    scripts/bench cursor MODEL HOLES [--layout usual|served] [--ends model|served] [--at-end]
+    scripts/bench cursor MODEL HOLES [--layout usual|served] [--ends model|served]
+                         [--language java] [--at-end]
 
 HOLES is made by `scripts/make-infilling [--begun | --lines]`. By default all holes are filled as
 `subllm eval --task infilling` does, their programs run in the sandbox; with `--layout usual` all
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=("usual", "served"), default="served")
     parser.add_argument("--ends", choices=("model", "served"), default="served")
     parser.add_argument("--at-end", action="store_true")
+    parser.add_argument("--language", default="python", help="of the holes")
     arguments = parser.parse_args()
     if arguments.at_end:
         at_end(arguments.model, arguments.holes, heals=arguments.layout == "served")
@@ -56,6 +58,7 @@ def main() -> None:
         Prompter.facts = {"layout": arguments.layout, "ends": arguments.ends}  # type: ignore[assignment]
     holes = str(arguments.holes)
     sys.argv = ["subllm", "eval", arguments.model, "--task", "infilling", "--data", holes]
+    sys.argv += ["--language", arguments.language]
     subllm()
 
 
