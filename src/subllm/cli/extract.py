@@ -334,8 +334,8 @@ def _announce(prepared: Any) -> None:
             f"then recovery for {prepared.recovery.budget} on {data.source} "
             f"({data.unique_tokens:,} tokens, in several forms){taught_by(prepared.recovery)}; "
             "Ctrl-C stops it, the same command goes on\n"
-            f"which takes {console.size(prepared.recovery_bytes)} of memory; packing after it "
-            f"about {console.duration(round(estimate.packing))}"
+            f"which takes about {console.size(prepared.recovery_bytes)} of memory; "
+            f"packing after it about {console.duration(round(estimate.packing))}"
         )
 
 

@@ -24,11 +24,11 @@ from subllm.recovery.compute import DTYPES, MEASURED_TOKENS, fastest, product_ra
 from subllm.sparsity.layout import Values
 from subllm.sparsity.packing import pack
 
-# How many times as long as its matrix products a run takes (norms, attention, masks are the rest),
-# measured on the 0.5B. Next to int8 products the rest weighs more.
+# How many times as long as its matrix products a run takes (norms, attention, masks, packing
+# are the rest), measured on the 0.5B. Next to int8 products the rest weighs more.
 _OVERHEAD, _OVERHEAD_INT8 = 1.5, 2.0
-# Choosing and packing one weight beside that, on two cores; seconds.
-_WEIGHT_SECONDS: dict[Values, float] = {"bf16": 2e-8, "int8": 2e-8, "int4": 1e-7}
+# Rounding a weight to int4 beside that, on two cores; seconds.
+_INT4_SECONDS = 1e-7
 # transformers and torch's own buffers, once blocks run; bytes.
 _LIBRARIES = 350_000_000
 
@@ -195,17 +195,16 @@ def estimate(
             working, int(model + spec.vocab_size * (spec.hidden_size * size + 16 * TOKENS))
         )
     peak = resident + states + max(block + working, head_slice, head)
-    rate = rates(compute)
-    seconds = flops / rate
     solved = 0.0
-    for kind, wanted in ((False, streamed and hessians), (True, full)):
-        if wanted:
-            solved += hessian_flops(spec, samples * seq_len, full=kind)
-    if solved:
-        seconds += solved / rates("float32")
+    if streamed and hessians:
+        solved += hessian_flops(spec, samples * seq_len, full=False)
+    if full:
+        solved += hessian_flops(spec, samples * seq_len, full=True)
+    rate = rates(compute)
+    seconds = flops / rate + (solved / rates("float32") if solved else 0.0)
     overhead = _OVERHEAD_INT8 if compute == INT8 else _OVERHEAD
-    weighed = spec.num_layers * spec.block_params() * _WEIGHT_SECONDS[values]
-    return Estimate(flops + solved, rate, overhead * seconds + weighed + 3.0, int(peak))
+    rounding = spec.num_layers * spec.block_params() * _INT4_SECONDS if values == "int4" else 0.0
+    return Estimate(flops + solved, rate, overhead * seconds + rounding + 3.0, int(peak))
 
 
 def peak_memory_bytes() -> int:

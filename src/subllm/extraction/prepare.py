@@ -127,7 +127,7 @@ class Prepared:
     estimate: Estimate
     general: npt.NDArray[np.int32] | None = None  # text of no one language, where it is needed
     recovery: RecoveryJob | None = None
-    recovery_bytes: int = 0  # of memory, at the most; 0 where the result is stored already
+    recovery_bytes: int = 0  # of the device's memory; 0 where the result is stored already
     cached: tuple[str, ModelManifest] | None = None
     replaces: ModelManifest | None = None
     notes: list[str] = field(default_factory=list)
@@ -270,7 +270,8 @@ def prepare(
         pruning = about(0, method.needs, compute, "bf16", training=learned)
         needs = frozenset({Need.SQUARE_SUMS} if method.needs else ())
         packing = about(held_tokens, needs, compute, values)
-        return replace(pruning, packing=packing.seconds)
+        peak = max(pruning.peak_memory_bytes, packing.peak_memory_bytes)
+        return replace(pruning, packing=packing.seconds, peak_memory_bytes=peak)
 
     chosen = choose(
         plan_of,

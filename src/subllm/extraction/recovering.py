@@ -203,8 +203,8 @@ class _Watch:
 def check_job(
     reader: WeightReader, job: RecoveryJob, kept: int, device: torch.device, compute: str
 ) -> int:
-    """The bytes of this machine's own memory that it takes, as things are. kept: weights that
-    learn. Raises UsageError for what the recovery itself would find out later: memory that does
+    """The bytes of the device's memory that it takes, as things are. kept: weights that learn.
+    Raises UsageError for what the recovery itself would find out later: memory that does
     not suffice, a budget of less than one step."""
     step = job.recipe.tokens
     if job.budget.tokens is not None and job.budget.tokens < step:
@@ -214,10 +214,10 @@ def check_job(
     need, recipe, free = _need(reader, job, kept, compute), job.recipe, free_bytes(device)
     if device.type != "cpu":
         rows, here = _embedding_rows(job), free_bytes(_CPU)
-        fit_card(
+        _, least = fit_card(
             reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here, _teacher_of(job)
         )
-        return working(reader.spec, recipe)
+        return least.total
     wanted = need(recipe)
     held = choose_kept(
         wanted, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))

@@ -38,7 +38,7 @@ def test_recovered_listed_shown_and_gone_on_with(
     ran = subllm("extract", "python", *where, "--recover", "2048tok")
     assert ran.status == 0, ran.err
     assert f"then recovery for 2048tok on path:{where[3]}" in ran.err
-    told = r"\nwhich takes \d+\.\d MB of memory; packing after it about \d+\.\d+ s\n"
+    told = r"\nwhich takes about \d+\.\d MB of memory; packing after it about \d+\.\d+ s\n"
     assert re.search(told, ran.err), ran.err
     facts = dict(line.split("  ", 1) for line in ran.out.splitlines())
     assert " tokens of path:" in facts["recovered"] and "agreement" in facts["recovered"]

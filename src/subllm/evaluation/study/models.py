@@ -182,7 +182,7 @@ def _sub_model(
         bytes_per_token=ground.bytes_per_token(
             plan.allocation, value_type(options.values), value_type(options.head)
         ),
-        seconds=0.0 if stored else prepared.estimate.seconds,
+        seconds=0.0 if stored else prepared.estimate.seconds + prepared.estimate.packing,
         make=make,
     )
 
