@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -326,6 +327,15 @@ def test_cpu_time_of_several_processes(python: PythonRuns) -> None:
     assert outcome.status == "timeout"
     assert 0.4 < outcome.cpu_seconds < 2
     assert outcome.seconds < 10
+
+
+def test_the_kernel_s_limit_of_cpu_time_is_one(python: PythonRuns) -> None:
+    """It goes by another clock than what is counted afterwards, which may have less."""
+    limits = replace(LIMITS, wall_seconds=20.0, cpu_seconds=1.0)
+    ends = [python("while True: pass\n", limits=limits).status for _ in range(4)]
+    assert ends == ["timeout"] * 4
+    outcome = python("import os, signal\nos.kill(os.getpid(), signal.SIGXCPU)\n", limits=limits)
+    assert (outcome.status, outcome.exit_code) == ("exited", -signal.SIGXCPU)
 
 
 def test_limits_cannot_be_raised(python: PythonRuns) -> None:

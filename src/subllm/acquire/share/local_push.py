@@ -18,6 +18,7 @@ from subllm.store.files import check_space, disk_errors, hash_file
 
 _KEY = "push"
 _OURS = {INDEX, CARD, LICENCE, "blobs", "manifests"}
+_LEFT = {f"{name}.partial" for name in (INDEX, CARD, LICENCE)}  # by a push that was killed
 
 
 def push_directory(parcels: Sequence[Parcel], path: Path, progress: Progress) -> Sent:
@@ -30,7 +31,7 @@ def push_directory(parcels: Sequence[Parcel], path: Path, progress: Progress) ->
     path = path.absolute()
     with disk_errors(path):
         names = [one.name for one in path.iterdir()] if path.exists() else []
-        other = sorted(name for name in names if name not in _OURS and name[0] != ".")
+        other = sorted(name for name in names if name not in _OURS | _LEFT and name[0] != ".")
         if other:
             raise UsageError(
                 f"{path} holds other things ({', '.join(other[:3])}); name a new directory"
@@ -100,6 +101,8 @@ def _clean(path: Path, shipment: Shipment) -> None:
     names = [f"{folder.name}/{one.name}" for folder in folders for one in folder.iterdir()]
     for name in obsolete(shipment.index, names):
         (path / name).unlink()
+    for name in _LEFT:
+        (path / name).unlink(missing_ok=True)
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

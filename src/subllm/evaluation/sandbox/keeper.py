@@ -25,6 +25,9 @@ from subllm.evaluation.sandbox.means import Means
 
 _CHUNK = 1 << 16
 _PREPARING_SECONDS = 30.0
+_EARLY = (
+    0.1  # seconds of CPU: the kernel's limit goes by another clock, and may come a little before
+)
 _OWN_THREADS = 4  # that may be among those counted: process 1, bubblewrap
 _LOOK_OFTEN, _LOOK_SELDOM = 0.01, 0.1  # seconds between looks, without and with a group
 
@@ -269,7 +272,8 @@ class _Run:
             return report, []
         cpu = used.cpu_seconds - self.cpu_before if used is not None else report["cpu_seconds"]
         code = report.get("exit_code")
-        by_limit = code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu >= self.limits.cpu_seconds
+        used_up = cpu >= self.limits.cpu_seconds - _EARLY
+        by_limit = code in (-signal.SIGXCPU, -signal.SIGKILL) and used_up
         if self.status == "exited" and by_limit:
             self.status = "timeout"
         elif self.status == "exited" and any(self.truncated.values()):

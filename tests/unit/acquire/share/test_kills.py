@@ -1,4 +1,4 @@
-"""Processes that die at any moment: stores and places are whole, and the same command goes on."""
+"""Processes that die before any file operation: all is whole, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from subllm.store.store import Store
 from subllm.store.verify import verify
 
 from .samples import PYTHON, give, take
-
-STEP = 16  # file operations between two deaths: each would take long and tell little more
 
 
 def test_a_pull_that_dies(giver: Store, tmp_path: Path) -> None:
@@ -32,8 +30,8 @@ def test_a_pull_that_dies(giver: Store, tmp_path: Path) -> None:
         take(store, where)
         assert not any(result.problems for result in verify(store))
         assert store.names().keys() == {PYTHON}
-        step += STEP
-    assert step > 2 * STEP
+        step += 1
+    assert step > 32
 
 
 def test_a_push_that_dies(giver: Store, taker: Store, tmp_path: Path) -> None:
@@ -49,5 +47,5 @@ def test_a_push_that_dies(giver: Store, taker: Store, tmp_path: Path) -> None:
         take(taker, str(place))
         names = {path.name for path in place.rglob("*") if path.is_file()}
         assert not any(name.endswith(".partial") for name in names)
-        step += STEP
-    assert step > 2 * STEP
+        step += 1
+    assert step > 16  # Python 3.13 counts fewer operations than 3.11
