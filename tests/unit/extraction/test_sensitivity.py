@@ -314,8 +314,11 @@ def test_a_known_base_is_laid_out_and_not_measured(store, add_base, monkeypatch)
     notes = Counted()
     assert sensitivity(store, BASE, options, load_catalog(), notes) == found
     assert notes.notes == [f"sensitivity of {BASE}: comes with subllm"] and not notes.done
-    # A text of one's own, or a method that no measurement stands for.
-    assert laid_out(store, BASE, replace(options, calibration="pack:java"), pattern) is None
+    # A text of one's own is laid out alike, though a goal has it measured.
+    own = replace(options, calibration="pack:java")
+    assert laid_out(store, BASE, own, pattern) == chosen
+    assert sensitivity(store, BASE, own, load_catalog(), Counted()) != found
+    # A method that no measurement stands for.
     assert laid_out(store, BASE, replace(options, method="magnitude"), pattern) is None
     assert laid_out(store, BASE, options, Pattern.parse("2:4")) is None
 

@@ -42,8 +42,8 @@ def allocate(
 
 def laid_out(store: Store, base: str, options: ExtractOptions, pattern: Pattern) -> Chosen | None:
     """The bytes of `pattern` everywhere, where they count most by a sensitivity that comes with
-    subllm; None for a base or options without one, and for a pattern that is no level. Measures
-    nothing. Raises UsageError for a `base` that is none."""
+    subllm, whatever the calibration; None for a base or a method without one, and for a pattern
+    that is no level. Measures nothing. Raises UsageError for a `base` that is none."""
     manifest, reader = open_base(store, base)[1:3]
     measured = known_for(manifest.name, reader.spec, options)
     if measured is None or pattern not in LEVELS:

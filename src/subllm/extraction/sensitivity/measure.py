@@ -41,10 +41,10 @@ _OVERHEAD = 3.0  # how many times as long as its matrix products a sweep takes
 
 
 def known_for(base: str, spec: ArchSpec, options: ExtractOptions) -> Sensitivity | None:
-    """What comes with subllm for a base of that name, where the options ask for what it was
-    measured with: packs, and Wanda or a method that Wanda stands in for."""
+    """What comes with subllm for a base of that name, where the method is what it was measured
+    with: Wanda, or one that Wanda stands in for."""
     method = get_method(options.method, options.method_params)
-    if options.calibration or Need.MASK_LOGITS in method.needs:
+    if Need.MASK_LOGITS in method.needs:
         return None
     if method.name != _STAND_IN and not method.needs & _SLOW:
         return None
@@ -58,12 +58,13 @@ def sensitivity(
 
     A method that looks at the whole model, or inverts a Hessian for every matrix, would take hours
     and is stood in for by Wanda. A measurement lies in the store's cache for as long as a name
-    needs the base; one that was stopped goes on. What comes with subllm is not measured again.
+    needs the base; one that was stopped goes on. What comes with subllm, for packs, is not measured
+    again.
     Raises what `prepare` raises of the same options.
     """
     digest, manifest, reader, tokenizer = open_base(store, base)
     shipped = known_for(manifest.name, reader.spec, options)
-    if shipped is not None:
+    if shipped is not None and not options.calibration:
         progress.note(f"sensitivity of {base}: comes with subllm")
         return shipped
     method = get_method(options.method, options.method_params)
