@@ -29,8 +29,8 @@ from cases import ROWS, Row, dialect, rows
 from comments import shows_code
 from corpus import files
 
+from subllm.languages import DENSE, LANGUAGES
 from subllm.routing.content import window
-from subllm.routing.languages import DENSE, LANGUAGES
 from subllm.routing.router import Query, Route, Router, SubModel
 from subllm.routing.sessions import Sessions
 

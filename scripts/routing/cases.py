@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from corpus import File
 
-from subllm.routing.languages import LANGUAGES, words
+from subllm.languages import LANGUAGES, words
 from subllm.routing.router import Message, Query
 
 QUESTIONS = Path(__file__).with_name("questions.yaml")

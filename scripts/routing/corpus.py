@@ -23,7 +23,7 @@ sys.path.append(str(ROOT / "scripts/packs"))
 
 from registries import fetch  # noqa: E402
 
-from subllm.routing.languages import of_path  # noqa: E402
+from subllm.languages import of_path  # noqa: E402
 from subllm.tables.seeded import key  # noqa: E402
 
 Part = Literal["train", "tune", "test"]

@@ -26,8 +26,8 @@ from sklearn.feature_selection import chi2
 from sklearn.linear_model import LogisticRegression
 
 from subllm.files import write_whole
+from subllm.languages import LANGUAGES
 from subllm.routing.content import window
-from subllm.routing.languages import LANGUAGES
 from subllm.routing.model import value_of, write
 from subllm.routing.tokens import Feature, features, is_part, split
 from subllm.tables.seeded import key

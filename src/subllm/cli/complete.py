@@ -159,7 +159,7 @@ def _prompt(
 
 
 def _language_of(file: Path) -> str | None:
-    from subllm.routing.languages import of_path
+    from subllm.languages import of_path
 
     return of_path(file.name)
 

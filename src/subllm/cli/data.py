@@ -136,6 +136,7 @@ def make(
     FILE's .answers.xz. Ctrl-C keeps what there is; the same command goes on, up to its --tokens.
     """
     from subllm.cli.progress_bars import RichProgress
+    from subllm.evaluation.builtin import builtin_texts
     from subllm.recovery.budget import parse_duration
     from subllm.textmaking.make import MakeOptions, check
     from subllm.textmaking.make import make as let_make
@@ -144,6 +145,7 @@ def make(
     options = MakeOptions(
         language=language,
         out=_path(context, language) if out is None else out.expanduser(),
+        problems=tuple(builtin_texts()),
         tokens=_tokens(tokens, timed=bool(duration)),
         seconds=parse_duration(duration) if duration else None,
         forms=_forms(formats),

@@ -122,7 +122,7 @@ def _options(
 
 def _languages(store: Store, model: str, language: str) -> tuple[str, ...]:
     """Raises UnknownNameError for a model or a language that is not there."""
-    from subllm.routing.languages import LANGUAGES, parse_languages
+    from subllm.languages import LANGUAGES, parse_languages
 
     own = store.model(model).language
     return parse_languages(language) or (own if own in LANGUAGES else "python",)

@@ -285,7 +285,7 @@ def command(
 
 
 def _languages(language: str) -> tuple[str, ...]:
-    from subllm.routing.languages import LANGUAGES, canonical
+    from subllm.languages import LANGUAGES, canonical
     from subllm.store.names import check_language
 
     if language == "all":

@@ -80,7 +80,7 @@ def plan(context: Context, name: str) -> Wanted:
     from subllm.calibration.packs import pack_names
     from subllm.cli.local_router import served_models
     from subllm.errors import UnknownNameError
-    from subllm.routing.languages import canonical
+    from subllm.languages import canonical
     from subllm.server.config import ServerConfig
     from subllm.store.names import DENSE, base_name, kind_of, model_name, split_model_name
 

@@ -87,7 +87,7 @@ def study_options(grid: StudyChoices, choices: TaskChoices) -> StudyOptions:
     """Raises UsageError for what is malformed or names nothing."""
     from subllm.cli.extract import DEFAULT_BASE
     from subllm.evaluation.study.options import StudyOptions, parse_calibrations, parse_data
-    from subllm.routing.languages import GENERAL, LANGUAGES, parse_languages
+    from subllm.languages import GENERAL, LANGUAGES, parse_languages
 
     tasks = _parts(grid.tasks)
     files, own = parse_data(grid.data or [], tasks)

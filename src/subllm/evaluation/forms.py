@@ -14,7 +14,7 @@ from typing import Any
 
 from subllm.errors import BenchmarkError
 from subllm.evaluation.problems import FUNCTION, INFILL, PROGRAM, Problem
-from subllm.routing.languages import canonical
+from subllm.languages import canonical
 
 Row = Mapping[str, Any]
 

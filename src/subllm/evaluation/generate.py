@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from subllm.evaluation.stops import StopRule, looping
+from subllm.evaluation.stops import StopRule
 from subllm.runtime.request import Engine, Request, SamplingParams
 from subllm.text.hole_end import Hole
+from subllm.text.looping import looping
 
 Ended = Literal["stop", "length", "rule", "loop"]
 

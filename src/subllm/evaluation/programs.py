@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from subllm.evaluation.lexing import depth, events
 from subllm.evaluation.problems import FUNCTION, INFILL, Problem
 from subllm.evaluation.prompts import Form
 from subllm.evaluation.stops import FencedBlock, OneLine, StopRule, function_rule
+from subllm.text.lexing import depth, events
 
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.M)
 _TAGS = {

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from subllm.evaluation.lexing import depth, events
+from subllm.text.lexing import depth, events
 
-REPEATS, LOOP = 6, 240
-_PROBE = 40  # characters
 _FENCE = re.compile(r"```")
 _RESTART = ("def ", "async def ", "class ", "from ", "import ", "@", "#")
 _JAVA_MAIN = re.compile(r"\s*public\s+static\s+void\s+main\b")
@@ -172,18 +170,6 @@ class OneLine:
     def end(self, text: str) -> int:
         found = self.cut(text)
         return len(text) if found is None else found
-
-
-def looping(text: str) -> bool:
-    """Whether the text ends in a piece that repeats, REPEATS times and LOOP characters at
-    least. A small or pruned model does not find out of that by itself."""
-    size = len(text)
-    before = text.rfind(text[-_PROBE:], 0, size - 1)
-    if before < 0 or size < LOOP:
-        return False
-    period = size - _PROBE - before
-    count = max(REPEATS, -(-LOOP // period))
-    return size >= period * count and text.endswith(text[-period:] * count)
 
 
 def function_rule(language: str, head: str) -> StopRule:

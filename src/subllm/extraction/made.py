@@ -24,9 +24,9 @@ from subllm.extraction.defaults import (
     RECOVERED_METHOD,
 )
 from subllm.extraction.sensitivity.known import known_data
+from subllm.languages import GENERAL
 from subllm.recovery.budget import parse_budget
 from subllm.recovery.recipe import Recipe
-from subllm.routing.languages import GENERAL
 from subllm.sparsity.int4 import QUANTISER
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.store.manifest import MadeBy, canonical_json, sha256_of

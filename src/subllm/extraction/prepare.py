@@ -46,6 +46,7 @@ from subllm.extraction.recovering import (
     recipe_of,
 )
 from subllm.extraction.recovery_text import load_recovery_data
+from subllm.languages import GENERAL
 from subllm.progress import Progress
 from subllm.pruning.allocation import Allocation
 from subllm.pruning.maskllm import MaskLlm, candidates
@@ -56,7 +57,6 @@ from subllm.quantities import size_text
 from subllm.recovery.budget import Budget, parse_budget
 from subllm.recovery.compute import DTYPES
 from subllm.recovery.recipe import Recipe
-from subllm.routing.languages import GENERAL
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import (
     BaseManifest,

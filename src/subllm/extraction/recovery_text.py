@@ -19,10 +19,10 @@ from subllm.calibration.render import Renderer
 from subllm.catalog.loader import Catalog
 from subllm.catalog.prompt import PromptSpec
 from subllm.errors import CalibrationError
+from subllm.languages import GENERAL
 from subllm.progress import Progress
 from subllm.recovery.recipe import Recipe
 from subllm.recovery.rows import RecoveryText, joined, pack_rows, with_filled
-from subllm.routing.languages import GENERAL
 from subllm.text.tokenizer import Tokenizer
 
 LEARNED_TOKENS = 1_000_000

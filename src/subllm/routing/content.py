@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from subllm.routing.languages import UNSTATED, canonical, is_known
+from subllm.languages import UNSTATED, canonical, is_known
 from subllm.routing.model import detector
 
 HEAD, BEFORE, AFTER = 2_000, 3_500, 2_000  # characters

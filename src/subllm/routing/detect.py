@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from subllm.routing.languages import canonical, of_path
+from subllm.languages import canonical, of_path
 
 # Tokens that precede a path in prompts built by editors for the known families.
 _SEPARATORS = ("<|file_sep|>", "<|file_separator|>", "<file_sep>", "<filename>", "+++++ ")

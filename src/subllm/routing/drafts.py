@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from subllm.routing.languages import DENSE, GENERAL
+from subllm.languages import DENSE, GENERAL
 from subllm.routing.router import SubModel
 
 _SMALLER_BASE = 0.93

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from subllm.routing.languages import of_path, words
+from subllm.languages import of_path, words
 
 # In lower case, found whatever the case.
 _NAMES: dict[str, str] = {

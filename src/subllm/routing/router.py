@@ -24,9 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from subllm.errors import NoModelError, UnknownNameError
-from subllm.routing.content import of_content
-from subllm.routing.detect import of_fences, of_prompt_path
-from subllm.routing.languages import (
+from subllm.languages import (
     DENSE,
     GENERAL,
     LANGUAGES,
@@ -35,6 +33,8 @@ from subllm.routing.languages import (
     is_known,
     of_path,
 )
+from subllm.routing.content import of_content
+from subllm.routing.detect import of_fences, of_prompt_path
 from subllm.routing.names import of_conversion, of_names
 from subllm.routing.prose import split
 from subllm.routing.sessions import Sessions

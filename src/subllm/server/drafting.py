@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from subllm.errors import SettingsError, UnknownNameError, UsageError, excerpt
+from subllm.languages import DENSE
 from subllm.routing.drafts import Draft, DraftReason, drafts_for, unfit
-from subllm.routing.languages import DENSE
 from subllm.routing.router import AUTO, Query, Route, Router
 from subllm.runtime.request import Speculation
 from subllm.server.errors import bad_request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subllm.evaluation.lexing import events
+from subllm.text.lexing import events
 
 
 def function_end(text: str, language: str, outer: int = 0) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from subllm.evaluation.lexing import events
+from subllm.text.lexing import events
 
 _COMMENT = re.compile(r"\s*(?:/\*.*?\*/|(?://[^\n]*\n)+)", re.DOTALL)
 _LEAST = 2  # lines of a body; with fewer there is little to write

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from subllm.calibration.packs import DATA, ProseSample, pack_names, read_pack
 from subllm.errors import EngineError, UsageError
-from subllm.evaluation.builtin import builtin_texts
 from subllm.files import write_whole
 from subllm.progress import Progress, bar
 from subllm.runtime.loader import load_engine
@@ -44,10 +43,12 @@ _FIRST = 5.0  # seconds before a rate says when it will end
 class MakeOptions:
     """language: one of LANGUAGES. tokens: accepted ones that the file is to have; seconds: how
     long this run may write; whichever comes first. seeds: a directory of the user's code.
-    benchmarks: files of problems to stay clear of, beside those that come with subllm."""
+    problems: texts of the problems that models are measured on, and benchmarks: files of more,
+    which nothing that is made comes near to."""
 
     language: str
     out: Path
+    problems: Sequence[str]
     tokens: int | None = None
     seconds: float | None = None
     forms: tuple[Form, ...] = FORMS
@@ -74,7 +75,7 @@ def make(
         progress.note(f"{model} has no {what}: nothing in the format {form}")
     if not forms:
         raise UsageError(f"{model} can write none of these formats; choose others, or --model")
-    known = known_text(options.benchmarks)
+    known = known_text(options.problems, options.benchmarks)
     by = f"{manifest.name}, {manifest.values} weights, {manifest.head} head"
     with (
         store.lock(f"data-{options.out.stem}", on_wait=progress.note),
@@ -122,11 +123,11 @@ def check(options: MakeOptions) -> None:
         raise UsageError(f"--seeds {options.seeds} is no directory")
 
 
-def known_text(benchmarks: Collection[Path] = ()) -> KnownText:
-    """What nothing made may share ten words with: known benchmarks, the built-in problems, and
-    problems in files. Raises UsageError, TableError."""
+def known_text(problems: Iterable[str], benchmarks: Collection[Path] = ()) -> KnownText:
+    """What nothing made may share ten words with: known benchmarks, `problems`, and those in
+    files. Raises UsageError, TableError."""
     known = shipped()
-    known.add(builtin_texts())
+    known.add(problems)
     try:
         for path in problem_files(benchmarks):
             known.add(text for problem in read_problems(path) for text in problem.texts)

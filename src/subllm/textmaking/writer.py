@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from subllm.catalog.prompt import PromptSpec
-from subllm.evaluation.stops import looping
 from subllm.runtime.request import Engine, Request, SamplingParams
 from subllm.tables.seeded import key
 from subllm.text import fim
 from subllm.text.chat_prompt import encode_chat
 from subllm.text.chat_template import ChatTemplate
 from subllm.text.hole_end import Hole
+from subllm.text.looping import looping
 from subllm.text.tokenizer import Tokenizer
 from subllm.textmaking.ending import function_end
 from subllm.textmaking.maker import Maker

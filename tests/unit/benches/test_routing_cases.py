@@ -14,7 +14,7 @@ import detector
 from cases import rows
 from corpus import File
 
-from subllm.routing.languages import LANGUAGES
+from subllm.languages import LANGUAGES
 from subllm.routing.model import read, write
 
 LINES = {

@@ -23,7 +23,7 @@ from subllm.acquire.hub_client import HubClient
 from subllm.calibration.load import load_calibration, load_heldout
 from subllm.catalog.loader import load_catalog
 from subllm.catalog.schema import CalibrationSetEntry
-from subllm.routing.languages import canonical
+from subllm.languages import canonical
 
 from .tiny import PLAIN, tokenizer
 

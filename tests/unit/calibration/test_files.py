@@ -8,7 +8,7 @@ import pytest
 
 from subllm.calibration.files import EXTENSIONS, FilesSource, tag_of
 from subllm.errors import CalibrationError
-from subllm.routing import languages
+from subllm import languages
 
 BODY = "def work(item):\n    total = item + 1\n    return total * 2  # enough\n"
 

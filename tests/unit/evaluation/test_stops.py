@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from subllm.evaluation.lexing import depth, events
 from subllm.evaluation.stops import (
-    LOOP,
-    REPEATS,
     FencedBlock,
     OneLine,
     StopRule,
     function_rule,
-    looping,
 )
+from subllm.text.lexing import depth, events
+from subllm.text.looping import LOOP, REPEATS, looping
 
 from . import benchmarks
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.snippets import PREFIXES, SERVED_BY, UNCLEAR, WHOLE
+from subllm.languages import canonical, is_known, of_path
 from subllm.routing.content import of_content, of_head, window
 from subllm.routing.detect import of_fences, of_prompt_path
-from subllm.routing.languages import canonical, is_known, of_path
 from subllm.routing.model import detector
 from subllm.routing.names import of_conversion, of_names
 from subllm.routing.prose import split

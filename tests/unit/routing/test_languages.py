@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from subllm.errors import UsageError
-from subllm.routing.languages import parse_languages
+from subllm.languages import parse_languages
 
 
 def test_languages() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from subllm.routing.languages import LANGUAGES
+from subllm.languages import LANGUAGES
 from subllm.routing.model import Detector, detector, read, value_of, write
 from subllm.routing.tokens import (
     INDENTED,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subllm.errors import NoModelError, UnknownNameError
-from subllm.routing.languages import is_known
+from subllm.languages import is_known
 from subllm.routing.router import Message, Query, Route, Router, SubModel
 from subllm.routing.sessions import Sessions, session_key
 

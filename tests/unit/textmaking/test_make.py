@@ -237,7 +237,7 @@ def test_a_hole_in_a_part_of_a_file_knows_the_rest(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options(changed: dict[str, Any], message: str) -> None:
-    given = {"language": "python", "out": Path("a.jsonl"), "tokens": 100}
+    given = {"language": "python", "out": Path("a.jsonl"), "problems": (), "tokens": 100}
     with pytest.raises(UsageError, match=message):
         check(MakeOptions(**{**given, **changed}))
 
@@ -246,7 +246,7 @@ def test_a_file_of_somebody_else_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"text": "x"}\n')
     with pytest.raises(UsageError, match="was not made here; give another --out"):
-        check(MakeOptions("python", path, tokens=10))
+        check(MakeOptions("python", path, (), tokens=10))
 
 
 def test_a_record_lies_beside_the_rows(tmp_path: Path) -> None:

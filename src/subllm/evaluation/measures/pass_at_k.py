@@ -25,9 +25,9 @@ from subllm.evaluation.prompts import Prompter, choose_form
 from subllm.evaluation.record_file import RecordFile
 from subllm.evaluation.records import Canonical, DataFacts, Result, Sample
 from subllm.evaluation.toolchains import Verdict
+from subllm.languages import LANGUAGES
 from subllm.machine import usable_cores
 from subllm.report.study.records import Score
-from subllm.routing.languages import LANGUAGES
 from subllm.store.store import Store
 
 WALL_SECONDS = {"python": 10.0, "javascript": 10.0, "cpp": 10.0, "java": 15.0}

@@ -19,8 +19,8 @@ from subllm.evaluation.measures.measure import Load, Measure
 from subllm.evaluation.options import TaskOptions
 from subllm.evaluation.record_file import RecordFile
 from subllm.evaluation.records import Compared, DataFacts, Result, ScoredText
+from subllm.languages import LANGUAGES
 from subllm.report.study.records import Score
-from subllm.routing.languages import LANGUAGES
 from subllm.store.store import Store
 
 Ids = tuple[int, ...]

@@ -17,9 +17,9 @@ from subllm.errors import StoreError, UsageError
 from subllm.evaluation.bench import Bench
 from subllm.evaluation.study.ground import Ground
 from subllm.evaluation.study.options import Calibration, StudyOptions
+from subllm.languages import DENSE, GENERAL
 from subllm.progress import bar
 from subllm.pruning.allocation import Allocation
-from subllm.routing.languages import DENSE, GENERAL
 from subllm.sparsity.layout import LAYOUT_VERSION
 from subllm.sparsity.pattern import Pattern
 from subllm.store.manifest import ModelManifest

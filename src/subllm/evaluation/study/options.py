@@ -12,7 +12,7 @@ from subllm.evaluation.measures.table import reads_problems, with_parts
 from subllm.evaluation.options import TaskOptions
 from subllm.evaluation.study.sources import public
 from subllm.extraction.defaults import DEFAULT_SAMPLES
-from subllm.routing.languages import GENERAL, LANGUAGES, canonical
+from subllm.languages import GENERAL, LANGUAGES, canonical
 from subllm.store.names import check_language
 
 DOMAIN_NAMES = ("code", "math", "csr", "translation", "generic")

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
 from subllm import __version__
-from subllm.routing.languages import is_known
+from subllm.languages import is_known
 from subllm.runtime.request import TokenEvent
 from subllm.server.convert import Plan
 from subllm.server.dialects.body import Body

@@ -5,7 +5,7 @@ Tabby's clients name the language and leave the stops to the server.
 
 from __future__ import annotations
 
-from subllm.routing.languages import canonical, of_path
+from subllm.languages import canonical, of_path
 
 _HASH, _SLASHES = "#", "//"
 _TOP_LEVEL: dict[str, tuple[str, str]] = {
