@@ -20,15 +20,15 @@ import sys
 from pathlib import Path
 
 from subllm.cli.app import main as subllm
-from subllm.evaluation.engines import Engines
-from subllm.evaluation.generate import Ask, generate
-from subllm.evaluation.prompts import Prompter
-from subllm.evaluation.stops import OneLine
-from subllm.runtime.request import SamplingParams
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
-from subllm.text import fim
-from subllm.text.hole_end import Hole
+from subllm.engine.request import SamplingParams
+from subllm.measuring.evaluation.engines import Engines
+from subllm.measuring.evaluation.generate import Ask, generate
+from subllm.measuring.evaluation.prompts import Prompter
+from subllm.measuring.evaluation.stops import OneLine
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
+from subllm.models.text import fim
+from subllm.models.text.hole_end import Hole
 
 TOKENS = 48
 TOGETHER = 8

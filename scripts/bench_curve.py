@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from subllm.errors import StoreError, SubllmError
-from subllm.evaluation.record_file import read_records
-from subllm.evaluation.records import Summary
-from subllm.report.curve import Curve, Solved, picture, table
+from subllm.measuring.evaluation.record_file import read_records
+from subllm.measuring.evaluation.records import Summary
+from subllm.measuring.report.curve import Curve, Solved, picture, table
+from subllm.models.store.store import Store
 from subllm.settings import load_settings
-from subllm.store.store import Store
 
 
 def main(argv: list[str]) -> int:

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from subllm.text.block_end import BlockEnd
-from subllm.text.hole_end import TELLING, Hole, HoleEnd
+from subllm.models.text.block_end import BlockEnd
+from subllm.models.text.hole_end import TELLING, Hole, HoleEnd
 
 LINES = 8
 Parts = tuple[str, str, str]

@@ -33,10 +33,10 @@ from models import dense, pruned_by_magnitude, run_cli
 from peer import PACKAGE, base_gguf, gguf_bytes_per_token, gguf_types, peer_python, quantized
 from worker import MEASURES, Worker, WorkerError
 
+from subllm.engine.bandwidth import read_bandwidth
 from subllm.errors import SubllmError
 from subllm.machine import cpu_name, usable_cores
-from subllm.runtime.bandwidth import read_bandwidth
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 ENGINES = Path(__file__).with_name("engines")
 REFERENCE = "llama.cpp Q4_K_M"

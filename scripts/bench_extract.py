@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from subllm.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
+from subllm.making.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,7 +102,7 @@ def measure_plain(arguments: argparse.Namespace, home: Path, ours: dict) -> dict
 
 
 def plain_dtype(arguments: argparse.Namespace, home: Path, ours: dict) -> str:
-    from subllm.recovery.compute import DTYPES
+    from subllm.making.recovery.compute import DTYPES
 
     if ours["compute"] in DTYPES:
         return ours["compute"]
@@ -112,9 +112,9 @@ def plain_dtype(arguments: argparse.Namespace, home: Path, ours: dict) -> str:
 def rates_of(arguments: argparse.Namespace, home: Path):
     import torch
 
-    from subllm.extraction.estimate import Rates
-    from subllm.extraction.prepare import open_base
-    from subllm.store.store import Store
+    from subllm.making.extraction.estimate import Rates
+    from subllm.making.extraction.prepare import open_base
+    from subllm.models.store.store import Store
 
     return Rates(open_base(Store(home), arguments.base)[2].spec, torch.device("cpu"))
 
@@ -127,15 +127,15 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     from oracles.plain_wanda import prune_blockwise
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from subllm.calibration.load import load_calibration
-    from subllm.catalog.loader import load_catalog
-    from subllm.extraction.estimate import peak_memory_bytes
-    from subllm.extraction.prepare import open_base
-    from subllm.recovery.compute import DTYPES
-    from subllm.sparsity.packing import unpack_mask
-    from subllm.sparsity.pattern import Pattern
-    from subllm.store.model_files import open_model
-    from subllm.store.store import Store
+    from subllm.kernels.sparsity.packing import unpack_mask
+    from subllm.kernels.sparsity.pattern import Pattern
+    from subllm.making.calibration.load import load_calibration
+    from subllm.making.extraction.estimate import peak_memory_bytes
+    from subllm.making.extraction.prepare import open_base
+    from subllm.making.recovery.compute import DTYPES
+    from subllm.models.catalog.loader import load_catalog
+    from subllm.models.store.model_files import open_model
+    from subllm.models.store.store import Store
 
     store = Store(Path(os.environ["SUBLLM_HOME"]))
     _, manifest, reader, tokenizer = open_base(store, arguments.base)
@@ -200,9 +200,9 @@ def machine() -> str:
 
 
 def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
-    from subllm.extraction.estimate import product_flops
-    from subllm.extraction.prepare import HELDOUT_LENGTH, open_base
-    from subllm.store.store import Store
+    from subllm.making.extraction.estimate import product_flops
+    from subllm.making.extraction.prepare import HELDOUT_LENGTH, open_base
+    from subllm.models.store.store import Store
 
     home = Path(os.environ["SUBLLM_HOME"])
     spec = open_base(Store(home), arguments.base)[2].spec

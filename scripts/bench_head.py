@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from subllm import native
-from subllm.calibration.load import load_heldout
-from subllm.runtime.backend import Chunk, Draw
-from subllm.runtime.backends.native import NativeBackend
-from subllm.runtime.loader import PackedSource
-from subllm.runtime.request import SamplingParams
-from subllm.sparsity.layout import TILE_ROWS
-from subllm.store.model_files import ModelFiles, open_model
-from subllm.store.store import Store
+from subllm.engine.backend import Chunk, Draw
+from subllm.engine.backends.native import NativeBackend
+from subllm.engine.loader import PackedSource
+from subllm.engine.request import SamplingParams
+from subllm.kernels import native
+from subllm.kernels.sparsity.layout import TILE_ROWS
+from subllm.making.calibration.load import load_heldout
+from subllm.models.store.model_files import ModelFiles, open_model
+from subllm.models.store.store import Store
 
 TEXTS = ("python", "java", "cpp", "javascript", "general")
 LENGTH = 512

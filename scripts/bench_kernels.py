@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from subllm.kernels import ops
-from subllm.runtime.bandwidth import read_bandwidth
-from subllm.sparsity.layout import aligned_empty
-from subllm.sparsity.mask import select
-from subllm.sparsity.packing import PackedTensor, pack
-from subllm.sparsity.pattern import Pattern
+from subllm.engine.bandwidth import read_bandwidth
+from subllm.kernels.products import ops
+from subllm.kernels.sparsity.layout import aligned_empty
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.packing import PackedTensor, pack
+from subllm.kernels.sparsity.pattern import Pattern
 
 SHAPES = {
     "0.5b": [(896, 896), (128, 896), (4864, 896), (896, 4864)],

@@ -41,9 +41,9 @@ import psutil
 from bench_serve import PATIENCE, listening, server, text
 
 from subllm.machine import usable_cores
-from subllm.store.manifest import ModelManifest
-from subllm.store.store import Store
-from subllm.text.fim import AHEAD
+from subllm.models.store.manifest import ModelManifest
+from subllm.models.store.store import Store
+from subllm.models.text.fim import AHEAD
 
 sys.path.insert(0, str(Path(__file__).with_name("engines")))
 

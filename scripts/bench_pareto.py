@@ -31,15 +31,15 @@ from pareto.ways import WAYS, Served, chosen, prepare, without_drafts
 from peer import bench_cache
 from worker import WorkerError
 
+from subllm.engine.bandwidth import read_bandwidth
 from subllm.errors import SubllmError
-from subllm.evaluation.problems import Benchmark
-from subllm.evaluation.prompts import Prompter
-from subllm.evaluation.sandbox import Sandbox
-from subllm.evaluation.toolchains import toolchain
 from subllm.machine import cpu_name, usable_cores
-from subllm.runtime.bandwidth import read_bandwidth
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
+from subllm.measuring.evaluation.problems import Benchmark
+from subllm.measuring.evaluation.prompts import Prompter
+from subllm.measuring.evaluation.sandbox import Sandbox
+from subllm.measuring.evaluation.toolchains import toolchain
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
 
 EACH = 4
 """Completions of a way in each round."""

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.calibration.load import load_heldout
-from subllm.runtime.engine import LocalEngine
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request, SamplingParams, TokenLogprob
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
+from subllm.engine.engine import LocalEngine
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request, SamplingParams, TokenLogprob
+from subllm.making.calibration.load import load_heldout
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
 
 WINDOW = 512
 PROMPT = 64

@@ -19,24 +19,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from subllm.calibration.load import load_heldout_texts, load_texts
-from subllm.calibration.render import Renderer
-from subllm.catalog.loader import load_catalog
-from subllm.extraction.estimate import peak_memory_bytes
-from subllm.extraction.prepare import open_base
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.pattern import Pattern
 from subllm.machine import cpu_name, usable_cores
+from subllm.making.calibration.load import load_heldout_texts, load_texts
+from subllm.making.calibration.render import Renderer
+from subllm.making.extraction.estimate import peak_memory_bytes
+from subllm.making.extraction.prepare import open_base
+from subllm.making.recovery.again import Kept
+from subllm.making.recovery.budget import Budget
+from subllm.making.recovery.compute import product_rate
+from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.recipe import Recipe
+from subllm.making.recovery.rows import pack_rows
+from subllm.making.recovery.task import Task
+from subllm.models.catalog.loader import load_catalog
+from subllm.models.store.store import Store
+from subllm.models.weights.reader import WeightReader
 from subllm.progress import NullProgress
-from subllm.recovery.again import Kept
-from subllm.recovery.budget import Budget
-from subllm.recovery.compute import product_rate
-from subllm.recovery.distil import Recovery
-from subllm.recovery.recipe import Recipe
-from subllm.recovery.rows import pack_rows
-from subllm.recovery.task import Task
-from subllm.sparsity.mask import select
-from subllm.sparsity.pattern import Pattern
-from subllm.store.store import Store
-from subllm.weights.reader import WeightReader
 
 HELDOUT_ROWS = 4
 

@@ -30,9 +30,9 @@ from comments import shows_code
 from corpus import files
 
 from subllm.languages import DENSE, LANGUAGES
-from subllm.routing.content import window
-from subllm.routing.router import Query, Route, Router, SubModel
-from subllm.routing.sessions import Sessions
+from subllm.serving.routing.content import window
+from subllm.serving.routing.router import Query, Route, Router, SubModel
+from subllm.serving.routing.sessions import Sessions
 
 BASE = "base:1b"
 MODELS = [SubModel(f"{BASE}-{name}", BASE, name) for name in (*LANGUAGES, DENSE)]

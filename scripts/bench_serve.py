@@ -37,14 +37,14 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from subllm.runtime.engine import LocalEngine
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request, SamplingParams
-from subllm.store.manifest import ModelManifest
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
-from subllm.text.fim import encode_begun
-from subllm.text.tokenizer import Tokenizer
+from subllm.engine.engine import LocalEngine
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request, SamplingParams
+from subllm.models.store.manifest import ModelManifest
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
+from subllm.models.text.fim import encode_begun
+from subllm.models.text.tokenizer import Tokenizer
 
 WORDS = ("value", "self", "index", "result", "count", "data", "name", "error", "total", "item")
 FOR_EVER: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True, "stream": True}

@@ -27,8 +27,8 @@ from worker import Worker, WorkerError
 
 from subllm.errors import SubllmError
 from subllm.machine import cpu_name, usable_cores
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
 
 
 def main() -> None:

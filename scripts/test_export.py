@@ -25,13 +25,13 @@ from oracles.exported_models import FAMILIES, exportable
 from oracles.packed_models import NAME
 from peer import bench_cache, peer_python
 
-from subllm.export.export import export_model
-from subllm.runtime.backends.native import NativeBackend
-from subllm.runtime.loader import PackedSource, load_engine
-from subllm.runtime.request import Request, SamplingParams
-from subllm.sparsity.packing import unpack
-from subllm.store.model_files import open_model
-from subllm.store.store import Store
+from subllm.engine.backends.native import NativeBackend
+from subllm.engine.loader import PackedSource, load_engine
+from subllm.engine.request import Request, SamplingParams
+from subllm.kernels.sparsity.packing import unpack
+from subllm.models.store.model_files import open_model
+from subllm.models.store.store import Store
+from subllm.sharing.export.export import export_model
 
 WORKER = Path(__file__).with_name("engines") / "llama_cpp_logits.py"
 Logits = npt.NDArray[np.float32]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.catalog.prompt import PromptSpec
-from subllm.evaluation.problems import Problem
-from subllm.text import fim
-from subllm.text.chat_prompt import encode_chat
-from subllm.text.chat_template import ChatTemplate
-from subllm.text.tokenizer import Tokenizer
+from subllm.measuring.evaluation.problems import Problem
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.text import fim
+from subllm.models.text.chat_prompt import encode_chat
+from subllm.models.text.chat_template import ChatTemplate
+from subllm.models.text.tokenizer import Tokenizer
 
 FILE = Path(__file__).with_name("inventory.py.txt")
 OLD, NEW = "stock", "shelf"

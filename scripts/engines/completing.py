@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from subllm.evaluation.generate import Ask, generate
-from subllm.evaluation.stops import function_rule
-from subllm.runtime.request import Request, SamplingParams, TokenEvent
+from subllm.engine.request import Request, SamplingParams, TokenEvent
+from subllm.measuring.evaluation.generate import Ask, generate
+from subllm.measuring.evaluation.stops import function_rule
 
 
 class Stepping(Protocol):

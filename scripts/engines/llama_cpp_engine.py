@@ -18,7 +18,7 @@ import llama_cpp as lib
 import numpy as np
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
-from subllm.runtime.request import FinishReason, Request, TokenEvent
+from subllm.engine.request import FinishReason, Request, TokenEvent
 
 MAX_NGRAM = 2  # LlamaPromptLookupDecoding's default
 

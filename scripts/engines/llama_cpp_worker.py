@@ -2,7 +2,7 @@
 
 Runs in the environment of llama-cpp-python and calls llama.cpp's own functions, not the
 Python layer above them, with its defaults: a decoded token costs llama_decode and the
-greedy sampler. The workloads are those of subllm.runtime.measure.
+greedy sampler. The workloads are those of subllm.engine.measure.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 from subllm.errors import UnknownNameError
-from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.store.manifest import ModelManifest
-from subllm.store.names import model_name
-from subllm.store.store import Store
+from subllm.kernels.sparsity.layout import LAYOUT_VERSION
+from subllm.models.store.manifest import ModelManifest
+from subllm.models.store.names import model_name
+from subllm.models.store.store import Store
 
 PATTERN = "8:16"
 

@@ -9,15 +9,15 @@ import numpy as np
 from steps import step_seconds
 from worker import own_output, serve
 
-from subllm.arch.spec import ArchSpec
+from subllm.engine.bandwidth import weight_bytes_per_token
+from subllm.engine.loader import load_engine
+from subllm.engine.measure import Probe, kv_tokens, longest_sequence
 from subllm.errors import SubllmError
-from subllm.native import core
-from subllm.runtime.bandwidth import weight_bytes_per_token
-from subllm.runtime.loader import load_engine
-from subllm.runtime.measure import Probe, kv_tokens, longest_sequence
+from subllm.kernels.native import core
+from subllm.models.arch.spec import ArchSpec
+from subllm.models.store.model_files import ModelFiles, open_model
+from subllm.models.store.store import Store
 from subllm.settings import load_settings
-from subllm.store.model_files import ModelFiles, open_model
-from subllm.store.store import Store
 
 
 def bytes_per_token(files: ModelFiles, backend: str, screened: bool) -> int:

@@ -17,14 +17,14 @@ from typing import Any
 from completing import completions
 from worker import own_output, serve
 
+from subllm.engine.bandwidth import weight_bytes_per_token
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request
 from subllm.errors import SubllmError
-from subllm.native import core
-from subllm.runtime.bandwidth import weight_bytes_per_token
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request
+from subllm.kernels.native import core
+from subllm.models.store.model_files import open_model
+from subllm.models.store.store import Store
 from subllm.settings import load_settings
-from subllm.store.model_files import open_model
-from subllm.store.store import Store
 
 PREFIXES = 8
 """More than an engine keeps."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gguf import GGUFReader
 
-from subllm.acquire.pull import base_files
 from subllm.machine import cpu_name, usable_cores
-from subllm.store.store import Store
+from subllm.models.acquire.pull import base_files
+from subllm.models.store.store import Store
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = "llama-cpp-python==0.3.36"

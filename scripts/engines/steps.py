@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from subllm.runtime.backend import Backend, Chunk, Draw
-from subllm.runtime.request import SamplingParams
+from subllm.engine.backend import Backend, Chunk, Draw
+from subllm.engine.request import SamplingParams
 
 MOST = 16
 PROMPT = 64

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from subllm.kernels.triton import compiled as ops
-from subllm.kernels.triton.planes import DevicePacked
-from subllm.sparsity.mask import select
-from subllm.sparsity.packing import pack
-from subllm.sparsity.pattern import Pattern
+from subllm.kernels.products.triton import compiled as ops
+from subllm.kernels.products.triton.planes import DevicePacked
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.packing import pack
+from subllm.kernels.sparsity.pattern import Pattern
 
 ROWS, COLS = 896, 512  # 4 groups of columns: sums are split
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gpu.specimens import random_packed
-from subllm.kernels.triton_ops import DevicePacked, packed_matmul
+from subllm.kernels.products.triton_ops import DevicePacked, packed_matmul
 
 SHAPES = {"0.5b": [(4864, 896), (896, 4864)], "7b": [(18944, 3584), (3584, 18944)]}
 FORMS = (

@@ -12,14 +12,14 @@ from pathlib import Path
 from answers import Sampling, end_line, read_answers, rotation
 from tasks import Task
 
-from subllm.runtime.engine import LocalEngine
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request, SamplingParams
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
-from subllm.text.chat_prompt import encode_chat
-from subllm.text.chat_template import ChatTemplate
-from subllm.text.tokenizer import Tokenizer
+from subllm.engine.engine import LocalEngine
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request, SamplingParams
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
+from subllm.models.text.chat_prompt import encode_chat
+from subllm.models.text.chat_template import ChatTemplate
+from subllm.models.text.tokenizer import Tokenizer
 
 ANSWER_ROOM = 1024  # tokens of KV memory for a request and its answer
 ANSWERS_FILE = "answers.jsonl"

@@ -17,10 +17,10 @@ from pathlib import Path
 from checkers import Checker
 from tasks import Task, tasks
 
-from subllm.textmaking import filters
-from subllm.textmaking.benchmark_files import read_problems
-from subllm.textmaking.known import KnownText
-from subllm.textmaking.privacy import private
+from subllm.making.textmaking import filters
+from subllm.making.textmaking.benchmark_files import read_problems
+from subllm.making.textmaking.known import KnownText
+from subllm.making.textmaking.privacy import private
 
 PACK_VERSION = 1
 XZ = {"format": lzma.FORMAT_XZ, "check": lzma.CHECK_CRC64, "preset": 9}

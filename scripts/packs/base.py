@@ -9,7 +9,7 @@ from pathlib import Path
 
 from answers import Sampling
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 RUN_FILE = "run.json"
 

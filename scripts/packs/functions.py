@@ -6,11 +6,11 @@
                                                            the pack
 
 The base goes on after a name and parameters, or the first words of a comment, that are drawn
-(subllm.textmaking.beginnings), as `subllm data make --formats function` does. Every answer is kept
-in --answers; what is there is not written again. Two cores write 400 tokens a second. Kept is what
-ended by itself, parses as one function with a body, is nearly no other, and shares no ten words
-with a benchmark (0.5B models recite those: one to four in a hundred of their functions did). The
-same base, engine and number of tokens give the same pack.
+(`making.textmaking.beginnings`), as `subllm data make --formats function` does. Every answer is
+kept in --answers; what is there is not written again. Two cores write 400 tokens a second. Kept is
+what ended by itself, parses as one function with a body, is nearly no other, and shares no ten
+words with a benchmark (0.5B models recite those: one to four in a hundred of their functions did).
+The same base, engine and number of tokens give the same pack.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from assemble import read_benchmarks, write
 from base import find_base
 from overlap import PACKS
 
-from subllm.calibration.packs import WRITTEN
+from subllm.engine.loader import load_engine
 from subllm.errors import SubllmError
-from subllm.evaluation.builtin import builtin_texts
-from subllm.runtime.loader import load_engine
+from subllm.making.calibration.packs import WRITTEN
+from subllm.making.textmaking.beginnings import languages
+from subllm.making.textmaking.judge import Judge
+from subllm.making.textmaking.known import KnownText
+from subllm.making.textmaking.maker import Maker, Wanted
+from subllm.making.textmaking.raw_answers import SUFFIX, RawAnswers
+from subllm.making.textmaking.tasks import roots
+from subllm.making.textmaking.writer import Asker, Draws
+from subllm.making.textmaking.writer import write as let_write
+from subllm.measuring.evaluation.builtin import builtin_texts
+from subllm.models.store.store import Store
+from subllm.models.store.tokenizers import open_tokenizer
 from subllm.settings import load_settings
-from subllm.store.store import Store
-from subllm.store.tokenizers import open_tokenizer
-from subllm.textmaking.beginnings import languages
-from subllm.textmaking.judge import Judge
-from subllm.textmaking.known import KnownText
-from subllm.textmaking.maker import Maker, Wanted
-from subllm.textmaking.raw_answers import SUFFIX, RawAnswers
-from subllm.textmaking.tasks import roots
-from subllm.textmaking.writer import Asker, Draws
-from subllm.textmaking.writer import write as let_write
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = ("function",)

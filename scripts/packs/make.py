@@ -1,4 +1,4 @@
-"""Make the calibration packs that ship with subllm (src/subllm/calibration/data).
+"""Make the calibration packs that ship with subllm (src/subllm/making/calibration/data).
 
   scripts/make-packs            ask the base model, then check its answers and write packs
   scripts/make-packs generate   only ask; what is answered already is not asked again
@@ -28,11 +28,11 @@ from checkers import CHECKERS
 from tasks import COUNTS, LANGUAGES
 
 from subllm.errors import SubllmError
+from subllm.making.textmaking.known import write_grams
+from subllm.models.store.store import Store
+from subllm.models.text.tokenizer import Tokenizer
 from subllm.progress import NullProgress
 from subllm.settings import load_settings
-from subllm.store.store import Store
-from subllm.text.tokenizer import Tokenizer
-from subllm.textmaking.known import write_grams
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER_FILE = "tokenizer.bundle"
@@ -76,7 +76,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--base", default="qwen2.5-coder:0.5b", help="a base in the store; pull it first")
     add("--answers", type=Path, default=ROOT / ".build/packs/answers", help="raw answers")
-    add("--out", type=Path, default=ROOT / "src/subllm/calibration/data", help="the packs")
+    add("--out", type=Path, default=ROOT / "src/subllm/making/calibration/data", help="the packs")
     add("--benchmarks", type=Path, help="HumanEval-form .jsonl.gz files to stay clear of")
     add("--tasks", nargs="+", default=[], metavar="LANGUAGE=N", help=f"default {COUNTS}")
     add("--slots", type=int, default=64, help="answers that decode together")
@@ -98,7 +98,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def ask(options: argparse.Namespace) -> None:
     from ask import Run, generate  # loads an engine, assembling needs none
 
-    from subllm.extraction.dense import add_dense
+    from subllm.making.extraction.dense import add_dense
 
     store = Store(load_settings().home)
     base = find_base(store, options.base)

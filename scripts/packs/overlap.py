@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from subllm.calibration.packs import DATA, ProseSample, read_pack
 from subllm.errors import CalibrationError, TableError
-from subllm.textmaking.benchmark_files import Problem, problem_files, read_problems
-from subllm.textmaking.known import KnownText
+from subllm.making.calibration.packs import DATA, ProseSample, read_pack
+from subllm.making.textmaking.benchmark_files import Problem, problem_files, read_problems
+from subllm.making.textmaking.known import KnownText
 
 PACKS = "*.jsonl.xz"
 

@@ -20,12 +20,12 @@ import yaml
 from assemble import write
 from registries import Archive, fetch
 
-from subllm.calibration.files import extension_of, tag_of
-from subllm.calibration.source import Document, pieces
-from subllm.tables.seeded import key
-from subllm.textmaking import filters
-from subllm.textmaking.known import KnownText
-from subllm.textmaking.privacy import private
+from subllm.making.calibration.files import extension_of, tag_of
+from subllm.making.calibration.source import Document, pieces
+from subllm.making.textmaking import filters
+from subllm.making.textmaking.known import KnownText
+from subllm.making.textmaking.privacy import private
+from subllm.models.tables.seeded import key
 
 SOURCES = Path(__file__).with_name("released.yaml")
 CHARACTERS = 1_900_000  # about half a million tokens

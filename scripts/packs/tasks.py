@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from subllm.textmaking import vocabulary as words
-from subllm.textmaking.subjects import SUBJECTS, TOPICS
+from subllm.making.textmaking import vocabulary as words
+from subllm.making.textmaking.subjects import SUBJECTS, TOPICS
 
 HELDOUT_SHARE = 6  # one subject in six is held out
 LANGUAGES = ("python", "javascript", "cpp", "java", "general")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from subllm.evaluation.problems import Benchmark
+from subllm.measuring.evaluation.problems import Benchmark
 from subllm.progress import Unit
 
 from .problems import TYPICAL, Plan

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from subllm.errors import SubllmError
-from subllm.evaluation.data import load_file
-from subllm.evaluation.problems import Benchmark, Problem
-from subllm.store.manifest import canonical_json, sha256_of
-from subllm.text.tokenizer import Tokenizer
+from subllm.measuring.evaluation.data import load_file
+from subllm.measuring.evaluation.problems import Benchmark, Problem
+from subllm.models.store.manifest import canonical_json, sha256_of
+from subllm.models.text.tokenizer import Tokenizer
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "humaneval_python.jsonl.gz"
 """Where the data lies beside the project."""

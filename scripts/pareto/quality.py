@@ -13,18 +13,18 @@ from typing import Any
 
 from worker import Worker
 
-from subllm.evaluation.canonical import check_canonical
-from subllm.evaluation.facts import machine_facts, now
-from subllm.evaluation.generate import Answer, Ask
-from subllm.evaluation.intervals import pass_at_k
-from subllm.evaluation.judge import Judge
-from subllm.evaluation.measures.pass_at_k import WALL_SECONDS
-from subllm.evaluation.problems import Benchmark
-from subllm.evaluation.prompts import Prompter
-from subllm.evaluation.record_file import RecordFile, read_records
-from subllm.evaluation.records import HARNESS, DataFacts, RunHeader, Sample, Sampling
-from subllm.evaluation.toolchains import Toolchain, Verdict
 from subllm.machine import usable_cores
+from subllm.measuring.evaluation.canonical import check_canonical
+from subllm.measuring.evaluation.facts import machine_facts, now
+from subllm.measuring.evaluation.generate import Answer, Ask
+from subllm.measuring.evaluation.intervals import pass_at_k
+from subllm.measuring.evaluation.judge import Judge
+from subllm.measuring.evaluation.measures.pass_at_k import WALL_SECONDS
+from subllm.measuring.evaluation.problems import Benchmark
+from subllm.measuring.evaluation.prompts import Prompter
+from subllm.measuring.evaluation.record_file import RecordFile, read_records
+from subllm.measuring.evaluation.records import HARNESS, DataFacts, RunHeader, Sample, Sampling
+from subllm.measuring.evaluation.toolchains import Toolchain, Verdict
 from subllm.progress import Progress
 
 from .problems import MAX_TOKENS

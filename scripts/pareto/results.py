@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.report import pareto
-from subllm.report.files import write_file
+from subllm.measuring.report import pareto
+from subllm.measuring.report.files import write_file
 
 from .quality import Quality
 from .speed import Speeds

@@ -18,10 +18,10 @@ from typing import Any
 
 from worker import Worker, WorkerError
 
-from subllm.evaluation.facts import now
 from subllm.files import write_whole
 from subllm.machine import cpu_name
-from subllm.store.manifest import canonical_json, sha256_of
+from subllm.measuring.evaluation.facts import now
+from subllm.models.store.manifest import canonical_json, sha256_of
 
 from .problems import Plan
 from .ways import Served, known

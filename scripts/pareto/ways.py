@@ -17,13 +17,13 @@ from peer import (
     quantized,
 )
 
-from subllm.evaluation.facts import model_facts
-from subllm.evaluation.records import ModelFacts
-from subllm.runtime.bandwidth import weight_bytes_per_token
-from subllm.store.files import hash_file
-from subllm.store.manifest import sha256_of
-from subllm.store.model_files import open_model
-from subllm.store.store import Store
+from subllm.engine.bandwidth import weight_bytes_per_token
+from subllm.measuring.evaluation.facts import model_facts
+from subllm.measuring.evaluation.records import ModelFacts
+from subllm.models.store.files import hash_file
+from subllm.models.store.manifest import sha256_of
+from subllm.models.store.model_files import open_model
+from subllm.models.store.store import Store
 
 from .versions import engine_version
 

@@ -17,7 +17,7 @@ import yaml
 from corpus import File
 
 from subllm.languages import LANGUAGES, words
-from subllm.routing.router import Message, Query
+from subllm.serving.routing.router import Message, Query
 
 QUESTIONS = Path(__file__).with_name("questions.yaml")
 FEWEST = 10  # files of a language that a package must have: few are seldom what it is written in

@@ -24,7 +24,7 @@ sys.path.append(str(ROOT / "scripts/packs"))
 from registries import fetch  # noqa: E402
 
 from subllm.languages import of_path  # noqa: E402
-from subllm.tables.seeded import key  # noqa: E402
+from subllm.models.tables.seeded import key  # noqa: E402
 
 Part = Literal["train", "tune", "test"]
 PROJECTS = Path(__file__).with_name("projects.yaml")

@@ -1,4 +1,4 @@
-"""Trains the model that tells languages apart and writes src/subllm/routing/data/detector.xz.
+"""Trains the model that tells languages apart: src/subllm/serving/routing/data/detector.xz.
 
   scripts/make-detector [--final] [--features 28000] [--out FILE]
 
@@ -27,12 +27,12 @@ from sklearn.linear_model import LogisticRegression
 
 from subllm.files import write_whole
 from subllm.languages import LANGUAGES
-from subllm.routing.content import window
-from subllm.routing.model import value_of, write
-from subllm.routing.tokens import Feature, features, is_part, split
-from subllm.tables.seeded import key
+from subllm.models.tables.seeded import key
+from subllm.serving.routing.content import window
+from subllm.serving.routing.model import value_of, write
+from subllm.serving.routing.tokens import Feature, features, is_part, split
 
-OUT = ROOT / "src/subllm/routing/data/detector.xz"
+OUT = ROOT / "src/subllm/serving/routing/data/detector.xz"
 MOST = {True: 2000, False: 400}  # files of each of the four languages, of another
 FEWEST = 30  # files of a language that is told apart
 CURSORS, FRAGMENTS = 2, ((5, 30), (5, 30), (1, 8))  # pieces of a file; lines, least and most

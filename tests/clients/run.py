@@ -111,7 +111,7 @@ def tiny_home() -> Path:
     home = PLACE / "tiny"
     if not home.exists():
         code = (
-            "import sys; from pathlib import Path; from cli import tiny_store\n"
+            "import sys; from pathlib import Path; from unit.cli import tiny_store\n"
             "place = Path(sys.argv[1])\n"
             "tiny_store.build(place / 'home', tiny_store.write_checkpoint(place / 'checkpoint'))\n"
         )

@@ -214,8 +214,8 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
 
 def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
     """And its weights are those of the pulled base, bit for bit."""
-    from subllm.extraction.prepare import open_base
-    from subllm.store.store import Store
+    from subllm.making.extraction.prepare import open_base
+    from subllm.models.store.store import Store
 
     store = Store(machine.home)
     path = store.blobs.path(store.base(BASE).files[0].digest)
@@ -231,17 +231,17 @@ def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour: list[Run]) -> None:
-    from subllm.store.store import Store
-    from subllm.store.tokenizers import open_tokenizer
-    from subllm.text.table_coder import TableCoder
-    from subllm.text.tokenizer import Tokenizer
+    from subllm.models.store.store import Store
+    from subllm.models.store.tokenizers import open_tokenizer
+    from subllm.models.text.table_coder import TableCoder
+    from subllm.models.text.tokenizer import Tokenizer
 
     store = Store(machine.home)
     manifest = store.model(f"{BASE}-python")
     library = Tokenizer.from_bundle(store.blobs.read_bytes(manifest.blobs.tokenizer))
     ours = open_tokenizer(store, manifest)
     assert isinstance(ours.coder, TableCoder)
-    packs = sorted((ROOT / "src/subllm/calibration/data").glob("*.jsonl.xz"))
+    packs = sorted((ROOT / "src/subllm/making/calibration/data").glob("*.jsonl.xz"))
     assert len(packs) >= 5
     for pack in packs:
         text = lzma.decompress(pack.read_bytes()).decode()
@@ -252,12 +252,12 @@ def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour:
 
 def test_the_screened_head_chooses_as_the_whole_one(machine: Machine, tour: list[Run]) -> None:
     """1,024 tokens in the middle of the head's usual work; `scripts/bench head` takes 20,000."""
-    from subllm.runtime.backend import Chunk, Draw
-    from subllm.runtime.backends.native import NativeBackend
-    from subllm.runtime.loader import PackedSource
-    from subllm.runtime.request import SamplingParams
-    from subllm.store.model_files import open_model
-    from subllm.store.store import Store
+    from subllm.engine.backend import Chunk, Draw
+    from subllm.engine.backends.native import NativeBackend
+    from subllm.engine.loader import PackedSource
+    from subllm.engine.request import SamplingParams
+    from subllm.models.store.model_files import open_model
+    from subllm.models.store.store import Store
 
     greedy = SamplingParams(temperature=0.0)
     with open_model(Store(machine.home), f"{BASE}-dense") as files:

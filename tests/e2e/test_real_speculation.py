@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from subllm.runtime.engine import LocalEngine
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request, SamplingParams, TokenEvent
-from subllm.store.store import Store
+from subllm.engine.engine import LocalEngine
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request, SamplingParams, TokenEvent
+from subllm.models.store.store import Store
 
 from .conftest import BASE, Machine, Run
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subllm.runtime.loader import PackedSource
-from subllm.sparsity.layout import ALIGN, padded
-from subllm.sparsity.packing import PackedTensor
-from subllm.sparsity.screen import Screen
+from subllm.engine.loader import PackedSource
+from subllm.kernels.sparsity.layout import ALIGN, padded
+from subllm.kernels.sparsity.packing import PackedTensor
+from subllm.kernels.sparsity.screen import Screen
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0

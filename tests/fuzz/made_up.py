@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from fuzz.packed_bytes import split
-from subllm.sparsity.container import METADATA, Entry, TableRow, encode_header, planes_of
-from subllm.sparsity.layout import ALIGN, BITS, TILE_COLS, VALUES, Geometry, elements, padded
-from subllm.sparsity.mask import pack_bits_reference
-from subllm.sparsity.pattern import Pattern
+from subllm.kernels.sparsity.container import METADATA, Entry, TableRow, encode_header, planes_of
+from subllm.kernels.sparsity.layout import (
+    ALIGN,
+    BITS,
+    TILE_COLS,
+    VALUES,
+    Geometry,
+    elements,
+    padded,
+)
+from subllm.kernels.sparsity.mask import pack_bits_reference
+from subllm.kernels.sparsity.pattern import Pattern
 
 PATTERNS = ("dense", "8:16", "2:4", "1:4", "31:32", "50%", "3%", "99.99%")
 MASK_LIES = ("none", "spills", "one more", "moved", "full", "noise")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from subllm.sparsity.container import METADATA
+from subllm.kernels.sparsity.container import METADATA
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 7, 63, 64, 65, 1.5, -0.0, 2**31 - 1, 2**31, 2**32, 2**63),

@@ -28,13 +28,13 @@ from native_build import use_test_build
 
 from fuzz.damages import damage
 from fuzz.fences import FencedSource
+from subllm.engine.backend import Chunk, Draw
+from subllm.engine.backends.native import NativeBackend
+from subllm.engine.loader import PackedSource, load_engine
+from subllm.engine.request import Request, SamplingParams
 from subllm.errors import BackendError, LogitsError, WeightsError
-from subllm.runtime.backend import Chunk, Draw
-from subllm.runtime.backends.native import NativeBackend
-from subllm.runtime.loader import PackedSource, load_engine
-from subllm.runtime.request import Request, SamplingParams
-from subllm.store.model_files import open_model
-from subllm.store.store import Store
+from subllm.models.store.model_files import open_model
+from subllm.models.store.store import Store
 
 NAME = "tiny:1m-python"
 HANG_SECONDS = 120

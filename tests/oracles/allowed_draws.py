@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subllm.engine import sampler
+from subllm.engine.backend import Draw
 from subllm.errors import LogitsError
-from subllm.runtime import sampler
-from subllm.runtime.backend import Draw
 
 PARAMS: list[dict[str, Any]] = [
     {},

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from oracles.packed_models import PackedMemory
-from subllm.runtime.backends.cuda import CudaBackend
-from subllm.runtime.backends.native import NativeBackend
-from subllm.runtime.backends.torch import TorchBackend
-from subllm.sparsity.packing import unpack
+from subllm.engine.backends.cuda import CudaBackend
+from subllm.engine.backends.native import NativeBackend
+from subllm.engine.backends.torch import TorchBackend
+from subllm.kernels.sparsity.packing import unpack
 
 
 class Loadable(PackedMemory):

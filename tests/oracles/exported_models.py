@@ -8,9 +8,9 @@ from typing import Any
 
 from oracles.packed_models import PackedMemory, packed_oracle, store_model
 from oracles.tiny_models import CONFIGS
-from subllm.store.store import Store
-from subllm.text.token_bytes import byte_alphabet
-from subllm.text.tokenizer import Tokenizer
+from subllm.models.store.store import Store
+from subllm.models.text.token_bytes import byte_alphabet
+from subllm.models.text.tokenizer import Tokenizer
 
 # Families of the catalog, as llama.cpp knows them too: Gemma 3 with the pattern that it has.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

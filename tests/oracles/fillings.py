@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subllm.text.hole_end import Hole, HoleEnd
+from subllm.models.text.hole_end import Hole, HoleEnd
 
 
 def filled(hole: Hole, pieces: list[str], *, ends: bool = True) -> tuple[str, bool]:

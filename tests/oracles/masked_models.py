@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from subllm.arch.spec import ArchSpec
-from subllm.catalog.prompt import PromptSpec
-from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.sparsity.mask import select
-from subllm.sparsity.packed_file import PackedWriter
-from subllm.sparsity.packing import pack
-from subllm.sparsity.pattern import Pattern
-from subllm.store.manifest import (
+from subllm.kernels.sparsity.layout import LAYOUT_VERSION
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.packed_file import PackedWriter
+from subllm.kernels.sparsity.packing import pack
+from subllm.kernels.sparsity.pattern import Pattern
+from subllm.models.arch.spec import ArchSpec
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.store.manifest import (
     BaseRef,
     CalibrationRecord,
     Licence,
@@ -24,8 +24,8 @@ from subllm.store.manifest import (
     TensorEntry,
     sha256_of,
 )
-from subllm.store.names import split_model_name
-from subllm.store.store import Store
+from subllm.models.store.names import split_model_name
+from subllm.models.store.store import Store
 
 BASE = "tiny:1m"
 SPEC = ArchSpec(

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import torch
 
-from subllm.sparsity.mask import select
-from subllm.sparsity.packing import Floats, PackedTensor, pack
-from subllm.sparsity.pattern import Pattern
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.packing import Floats, PackedTensor, pack
+from subllm.kernels.sparsity.pattern import Pattern
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import torch
 
 from oracles.tiny_models import MemorySource, oracle, source, tokenizer
-from subllm.arch.spec import ArchSpec
-from subllm.catalog.prompt import PromptSpec
-from subllm.sparsity.layout import LAYOUT_VERSION
-from subllm.sparsity.mask import select
-from subllm.sparsity.packed_file import PackedWriter
-from subllm.sparsity.packing import PackedTensor, pack, unpack
-from subllm.sparsity.pattern import Pattern
-from subllm.sparsity.screen import Screen, build_screen
-from subllm.store.manifest import (
+from subllm.kernels.sparsity.layout import LAYOUT_VERSION
+from subllm.kernels.sparsity.mask import select
+from subllm.kernels.sparsity.packed_file import PackedWriter
+from subllm.kernels.sparsity.packing import PackedTensor, pack, unpack
+from subllm.kernels.sparsity.pattern import Pattern
+from subllm.kernels.sparsity.screen import Screen, build_screen
+from subllm.models.arch.spec import ArchSpec
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.store.manifest import (
     BaseRef,
     Licence,
     MethodRecord,
@@ -28,8 +28,8 @@ from subllm.store.manifest import (
     TensorEntry,
     sha256_of,
 )
-from subllm.store.names import split_model_name
-from subllm.store.store import Store
+from subllm.models.store.names import split_model_name
+from subllm.models.store.store import Store
 
 NAME = "tiny:1m-python"
 # As many as are prime to the matrices of a block: so neighbours and layers differ.

@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping
 from collections.abc import Sequence as Listed
 
-from subllm.runtime.sequence import Sequence
-from subllm.runtime.speculative.pace import Pace, Round, Verdict
-from subllm.runtime.speculative.proposer import GoOn, Guess, Outlook
+from subllm.engine.sequence import Sequence
+from subllm.engine.speculative.pace import Pace, Round, Verdict
+from subllm.engine.speculative.proposer import GoOn, Guess, Outlook
 
 
 class Eager(Pace):

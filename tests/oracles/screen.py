@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subllm.sparsity.screen import SCREEN_COLS, SCREEN_ROWS, Screen
+from subllm.kernels.sparsity.screen import SCREEN_COLS, SCREEN_ROWS, Screen
 
 Floats = npt.NDArray[np.float32]
 _SAMPLE_TILES = 1024

@@ -7,10 +7,10 @@ import numpy as np
 from oracles.backends import Loadable
 from oracles.packed_models import PackedMemory
 from oracles.tiny_models import MemorySource
-from subllm.arch.registry import spec_from_config
-from subllm.arch.tensors import tensor_shapes
-from subllm.runtime.backend import TokenArray
-from subllm.runtime.backends.native import NativeBackend
+from subllm.engine.backend import TokenArray
+from subllm.engine.backends.native import NativeBackend
+from subllm.models.arch.registry import spec_from_config
+from subllm.models.arch.tensors import tensor_shapes
 
 SHAPE = {
     "model_type": "llama",

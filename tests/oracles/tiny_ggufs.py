@@ -125,7 +125,7 @@ def metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
 
 def byte_tokenizer(writer: gguf.GGUFWriter) -> None:
     """259 tokens, two merges, and padding up to the vocabulary."""
-    from subllm.text.token_bytes import byte_alphabet
+    from subllm.models.text.token_bytes import byte_alphabet
 
     letters = {code: letter for letter, code in byte_alphabet().items()}
     tokens = [letters[code] for code in range(256)] + ["ab", "abc", "<|end|>", "<|fim|>"]

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from subllm.arch.registry import spec_from_config
-from subllm.arch.spec import ArchSpec
-from subllm.text.token_bytes import byte_alphabet
-from subllm.text.tokenizer import Tokenizer
+from subllm.models.arch.registry import spec_from_config
+from subllm.models.arch.spec import ArchSpec
+from subllm.models.text.token_bytes import byte_alphabet
+from subllm.models.text.tokenizer import Tokenizer
 
 VOCAB = 264
 

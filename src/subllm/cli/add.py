@@ -9,7 +9,7 @@ import typer
 from subllm.cli import console
 from subllm.cli.asked import explicit
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
-from subllm.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
+from subllm.making.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 
 EXAMPLES = """
 subllm add qwen2.5-coder:0.5b                served as its -dense
@@ -57,8 +57,8 @@ def command(
     context = open_context()
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
-        from subllm.extraction.dense import add_dense
-        from subllm.extraction.made import made_by
+        from subllm.making.extraction.dense import add_dense
+        from subllm.making.extraction.made import made_by
 
         report = add_dense(
             context.store, base, progress, values=values, head=head, tag=tag, samples=samples,

@@ -8,8 +8,8 @@ from subllm.errors import UsageError
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
+    from subllm.models.store.manifest import BaseManifest
     from subllm.progress import Progress
-    from subllm.store.manifest import BaseManifest
 
 BASE_HELP = (
     "A name of 'subllm list' or of its --catalog, hf:org/name, a directory of safetensors, "
@@ -40,7 +40,7 @@ def fetch(
     refresh: bool = False,
 ) -> BaseManifest:
     """Pull `base`; errors as of `acquire.pull.pull`."""
-    from subllm.acquire.pull import pull
+    from subllm.models.acquire.pull import pull
 
     return pull(
         base,

@@ -12,11 +12,11 @@ from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 
 if TYPE_CHECKING:
-    from subllm.runtime.compare import ModelSpeed
-    from subllm.runtime.measure import Series
+    from subllm.engine.compare import ModelSpeed
+    from subllm.engine.measure import Series
+    from subllm.models.store.manifest import ModelManifest
+    from subllm.models.store.store import Store
     from subllm.settings import Settings
-    from subllm.store.manifest import ModelManifest
-    from subllm.store.store import Store
 
 EXAMPLES = """
 subllm bench                             the sub-model made last
@@ -62,7 +62,7 @@ def command(
     settings, store = context.settings, context.store
     name = model or _made_last(store)
     beside = _dense_of(store, store.model(name)) if dense else None
-    from subllm.runtime.compare import measure_models
+    from subllm.engine.compare import measure_models
 
     machine = _machine(settings)
     speeds = measure_models(
@@ -89,7 +89,7 @@ def command(
 def _made_last(store: Store) -> str:
     """The sub-model whose run record is the youngest; without one, a dense model."""
     from subllm.errors import StoreError
-    from subllm.store.names import kind_of, split_model_name
+    from subllm.models.store.names import kind_of, split_model_name
 
     found: list[tuple[bool, str, str]] = []
     for name, digest in store.names().items():
@@ -109,8 +109,8 @@ def _made_last(store: Store) -> str:
 
 def _dense_of(store: Store, manifest: ModelManifest) -> str | None:
     """The stored dense model of the same base, if `manifest` is not dense itself."""
-    from subllm.store.manifest import ModelManifest
-    from subllm.store.names import model_name
+    from subllm.models.store.manifest import ModelManifest
+    from subllm.models.store.names import model_name
 
     if manifest.language == "dense":
         return None
@@ -125,10 +125,10 @@ def _dense_of(store: Store, manifest: ModelManifest) -> str | None:
 
 def _machine(settings: Settings) -> dict[str, Any]:
     """Bandwidth and kernels are None where the packed weights are not computed on."""
+    from subllm.engine.bandwidth import read_bandwidth
+    from subllm.engine.choice import choose_backend
+    from subllm.kernels.native import core
     from subllm.machine import cpu_name, usable_cores
-    from subllm.native import core
-    from subllm.runtime.bandwidth import read_bandwidth
-    from subllm.runtime.choice import choose_backend
 
     backend = choose_backend(settings.backend, settings.device)
     threads: int = min(settings.threads or usable_cores(), core().usable_cpus())
@@ -143,7 +143,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 
 def _show(speeds: list[ModelSpeed], machine: dict[str, Any], prompt_tokens: int) -> None:
-    from subllm.runtime.measure import FIRST_PROMPT, SEQUENCES
+    from subllm.engine.measure import FIRST_PROMPT, SEQUENCES
 
     bandwidth: float | None = machine["read_bandwidth"]
     roles = ("model", "beside it")

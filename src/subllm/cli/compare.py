@@ -12,8 +12,8 @@ from subllm.cli import console
 from subllm.cli.context import complete_name, open_context
 
 if TYPE_CHECKING:
-    from subllm.report.masks.records import Comparison, Overlap, Pair
-    from subllm.store.store import Store
+    from subllm.measuring.report.masks.records import Comparison, Overlap, Pair
+    from subllm.models.store.store import Store
 
 EXAMPLES = """
 subllm compare qwen2.5-coder:0.5b             all sub-models of a base
@@ -71,8 +71,8 @@ def command(
     """
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
-    from subllm.evaluation.mask_overlap import compare_models
-    from subllm.evaluation.mask_windows import Window, mask_windows, middle_layer
+    from subllm.measuring.evaluation.mask_overlap import compare_models
+    from subllm.measuring.evaluation.mask_windows import Window, mask_windows, middle_layer
 
     if out is None and (draw or window != "32x96"):
         raise UsageError("--draw and --window describe a picture; say where with --out DIR")
@@ -84,7 +84,7 @@ def command(
     with RichProgress() as progress:
         comparison = compare_models(store, models, progress)
         if out is not None:
-            from subllm.report.masks.report import write_report
+            from subllm.measuring.report.masks.report import write_report
 
             chosen = chosen or [middle_layer(comparison.layers)]
             windows = mask_windows(store, models, chosen, shown)
@@ -111,7 +111,7 @@ def _expanded(store: Store, names: Sequence[str]) -> list[str]:
     """Bases replaced by their sub-models (the dense ones aside); raises UsageError for a base
     that has fewer than two, where nothing else is named."""
     from subllm.errors import UsageError
-    from subllm.store.names import kind_of, split_model_name
+    from subllm.models.store.names import kind_of, split_model_name
 
     stored = store.names()
     found: list[str] = []
@@ -132,7 +132,12 @@ def _expanded(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def _show(comparison: Comparison, *, by_layer: bool) -> None:
-    from subllm.report.masks.tables import bytes_table, distance_table, layers_table, models_table
+    from subllm.measuring.report.masks.tables import (
+        bytes_table,
+        distance_table,
+        layers_table,
+        models_table,
+    )
 
     tables = [models_table(comparison), distance_table(comparison), bytes_table(comparison)]
     if by_layer:

@@ -167,8 +167,8 @@ def _model(context: Context, wanted: str | None) -> tuple[str, int]:
     NoModelError and UnknownNameError."""
     from subllm.cli.local_router import router_of, served_models
     from subllm.errors import UsageError
-    from subllm.routing.router import AUTO
-    from subllm.server.config import ServerConfig
+    from subllm.serving.routing.router import AUTO
+    from subllm.serving.server.config import ServerConfig
 
     context.require_models()
     models = served_models(context.store)

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subllm.catalog.loader import Catalog
+    from subllm.models.catalog.loader import Catalog
+    from subllm.models.store.store import Store
     from subllm.settings import Settings
-    from subllm.store.store import Store
 
 SPECULATION_HELP = (
     "What drafts the answer, which stays the same: auto, ngram, off, or a model's name. "
@@ -26,21 +26,21 @@ class Context:
     @cached_property
     def store(self) -> Store:
         """Raises StoreVersionError for a store that this version cannot read."""
-        from subllm.store.store import Store
+        from subllm.models.store.store import Store
 
         return Store(self.settings.home)
 
     @cached_property
     def catalog(self) -> Catalog:
         """The shipped catalog and the user's. Raises CatalogError."""
-        from subllm.catalog.loader import load_catalog
+        from subllm.models.catalog.loader import load_catalog
 
         return load_catalog(self.settings.catalog)
 
     def require_models(self) -> None:
         """Raises NoModelError where nothing could answer, whatever is asked for."""
         from subllm.errors import NoModelError
-        from subllm.store.names import kind_of
+        from subllm.models.store.names import kind_of
 
         if all(kind_of(name) == "base" for name in self.store.names()):
             raise NoModelError("there is no model to ask yet; run 'subllm extract python'")
@@ -75,7 +75,7 @@ def complete_stored_model(incomplete: str) -> list[str]:
 
 def complete_sub_model(incomplete: str) -> list[str]:
     """Shell completion of models that were pruned."""
-    from subllm.store.names import DENSE, split_model_name
+    from subllm.models.store.names import DENSE, split_model_name
 
     names = _names(incomplete, kinds=("model",))
     return [name for name in names if split_model_name(name).language != DENSE]
@@ -93,7 +93,7 @@ def complete_base(incomplete: str) -> list[str]:
 
 
 def _names(incomplete: str, kinds: tuple[str, ...]) -> list[str]:
-    from subllm.store.names import kind_of
+    from subllm.models.store.names import kind_of
 
     names = open_context().store.names()
     return [name for name in names if kind_of(name) in kinds and name.startswith(incomplete)]

@@ -39,8 +39,8 @@ def command(
     cannot be called Java. Keep a model so before 'subllm recover' or 'extract' replaces it.
     """
     from subllm.errors import UsageError
-    from subllm.store.copy import copy_model
-    from subllm.store.names import base_name, kind_of, model_name
+    from subllm.models.store.copy import copy_model
+    from subllm.models.store.names import base_name, kind_of, model_name
 
     store = open_context().store
     store.resolve(source)

@@ -12,10 +12,10 @@ from subllm.cli.commands import verbatim
 from subllm.cli.context import Context, complete_model, open_context
 
 if TYPE_CHECKING:
+    from subllm.making.textmaking.made import Made
+    from subllm.making.textmaking.make import MakeOptions
+    from subllm.making.textmaking.tasks import Form
     from subllm.progress import Progress
-    from subllm.textmaking.made import Made
-    from subllm.textmaking.make import MakeOptions
-    from subllm.textmaking.tasks import Form
 
 EXAMPLES = """
 subllm data make python --tokens 200k
@@ -63,7 +63,7 @@ def command() -> None:
 
 
 def complete_made(incomplete: str) -> list[str]:
-    from subllm.textmaking.made import all_made
+    from subllm.making.textmaking.made import all_made
 
     names = (path.stem for path in all_made(open_context().settings.home))
     return [name for name in names if name.startswith(incomplete)]
@@ -136,10 +136,10 @@ def make(
     FILE's .answers.xz. Ctrl-C keeps what there is; the same command goes on, up to its --tokens.
     """
     from subllm.cli.progress_bars import RichProgress
-    from subllm.evaluation.builtin import builtin_texts
-    from subllm.recovery.budget import parse_duration
-    from subllm.textmaking.make import MakeOptions, check
-    from subllm.textmaking.make import make as let_make
+    from subllm.making.recovery.budget import parse_duration
+    from subllm.making.textmaking.make import MakeOptions, check
+    from subllm.making.textmaking.make import make as let_make
+    from subllm.measuring.evaluation.builtin import builtin_texts
 
     context = open_context()
     options = MakeOptions(
@@ -173,7 +173,7 @@ def make(
 @group.command("list", epilog=verbatim("Examples:", LIST_EXAMPLES))
 def list_made(json_output: JsonOutput = False) -> None:
     """List the text that was made here without --out."""
-    from subllm.textmaking.made import all_made, read
+    from subllm.making.textmaking.made import all_made, read
 
     home = open_context().settings.home
     found = [read(path) for path in all_made(home)]
@@ -205,7 +205,7 @@ def show(
     json_output: JsonOutput = False,
 ) -> None:
     """Show what a made text holds, and what was left out of it."""
-    from subllm.textmaking.made import read
+    from subllm.making.textmaking.made import read
 
     path = Path(name).expanduser()
     made = read(path if path.suffix == ".jsonl" else _path(open_context(), name))
@@ -216,7 +216,7 @@ def show(
 
 
 def _path(context: Context, name: str) -> Path:
-    from subllm.textmaking.made import data_directory
+    from subllm.making.textmaking.made import data_directory
 
     return data_directory(context.settings.home) / f"{name}.jsonl"
 
@@ -225,7 +225,7 @@ def _writer(context: Context, model: str, language: str, progress: Progress) -> 
     """The model that writes, made where it is missing."""
     from subllm.cli.bases import ensure_base
     from subllm.cli.extract import DEFAULT_BASE
-    from subllm.store.names import DENSE, kind_of, model_name, split_model_name
+    from subllm.models.store.names import DENSE, kind_of, model_name, split_model_name
 
     names = context.store.names()
     if model and (model in names and kind_of(model) == "model"):
@@ -240,7 +240,7 @@ def _writer(context: Context, model: str, language: str, progress: Progress) -> 
         return dense
     if model and model not in names and model not in context.catalog.bases:
         context.store.model(model)  # says what names there are
-    from subllm.extraction.dense import add_dense
+    from subllm.making.extraction.dense import add_dense
 
     base = ensure_base(context, base, progress)
     progress.note(f"making {model_name(base, DENSE)}, which writes")
@@ -284,7 +284,7 @@ def _show(made: Made) -> None:
 
 def _forms(text: str) -> tuple[Form, ...]:
     from subllm.errors import UnknownNameError
-    from subllm.textmaking.tasks import FORMS
+    from subllm.making.textmaking.tasks import FORMS
 
     asked = [part.strip() for part in text.split(",") if part.strip()]
     for one in asked:
@@ -294,7 +294,7 @@ def _forms(text: str) -> tuple[Form, ...]:
 
 
 def _tokens(text: str, *, timed: bool) -> int | None:
-    from subllm.recovery.budget import parse_tokens
+    from subllm.making.recovery.budget import parse_tokens
 
     if text:
         return parse_tokens(text)

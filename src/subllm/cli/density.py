@@ -12,11 +12,11 @@ from subllm.errors import UsageError
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
-    from subllm.extraction.prepare import ExtractOptions, Prepared
-    from subllm.extraction.sensitivity.allocate import Chosen
+    from subllm.making.extraction.prepare import ExtractOptions, Prepared
+    from subllm.making.extraction.sensitivity.allocate import Chosen
+    from subllm.making.pruning.budget import Goal
+    from subllm.models.store.manifest import ModelManifest
     from subllm.progress import Progress
-    from subllm.pruning.budget import Goal
-    from subllm.store.manifest import ModelManifest
 
 BUDGET_HELP = (
     "Let each group of matrices keep what it needs, within this share of the bytes of weights "
@@ -35,7 +35,7 @@ _WIDTH = 48  # columns of a drawing at most; more layers share them
 def goal_of(pattern: str | None, budget: float | None, keep: float | None) -> Goal | None:
     """What was asked for instead of a pattern. Raises UsageError for more than one of them,
     and for a share that is none."""
-    from subllm.pruning.budget import Goal
+    from subllm.making.pruning.budget import Goal
 
     if sum(given is not None for given in (pattern, budget, keep)) > 1:
         raise UsageError("give one of --pattern, --budget and --keep; they all say what is kept")
@@ -62,9 +62,9 @@ def prepare_for(
     """An extraction with what was chosen for the goal, where there is one; else, with `lay_out`,
     with the bytes of the options' pattern where they count most, where that is known. Raises as
     `prepare` and `allocate`."""
-    from subllm.extraction.prepare import prepare
-    from subllm.extraction.sensitivity.goal import allocate, laid_out
-    from subllm.sparsity.pattern import Pattern
+    from subllm.kernels.sparsity.pattern import Pattern
+    from subllm.making.extraction.prepare import prepare
+    from subllm.making.extraction.sensitivity.goal import allocate, laid_out
 
     chosen = None
     if goal is not None:
@@ -105,7 +105,7 @@ def densities(manifest: ModelManifest) -> list[dict[str, float]]:
     """Share of each matrix that is kept: per layer, by role."""
     from math import prod
 
-    from subllm.arch.spec import ArchSpec
+    from subllm.models.arch.spec import ArchSpec
 
     spec = ArchSpec.from_dict(manifest.arch)
     kept = {entry.name: entry.kept / prod(entry.shape) for entry in manifest.tensors}
@@ -120,7 +120,7 @@ def densities(manifest: ModelManifest) -> list[dict[str, float]]:
 
 def patterns(manifest: ModelManifest) -> list[dict[str, str]] | None:
     """Patterns per layer, by role: JSON-ready. None where all matrices have one."""
-    from subllm.arch.spec import ArchSpec
+    from subllm.models.arch.spec import ArchSpec
 
     if not is_mixed(manifest):
         return None

@@ -113,7 +113,7 @@ def _processor(context: Context) -> Finding:
 
 def _kernels(context: Context) -> Finding:
     from subllm.errors import BackendError
-    from subllm.native import core
+    from subllm.kernels.native import core
 
     try:
         here = list(core().isas())
@@ -144,7 +144,7 @@ def _memory(context: Context) -> Finding:
 
 def _pages() -> Iterator[Finding]:
     """Nothing where the system has no such switch."""
-    from subllm.sparsity.mapping import SYSTEM, large_page
+    from subllm.kernels.sparsity.mapping import SYSTEM, large_page
 
     if not SYSTEM.exists():
         return
@@ -162,8 +162,8 @@ def _bandwidth(context: Context) -> Finding:
 
     threads = context.settings.threads or usable_cores()
     try:
-        from subllm.native import core
-        from subllm.runtime.bandwidth import read_bandwidth
+        from subllm.engine.bandwidth import read_bandwidth
+        from subllm.kernels.native import core
 
         wide = (os.environ.get("SUBLLM_ISA") or core().isas()[0]).startswith("avx512")
         speed = read_bandwidth(threads)
@@ -176,8 +176,8 @@ def _bandwidth(context: Context) -> Finding:
 
 
 def _gpu(context: Context) -> Finding:
-    from subllm.runtime.cards import find_cards
-    from subllm.runtime.choice import choose_backend
+    from subllm.engine.cards import find_cards
+    from subllm.engine.choice import choose_backend
 
     cards = find_cards()
     facts = {
@@ -201,7 +201,7 @@ def _store(context: Context) -> Finding:
     import shutil
 
     from subllm.errors import CorruptError, SubllmError
-    from subllm.store.sizes import all_sizes
+    from subllm.models.store.sizes import all_sizes
 
     home = context.settings.home
     try:
@@ -227,8 +227,8 @@ def _network(context: Context) -> Finding:
     settings = context.settings
     if settings.offline:
         return Finding("network", "off by setting; what is in the store works", "note")
-    from subllm.acquire.hub_client import HubClient
     from subllm.errors import AcquireError
+    from subllm.models.acquire.hub_client import HubClient
 
     repos = [s.repo for b in context.catalog.bases.values() for s in b.sources if s.type == "hub"]
     client = HubClient(probe_seconds=settings.hub_probe_seconds)

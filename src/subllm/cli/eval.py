@@ -14,8 +14,8 @@ from subllm.cli.eval_options import Json, TaskChoices
 from subllm.cli.option_groups import grouped
 
 if TYPE_CHECKING:
-    from subllm.evaluation.options import TaskOptions
-    from subllm.store.store import Store
+    from subllm.measuring.evaluation.options import TaskOptions
+    from subllm.models.store.store import Store
 
 EXAMPLES = """
 subllm eval qwen2.5-coder:0.5b-python --task builtin
@@ -91,8 +91,8 @@ def command(
     halfway, the same command goes on where it was; done before, it answers from the file.
     """
     from subllm.cli.progress_bars import RichProgress
-    from subllm.evaluation.bench import open_bench
-    from subllm.evaluation.measures.table import load_measures
+    from subllm.measuring.evaluation.bench import open_bench
+    from subllm.measuring.evaluation.measures.table import load_measures
 
     context = open_context()
     store = context.store
@@ -111,7 +111,7 @@ def _options(
 ) -> TaskOptions:
     """Raises UsageError for several files where the task reads one."""
     from subllm.errors import UsageError
-    from subllm.evaluation.measures.table import reads_problems
+    from subllm.measuring.evaluation.measures.table import reads_problems
 
     if reads_problems(task):
         return choices.task_options(languages, files, {})

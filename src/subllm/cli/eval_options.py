@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
-    from subllm.evaluation.options import TaskOptions
-    from subllm.evaluation.prompts import Asked
+    from subllm.measuring.evaluation.options import TaskOptions
+    from subllm.measuring.evaluation.prompts import Asked
 
 _SAMPLED = 0.8  # temperature where several samples are asked for and none is given
 
@@ -63,7 +63,7 @@ class TaskChoices:
 
         Raises UsageError for a --k that is no list, or a --format that is not known.
         """
-        from subllm.evaluation.options import TaskOptions
+        from subllm.measuring.evaluation.options import TaskOptions
 
         ks = self._ks()
         samples = max(ks) if self.samples is None else self.samples

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from subllm.cli import console
 
 if TYPE_CHECKING:
-    from subllm.evaluation.records import Result
+    from subllm.measuring.evaluation.records import Result
 
 Column = str | tuple[str, console.Align]
 

@@ -63,7 +63,7 @@ def command(
     0.18, compressed-tensors before 0.15: today vLLM gains nothing from zeros, so use hf for it.
     """
     from subllm.cli.progress_bars import RichProgress
-    from subllm.export.export import export_model
+    from subllm.sharing.export.export import export_model
 
     store = open_context().store
     with RichProgress() as progress:

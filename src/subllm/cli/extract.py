@@ -22,7 +22,7 @@ from subllm.cli.density import (
 from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
 from subllm.cli.problems import NoProblems
 from subllm.cli.teachers import Teacher, taught_by
-from subllm.extraction.defaults import (
+from subllm.making.extraction.defaults import (
     DEFAULT_PATTERN,
     DEFAULT_RECOVERY,
     DEFAULT_SAMPLES,
@@ -34,8 +34,8 @@ from subllm.extraction.defaults import (
 )
 
 if TYPE_CHECKING:
-    from subllm.evaluation.kept import Kept
-    from subllm.store.manifest import ModelManifest
+    from subllm.measuring.evaluation.kept import Kept
+    from subllm.models.store.manifest import ModelManifest
 
 EXAMPLES = """
 subllm extract python                         of the default base
@@ -176,8 +176,8 @@ def command(
     from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
-    from subllm.recovery.budget import parse_budget
-    from subllm.store.names import check_model_name
+    from subllm.making.recovery.budget import parse_budget
+    from subllm.models.store.names import check_model_name
 
     languages = _languages(language)
     if name and len(languages) > 1:
@@ -209,10 +209,10 @@ def command(
         base = ensure_base(context, base, progress, base_name)
         if teacher:
             how = how | {"teacher": ensure_base(context, teacher, progress)}
-        from subllm.calibration.load import absolute_spec
-        from subllm.extraction.extract import extract
-        from subllm.extraction.made import made_by
-        from subllm.extraction.prepare import ExtractOptions
+        from subllm.making.calibration.load import absolute_spec
+        from subllm.making.extraction.extract import extract
+        from subllm.making.extraction.made import made_by
+        from subllm.making.extraction.prepare import ExtractOptions
 
         again = ["--base", base, *explicit(asked, _NOT_AGAIN)]
         text = with_made(context.settings.home, calibration)
@@ -286,7 +286,7 @@ def command(
 
 def _languages(language: str) -> tuple[str, ...]:
     from subllm.languages import LANGUAGES, canonical
-    from subllm.store.names import check_language
+    from subllm.models.store.names import check_language
 
     if language == "all":
         return LANGUAGES

@@ -27,7 +27,7 @@ def command(
     """Free space that no name needs: leftovers of cut-off downloads and extractions,
     replaced models, recoveries of models and measurements of bases that are gone. What another
     process is writing right now is spared."""
-    from subllm.store.collect import gc
+    from subllm.models.store.collect import gc
 
     report = gc(open_context().store, dry_run)
     if json_output:

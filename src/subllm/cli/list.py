@@ -12,8 +12,8 @@ from subllm.cli.context import Context, open_context
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from subllm.store.manifest import Manifest
-    from subllm.store.sizes import Sizes
+    from subllm.models.store.manifest import Manifest
+    from subllm.models.store.sizes import Sizes
 
 EXAMPLES = """
 subllm list
@@ -47,7 +47,7 @@ def command(
 
 
 def _list_store(context: Context, json_output: bool) -> None:
-    from subllm.store.sizes import all_sizes
+    from subllm.models.store.sizes import all_sizes
 
     store = context.store
     sizes = all_sizes(store)

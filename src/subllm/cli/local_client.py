@@ -19,18 +19,18 @@ from subllm.cli import console
 from subllm.cli.local_router import router_of
 from subllm.cli.server_client import Stream
 from subllm.errors import UsageError
-from subllm.server.config import ServerConfig
-from subllm.server.convert import Planner
-from subllm.server.dialects.openai_reply import ChatReply, CompletionReply
-from subllm.server.dialects.openai_wire import ChatBody, CompletionBody
-from subllm.server.drafting import check_default
-from subllm.server.errors import ApiError
-from subllm.server.generation import Caller
-from subllm.server.jobs import Failed, Generated, Job, JobEvent
-from subllm.server.loading import StoreLoader
-from subllm.server.models import ModelSet
-from subllm.server.reply import Reply
-from subllm.server.worker import EngineWorker
+from subllm.serving.server.config import ServerConfig
+from subllm.serving.server.convert import Planner
+from subllm.serving.server.dialects.openai_reply import ChatReply, CompletionReply
+from subllm.serving.server.dialects.openai_wire import ChatBody, CompletionBody
+from subllm.serving.server.drafting import check_default
+from subllm.serving.server.errors import ApiError
+from subllm.serving.server.generation import Caller
+from subllm.serving.server.jobs import Failed, Generated, Job, JobEvent
+from subllm.serving.server.loading import StoreLoader
+from subllm.serving.server.models import ModelSet
+from subllm.serving.server.reply import Reply
+from subllm.serving.server.worker import EngineWorker
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from subllm.routing.router import Router
-from subllm.routing.sessions import Sessions
-from subllm.server.config import ServerConfig
+from subllm.serving.routing.router import Router
+from subllm.serving.routing.sessions import Sessions
+from subllm.serving.server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from subllm.server.jobs import ModelRef
-    from subllm.server.models import ModelSet
-    from subllm.store.store import Store
+    from subllm.models.store.store import Store
+    from subllm.serving.server.jobs import ModelRef
+    from subllm.serving.server.models import ModelSet
 
 
 def served_models(store: Store) -> ModelSet:
     """What is there to choose from; none can be loaded."""
-    from subllm.server.models import ModelSet
+    from subllm.serving.server.models import ModelSet
 
     return ModelSet.of_store(store, _no_engine)
 

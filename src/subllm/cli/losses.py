@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from subllm.evaluation.kept import Kept
-    from subllm.store.manifest import ModelManifest, Perplexity
+    from subllm.measuring.evaluation.kept import Kept
+    from subllm.models.store.manifest import ModelManifest, Perplexity
 
 ENDED = {
     "budget": "the time or the tokens are used up",

@@ -14,7 +14,7 @@ def with_made(home: Path, spec: str) -> str:
     """`spec` with paths instead of `made:NAME`. Raises UnknownNameError for a name of none."""
     if "made:" not in spec:
         return spec
-    from subllm.textmaking.made import all_made
+    from subllm.making.textmaking.made import all_made
 
     known = {path.stem: path for path in all_made(home)}
 

@@ -12,7 +12,7 @@ from subllm.cli.context import Context, complete_name, open_context
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from subllm.extraction.outdated import Findings, Outdated
+    from subllm.making.extraction.outdated import Findings, Outdated
 
 EXAMPLES = """
 subllm outdated
@@ -56,17 +56,17 @@ def command(
 
 def search(context: Context, names: Collection[str]) -> Findings:
     """Raises UnknownNameError."""
-    from subllm.acquire.share.open import open_place
-    from subllm.acquire.share.place import Place
     from subllm.errors import OfflineError
-    from subllm.extraction.outdated import find_outdated
+    from subllm.making.extraction.outdated import find_outdated
+    from subllm.models.acquire.share.place import Place
+    from subllm.sharing.exchange.open import open_place
 
     settings = context.settings
 
     def newest(repo: str, revision: str) -> str:
         if settings.offline:
             raise OfflineError("SUBLLM_OFFLINE is set, the hub was not asked")
-        from subllm.acquire.hub_client import HubClient
+        from subllm.models.acquire.hub_client import HubClient
 
         client = HubClient(probe_seconds=settings.hub_probe_seconds)
         return client.list_files(repo, revision).commit

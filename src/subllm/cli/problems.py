@@ -10,7 +10,7 @@ from subllm.cli import console
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
-    from subllm.evaluation.kept import Kept
+    from subllm.measuring.evaluation.kept import Kept
     from subllm.progress import Progress
 
 LONGEST_SECONDS = 15 * 60.0
@@ -33,8 +33,8 @@ def ask_problems(context: Context, name: str, progress: Progress) -> Kept | None
     for a domain that has no problems. KeyboardInterrupt is left to the caller.
     """
     from subllm.errors import SubllmError
-    from subllm.evaluation.bench import open_bench
-    from subllm.evaluation.kept import LANGUAGES, plan_asking
+    from subllm.measuring.evaluation.bench import open_bench
+    from subllm.measuring.evaluation.kept import LANGUAGES, plan_asking
 
     language = context.store.model(name).language
     if language not in LANGUAGES:

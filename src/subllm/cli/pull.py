@@ -10,9 +10,9 @@ from subllm.cli import console
 from subllm.cli.context import Context, complete_base, open_context
 
 if TYPE_CHECKING:
-    from subllm.acquire.share.receive import ReceiveReport
+    from subllm.models.store.manifest import BaseManifest
     from subllm.progress import Progress
-    from subllm.store.manifest import BaseManifest
+    from subllm.sharing.exchange.receive import ReceiveReport
 
 EXAMPLES = """
 subllm pull qwen2.5-coder:0.5b             from the hub or another source
@@ -81,7 +81,7 @@ def command(
     from subllm.cli.bases import fetch
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import SharedModelsError
-    from subllm.store.manifest import BaseManifest
+    from subllm.models.store.manifest import BaseManifest
 
     context = open_context()
     with RichProgress() as progress:
@@ -100,7 +100,7 @@ def command(
 
 
 def _names_model(name: str | None) -> bool:
-    from subllm.store.names import kind_of
+    from subllm.models.store.names import kind_of
 
     return name is not None and kind_of(name) == "model"
 
@@ -113,8 +113,8 @@ def _receive(
     name: str | None,
     replace: bool,
 ) -> ReceiveReport:
-    from subllm.acquire.share.open import open_place
-    from subllm.acquire.share.receive import receive
+    from subllm.sharing.exchange.open import open_place
+    from subllm.sharing.exchange.receive import receive
 
     settings = context.settings
     place = open_place(where, offline=settings.offline, probe_seconds=settings.hub_probe_seconds)

@@ -53,8 +53,8 @@ def command(
     'subllm pull TARGET' fetches them. The hub wants a token that may write, in HF_TOKEN or from
     'hf auth login'; HF_ENDPOINT and proxy variables are honoured.
     """
-    from subllm.acquire.share.open import push
     from subllm.cli.progress_bars import RichProgress
+    from subllm.sharing.exchange.open import push
 
     context = open_context()
     with RichProgress() as progress:

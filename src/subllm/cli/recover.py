@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from subllm.evaluation.kept import Kept
-    from subllm.extraction.learn_on import LearnedReport
-    from subllm.extraction.prepare_recover import PreparedRecovery
-    from subllm.store.manifest import ModelManifest
+    from subllm.making.extraction.learn_on import LearnedReport
+    from subllm.making.extraction.prepare_recover import PreparedRecovery
+    from subllm.measuring.evaluation.kept import Kept
+    from subllm.models.store.manifest import ModelManifest
 
 EXAMPLES = """
 subllm recover qwen2.5-coder:0.5b-python --for 2h
@@ -119,14 +119,14 @@ def _recover(
     from subllm.cli.made_text import with_made
     from subllm.cli.problems import ask_problems, interrupted
     from subllm.cli.progress_bars import RichProgress
-    from subllm.recovery.budget import parse_budget
+    from subllm.making.recovery.budget import parse_budget
 
     budget, settings = parse_budget(text), context.settings
     kept, stopped = None, False
     recover_job.refuse_second(settings.home, name)
     with RichProgress() as progress:
-        from subllm.extraction.prepare_recover import RecoverOptions, prepare_recover
-        from subllm.extraction.recover import recover
+        from subllm.making.extraction.prepare_recover import RecoverOptions, prepare_recover
+        from subllm.making.extraction.recover import recover
 
         options = RecoverOptions(
             calibration=with_made(settings.home, how["calibration"]),
@@ -213,7 +213,7 @@ def _launch(
     json_output: bool,
 ) -> None:
     from subllm.cli import recover_job
-    from subllm.recovery.budget import parse_budget
+    from subllm.making.recovery.budget import parse_budget
 
     parse_budget(budget)
     recover_job.refuse_second(home, name)

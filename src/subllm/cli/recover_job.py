@@ -100,6 +100,6 @@ def _record_path(home: Path, name: str) -> Path:
 
 
 def _slug(name: str) -> str:
-    from subllm.store.workspace import slug
+    from subllm.models.store.workspace import slug
 
     return slug(name)

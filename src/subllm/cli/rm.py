@@ -34,7 +34,7 @@ def command(
     Asks first on a terminal; elsewhere --yes is needed.
     """
     from subllm.errors import UsageError
-    from subllm.store.collect import remove
+    from subllm.models.store.collect import remove
 
     store = open_context().store
     names = list(dict.fromkeys(names))

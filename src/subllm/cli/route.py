@@ -42,8 +42,8 @@ def command(
     """
     from subllm.cli.ask import DRAFT_REASONS, REASONS, read_text
     from subllm.cli.local_router import router_of, served_models
-    from subllm.routing.router import Query
-    from subllm.server.drafting import Drafter, check_default
+    from subllm.serving.routing.router import Query
+    from subllm.serving.server.drafting import Drafter, check_default
 
     text = read_text(file)
     path = None if str(file) == "-" else file.name

@@ -77,12 +77,12 @@ def command(
 
 def plan(context: Context, name: str) -> Wanted:
     """What `name` means here. Raises UnknownNameError and UsageError."""
-    from subllm.calibration.packs import pack_names
     from subllm.cli.local_router import served_models
     from subllm.errors import UnknownNameError
     from subllm.languages import canonical
-    from subllm.server.config import ServerConfig
-    from subllm.store.names import DENSE, base_name, kind_of, model_name, split_model_name
+    from subllm.making.calibration.packs import pack_names
+    from subllm.models.store.names import DENSE, base_name, kind_of, model_name, split_model_name
+    from subllm.serving.server.config import ServerConfig
 
     served = served_models(context.store).models()
     bases = {model.manifest.base.name for model in served.values()}

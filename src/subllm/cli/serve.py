@@ -18,9 +18,9 @@ from subllm.settings import help_for
 
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
-    from subllm.server.config import ServerConfig
-    from subllm.server.idle import Update
-    from subllm.server.wanted import Extract
+    from subllm.serving.server.config import ServerConfig
+    from subllm.serving.server.idle import Update
+    from subllm.serving.server.wanted import Extract
 
 EXAMPLES = """
 subllm serve                     until Ctrl-C
@@ -103,8 +103,8 @@ def command(
 
 def _config(context: Context) -> ServerConfig:
     """Raises SettingsError for what must not be served."""
-    from subllm.server.config import ServerConfig
-    from subllm.server.drafting import check_default
+    from subllm.serving.server.config import ServerConfig
+    from subllm.serving.server.drafting import check_default
 
     settings = context.settings
     check_default(settings.speculation, _models(context))
@@ -129,7 +129,7 @@ def _config(context: Context) -> ServerConfig:
 def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
     """Until a signal."""
     from subllm.cli import daemon
-    from subllm.server.run import serve
+    from subllm.serving.server.run import serve
 
     settings = context.settings
     with ExitStack() as stack:
@@ -212,7 +212,7 @@ def _refuse_second(context: Context) -> None:
 
 
 def _models(context: Context) -> list[str]:
-    from subllm.store.names import kind_of
+    from subllm.models.store.names import kind_of
 
     return sorted(name for name in context.store.names() if kind_of(name) == "model")
 
@@ -250,6 +250,6 @@ def _announce(context: Context, server: Daemon, json_output: bool) -> None:
 
 
 def _beyond(host: str) -> str:
-    from subllm.server.config import is_loopback
+    from subllm.serving.server.config import is_loopback
 
     return "" if is_loopback(host) else f" (and from other machines: {host})"

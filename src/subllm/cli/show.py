@@ -13,12 +13,12 @@ from subllm.cli.losses import agreement, recovery_rows, tuning_rows
 from subllm.machine import free_memory
 from subllm.quantities import bytes_of
 from subllm.served_context import served_context
-from subllm.server.loading import StoreLoader
+from subllm.serving.server.loading import StoreLoader
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
-    from subllm.store.manifest import BaseManifest, ModelManifest, RunRecord
-    from subllm.store.sizes import Sizes
+    from subllm.models.store.manifest import BaseManifest, ModelManifest, RunRecord
+    from subllm.models.store.sizes import Sizes
 
 EXAMPLES = """
 subllm show qwen2.5-coder:0.5b-python
@@ -43,7 +43,7 @@ def command(
     ] = False,
 ) -> None:
     """Show how a model was made, how big it is and what it lost."""
-    from subllm.store.sizes import sizes_of
+    from subllm.models.store.sizes import sizes_of
 
     context = open_context()
     store = context.store

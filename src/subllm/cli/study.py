@@ -74,10 +74,10 @@ def command(
     from subllm.cli.bases import ensure_base
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import UsageError
-    from subllm.evaluation.bench import open_bench
-    from subllm.evaluation.study.run import plan_study, report_again, run_study
-    from subllm.report.canvas import library
-    from subllm.report.study.report import RECORDS
+    from subllm.measuring.evaluation.bench import open_bench
+    from subllm.measuring.evaluation.study.run import plan_study, report_again, run_study
+    from subllm.measuring.report.canvas import library
+    from subllm.measuring.report.study.report import RECORDS
 
     out = out.expanduser()
     if report_only:

@@ -12,10 +12,10 @@ import typer
 from subllm.cli.bases import BASE_NAME_HELP
 from subllm.cli.context import complete_base, complete_name
 from subllm.cli.eval_options import TaskChoices
-from subllm.extraction.defaults import DEFAULT_SAMPLES
+from subllm.making.extraction.defaults import DEFAULT_SAMPLES
 
 if TYPE_CHECKING:
-    from subllm.evaluation.study.options import StudyOptions
+    from subllm.measuring.evaluation.study.options import StudyOptions
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,12 @@ class StudyChoices:
 def study_options(grid: StudyChoices, choices: TaskChoices) -> StudyOptions:
     """Raises UsageError for what is malformed or names nothing."""
     from subllm.cli.extract import DEFAULT_BASE
-    from subllm.evaluation.study.options import StudyOptions, parse_calibrations, parse_data
     from subllm.languages import GENERAL, LANGUAGES, parse_languages
+    from subllm.measuring.evaluation.study.options import (
+        StudyOptions,
+        parse_calibrations,
+        parse_data,
+    )
 
     tasks = _parts(grid.tasks)
     files, own = parse_data(grid.data or [], tasks)
@@ -112,7 +116,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def told(options: StudyOptions, out: Path) -> str:
     """The command that asks for this, without directories of this machine."""
-    from subllm.evaluation.study.options import StudyOptions
+    from subllm.measuring.evaluation.study.options import StudyOptions
 
     usual = StudyOptions(options.bases, options.calibrations, options.tasks)
     how, plainly = options.how, usual.how

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from subllm.cli import console
 
 if TYPE_CHECKING:
-    from subllm.evaluation.study.plan import StudyPlan
-    from subllm.report.study.records import Study
+    from subllm.measuring.evaluation.study.plan import StudyPlan
+    from subllm.measuring.report.study.records import Study
 
 
 def announce(plan: StudyPlan) -> None:
@@ -95,8 +95,8 @@ def show(study: Study, files: Sequence[Path], json_output: bool) -> None:
     if json_output:
         console.emit_json(_document(study, files))
         return
-    from subllm.report.study.boards import boards
-    from subllm.report.study.tables import own_language_table, scores_table
+    from subllm.measuring.report.study.boards import boards
+    from subllm.measuring.report.study.tables import own_language_table, scores_table
 
     tables = []
     for recipe in study.recipes:

@@ -9,7 +9,7 @@ import typer
 from subllm.cli.context import complete_base
 
 if TYPE_CHECKING:
-    from subllm.extraction.recovering import RecoveryJob
+    from subllm.making.extraction.recovering import RecoveryJob
 
 Teacher = Annotated[
     str,

@@ -12,10 +12,10 @@ from subllm.cli.context import Context, complete_sub_model, open_context
 from subllm.cli.losses import ENDED
 
 if TYPE_CHECKING:
-    from subllm.evaluation.own_text import OwnFigures, OwnText
-    from subllm.extraction.learn_on import LearnedReport
-    from subllm.extraction.prepare_recover import PreparedRecovery
-    from subllm.store.manifest import ModelManifest, Perplexity
+    from subllm.making.extraction.learn_on import LearnedReport
+    from subllm.making.extraction.prepare_recover import PreparedRecovery
+    from subllm.measuring.evaluation.own_text import OwnFigures, OwnText
+    from subllm.models.store.manifest import ModelManifest, Perplexity
 
 EXAMPLES = """
 subllm tune qwen2.5-coder:0.5b-python --data ~/src/app --for 1h
@@ -81,18 +81,18 @@ def command(
     from subllm.cli import recover_job
     from subllm.cli.made_text import with_made
     from subllm.cli.progress_bars import RichProgress
-    from subllm.recovery.budget import parse_budget
+    from subllm.making.recovery.budget import parse_budget
 
     time, context = parse_budget(budget), open_context()
     settings, store = context.settings, context.store
     data = with_made(settings.home, data)
     store.model(name)
     with RichProgress() as progress:
-        from subllm.evaluation.own_text import load_own_text
-        from subllm.extraction.made import tuned_by
-        from subllm.extraction.prepare_recover import RecoverOptions
-        from subllm.extraction.prepare_tune import prepare_tune
-        from subllm.extraction.tune import tune
+        from subllm.making.extraction.made import tuned_by
+        from subllm.making.extraction.prepare_recover import RecoverOptions
+        from subllm.making.extraction.prepare_tune import prepare_tune
+        from subllm.making.extraction.tune import tune
+        from subllm.measuring.evaluation.own_text import load_own_text
 
         options = RecoverOptions(device=device or settings.device, offline=settings.offline)
         prepared = prepare_tune(store, name, data, time, options, context.catalog, progress, new)
@@ -130,8 +130,8 @@ def _measure(
     context: Context, report: LearnedReport, name: str, own: OwnText, progress: Any
 ) -> dict[str, OwnFigures]:
     """Of the model before and the new one, on the engine that serves them."""
-    from subllm.evaluation.bench import open_bench
-    from subllm.evaluation.own_text import measure_own_text
+    from subllm.measuring.evaluation.bench import open_bench
+    from subllm.measuring.evaluation.own_text import measure_own_text
 
     with open_bench(context.store, context.settings, progress) as bench:
         models = {"before": name, "after": report.name}

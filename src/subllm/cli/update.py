@@ -12,7 +12,7 @@ from subllm.cli.context import Context, complete_name, open_context
 from subllm.cli.outdated import document, search, show, takes
 
 if TYPE_CHECKING:
-    from subllm.extraction.outdated import Outdated
+    from subllm.making.extraction.outdated import Outdated
 
 EXAMPLES = """
 subllm outdated                              what it would do, and why
@@ -80,7 +80,7 @@ def command(
 def _update(context: Context, names: list[str], json_output: bool) -> None:
     from subllm.cli import update_job
     from subllm.errors import StoreError
-    from subllm.extraction.outdated import in_order
+    from subllm.making.extraction.outdated import in_order
 
     home = context.settings.home
     update_job.refuse_second(home)

@@ -32,7 +32,7 @@ def command(
     """
     from subllm.cli.progress_bars import RichProgress
     from subllm.errors import CorruptError
-    from subllm.store.verify import verify
+    from subllm.models.store.verify import verify
 
     store = open_context().store
     with RichProgress() as progress:

@@ -10,9 +10,9 @@ from typing import Any
 
 from pareto.ways import DENSE, PEER, Served, Way
 
-from subllm.evaluation.problems import Benchmark, Problem
-from subllm.evaluation.records import ModelFacts
-from subllm.evaluation.toolchains import Verdict
+from subllm.measuring.evaluation.problems import Benchmark, Problem
+from subllm.measuring.evaluation.records import ModelFacts
+from subllm.measuring.evaluation.toolchains import Verdict
 
 from .conftest import SCRIPTS
 

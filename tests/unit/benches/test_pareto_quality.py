@@ -9,9 +9,9 @@ from pareto.clock import Clock
 from pareto.quality import Quality
 from pareto.ways import Served
 
-from subllm.catalog.prompt import PromptSpec
-from subllm.evaluation.problems import Benchmark
-from subllm.evaluation.prompts import Prompter
+from subllm.measuring.evaluation.problems import Benchmark
+from subllm.measuring.evaluation.prompts import Prompter
+from subllm.models.catalog.prompt import PromptSpec
 from subllm.progress import NullProgress
 
 from .samples import RIGHT, WRONG, HereAndNow, benchmark, drafting, served

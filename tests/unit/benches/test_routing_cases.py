@@ -15,7 +15,7 @@ from cases import rows
 from corpus import File
 
 from subllm.languages import LANGUAGES
-from subllm.routing.model import read, write
+from subllm.serving.routing.model import read, write
 
 LINES = {
     "python": "def f{i}(x):\n    return self.x is not None\n",

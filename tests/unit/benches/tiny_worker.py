@@ -13,7 +13,7 @@ from pathlib import Path
 from completing import completions
 from worker import own_output, serve
 
-from subllm.runtime.request import Request, TokenEvent
+from subllm.engine.request import Request, TokenEvent
 
 
 class OneText:

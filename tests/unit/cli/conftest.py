@@ -17,7 +17,7 @@ from fakes.hub import FakeHub
 from huggingface_hub import constants
 
 from subllm.cli import app, daemon
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from . import tiny_store
 from .samples import HUB_FILES, Ran, fill
@@ -50,9 +50,9 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little text, few problems, and no lower priority for the tests that follow."""
-    monkeypatch.setattr("subllm.extraction.recovery_text.LEARNED_TOKENS", 20_000)
-    monkeypatch.setattr("subllm.extraction.recovery_text.JUDGED_TOKENS", 512)
-    monkeypatch.setattr("subllm.evaluation.kept._ASKED", 2)
+    monkeypatch.setattr("subllm.making.extraction.recovery_text.LEARNED_TOKENS", 20_000)
+    monkeypatch.setattr("subllm.making.extraction.recovery_text.JUDGED_TOKENS", 512)
+    monkeypatch.setattr("subllm.measuring.evaluation.kept._ASKED", 2)
     monkeypatch.setattr(os, "nice", lambda _: 0)
 
 

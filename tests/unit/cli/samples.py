@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subllm.catalog.prompt import FimSpec, PromptSpec
-from subllm.store.manifest import (
+from subllm.models.catalog.prompt import FimSpec, PromptSpec
+from subllm.models.store.manifest import (
     BaseManifest,
     BaseRef,
     CalibrationRecord,
@@ -22,7 +22,7 @@ from subllm.store.manifest import (
     TensorEntry,
     sha256_of,
 )
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 BASE = "tiny-coder:1m"
 PROMPT = PromptSpec(

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
+from subllm.engine import bandwidth
 from subllm.errors import BackendError
-from subllm.runtime import bandwidth
-from subllm.store.collect import remove
-from subllm.store.manifest import RunRecord, sha256_of
-from subllm.store.store import Store
+from subllm.models.store.collect import remove
+from subllm.models.store.manifest import RunRecord, sha256_of
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -168,7 +168,7 @@ def test_what_fails_midway_leaves_no_half_document(
     def fail(*_: object, **__: object) -> None:
         raise BackendError("no memory; close something")
 
-    monkeypatch.setattr("subllm.runtime.compare.load_engine", fail)
+    monkeypatch.setattr("subllm.engine.compare.load_engine", fail)
     ran = subllm("bench", f"{BASE}-java", "--json")
     assert (ran.status, ran.out) == (7, "")
     assert ran.err.splitlines()[-1] == "error: no memory; close something"

@@ -19,7 +19,7 @@ from subllm.cli.ask import CHAT
 from subllm.cli.conversation import Conversation
 from subllm.cli.server_client import Stream
 from subllm.errors import EngineBusyError, IncompleteError
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .conftest import Live
 from .samples import Ran

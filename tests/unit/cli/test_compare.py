@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from oracles.masked_models import BASE, add_model, random_masks
 
-from subllm.report.masks.records import read_comparison
-from subllm.report.masks.windows import read_windows
-from subllm.store.collect import remove
-from subllm.store.store import Store
+from subllm.measuring.report.masks.records import read_comparison
+from subllm.measuring.report.masks.windows import read_windows
+from subllm.models.store.collect import remove
+from subllm.models.store.store import Store
 
 from .samples import Ran
 
@@ -34,8 +34,8 @@ def masked(tmp_path: Path) -> Store:
 
 def add_base(store: Store) -> None:
     """The base's own name, so that it can stand for its sub-models."""
-    from subllm.catalog.prompt import PromptSpec
-    from subllm.store.manifest import BaseManifest, Licence
+    from subllm.models.catalog.prompt import PromptSpec
+    from subllm.models.store.manifest import BaseManifest, Licence
 
     base = BaseManifest(
         name=BASE,

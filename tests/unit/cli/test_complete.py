@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from subllm.cli import ask, daemon, server_client
-from subllm.runtime import loader
-from subllm.store.store import Store
+from subllm.engine import loader
+from subllm.models.store.store import Store
 
 from .conftest import Live
 from .samples import Ran
@@ -67,7 +67,8 @@ def test_a_server_answers_without_this_process_loading_a_thing(live: Live) -> No
     code = (
         "import sys; from subllm.cli import app\n"
         f"status = app.run(['complete', {PROMPT!r}, '-n', '3', '--json'])\n"
-        "heavy = {'torch', 'numpy', 'fastapi', 'httpx', 'subllm.store.store'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'fastapi', 'httpx', 'subllm.models.store.store'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert (status, heavy) == (0, set()), (status, heavy)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

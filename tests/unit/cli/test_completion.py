@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from subllm.cli import completion
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import BASE, Ran
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from subllm.store.sizes import sizes_of
-from subllm.store.store import Store
+from subllm.models.store.sizes import sizes_of
+from subllm.models.store.store import Store
 
 from .samples import BASE, Ran
 

@@ -11,10 +11,10 @@ import pytest
 
 from subllm.cli.made_text import with_made
 from subllm.errors import UnknownNameError
-from subllm.store.store import Store
-from subllm.textmaking.judge import Judge
-from subllm.textmaking.made import Made, made_path
-from subllm.textmaking.raw_answers import RawAnswers
+from subllm.making.textmaking.judge import Judge
+from subllm.making.textmaking.made import Made, made_path
+from subllm.making.textmaking.raw_answers import RawAnswers
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -31,7 +31,7 @@ def anything_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(self: Judge, answer):  # type: ignore[no-untyped-def]
         return real(self, replace(answer, ended=True))
 
-    monkeypatch.setattr("subllm.textmaking.judge._malformed", lambda task, text: None)
+    monkeypatch.setattr("subllm.making.textmaking.judge._malformed", lambda task, text: None)
     monkeypatch.setattr(Judge, "judge", judge)
 
 
@@ -73,7 +73,7 @@ def test_made_gone_on_with_listed_and_shown(tiny: Store, subllm: Command, tmp_pa
 def test_a_model_that_writes_nothing_fit_is_told(
     tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subllm.textmaking.make._HOPELESS", 6)
+    monkeypatch.setattr("subllm.making.textmaking.make._HOPELESS", 6)
     ran = subllm("data", "make", "python", "--formats", "function", "--together", "6")
     assert ran.status == 7
     assert "none of the last 6 texts is fit to learn from (cut)" in ran.err.splitlines()[-1]
@@ -84,7 +84,7 @@ def test_a_model_that_writes_nothing_fit_is_told(
 def test_ctrl_c_keeps_what_there_is(
     tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from subllm.textmaking.maker import Maker
+    from subllm.making.textmaking.maker import Maker
 
     real = Maker.take
 

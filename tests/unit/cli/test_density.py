@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from subllm.cli.density import draw
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, LAYERS

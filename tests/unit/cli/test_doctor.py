@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from subllm.cli.doctor import TOKEN_BYTES
-from subllm.native import core
-from subllm.sparsity import mapping
-from subllm.sparsity.mapping import SYSTEM
-from subllm.store.store import Store
+from subllm.kernels.native import core
+from subllm.kernels.sparsity import mapping
+from subllm.kernels.sparsity.mapping import SYSTEM
+from subllm.models.store.store import Store
 
 from .conftest import Live
 from .samples import BASE, Ran

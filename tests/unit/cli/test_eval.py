@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from subllm.store.collect import remove
-from subllm.store.store import Store
+from subllm.models.store.collect import remove
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE

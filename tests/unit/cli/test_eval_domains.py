@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from oracles.domain_rows import rows_of
 
-from subllm.evaluation.domains import DOMAIN_TASKS, tasks_of
-from subllm.store.store import Store
+from subllm.measuring.evaluation.domains import DOMAIN_TASKS, tasks_of
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, SPECIAL
@@ -57,13 +57,13 @@ def test_ctrl_c_leaves_nothing(tiny: Store, tmp_path: Path) -> None:
     """A process of its own, stopped at its first written bytes."""
     script = (
         "import sys, os, signal\n"
-        "from subllm.export import safetensors_writer\n"
+        "from subllm.sharing.export import safetensors_writer\n"
         "from subllm.cli.app import run\n"
         "real = safetensors_writer.as_type\n"
         "def stop(*given):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(*given)\n"
-        "import subllm.export.hf as hf\n"
+        "import subllm.sharing.export.hf as hf\n"
         "hf.as_type = stop\n"
         "sys.exit(run(sys.argv[1:]))\n"
     )

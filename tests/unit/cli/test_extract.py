@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from subllm.cli import losses
-from subllm.evaluation.kept import Kept
-from subllm.store.manifest import Perplexity
-from subllm.store.store import Store
+from subllm.measuring.evaluation.kept import Kept
+from subllm.models.store.manifest import Perplexity
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -110,8 +110,8 @@ def test_fast_takes_what_the_machine_does_and_keeps_to_it(
     where = ["extract", "python", "--base", BASE, "--calibration", code, "--seq-len", "32"]
 
     def slow(*, seconds: float) -> None:
-        monkeypatch.setattr("subllm.extraction.defaults.FAST_SECONDS", seconds)
-        monkeypatch.setattr("subllm.extraction.compute.FAST_SECONDS", seconds)
+        monkeypatch.setattr("subllm.making.extraction.defaults.FAST_SECONDS", seconds)
+        monkeypatch.setattr("subllm.making.extraction.compute.FAST_SECONDS", seconds)
 
     slow(seconds=0)
     first = subllm(*where, "--fast", "--json")

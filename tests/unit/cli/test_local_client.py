@@ -8,7 +8,7 @@ from subllm.cli.ask import COMPLETIONS
 from subllm.cli.context import open_context
 from subllm.cli.local_client import LocalClient
 from subllm.cli.server_client import Stream
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .tiny_store import BASE, build, greedy, write_checkpoint
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from subllm.evaluation.bench import Bench, TextSide
-from subllm.evaluation.measures import table
-from subllm.evaluation.measures.measure import Load, Measure
-from subllm.evaluation.options import TaskOptions
-from subllm.evaluation.record_file import RecordFile
-from subllm.evaluation.records import DataFacts, Result
-from subllm.report.study.records import Score
-from subllm.store.manifest import sha256_of
-from subllm.store.store import Store
+from subllm.measuring.evaluation.bench import Bench, TextSide
+from subllm.measuring.evaluation.measures import table
+from subllm.measuring.evaluation.measures.measure import Load, Measure
+from subllm.measuring.evaluation.options import TaskOptions
+from subllm.measuring.evaluation.record_file import RecordFile
+from subllm.measuring.evaluation.records import DataFacts, Result
+from subllm.measuring.report.study.records import Score
+from subllm.models.store.manifest import sha256_of
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE

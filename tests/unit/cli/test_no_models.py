@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from subllm.acquire.pull import pull
-from subllm.catalog.loader import Catalog
 from subllm.cli import daemon
-from subllm.store.store import Store
+from subllm.models.acquire.pull import pull
+from subllm.models.catalog.loader import Catalog
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, write_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from fakes.hub import FakeHub
 from oracles.tiny_ggufs import byte_tokenizer, write_gguf
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import write_checkpoint

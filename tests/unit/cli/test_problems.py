@@ -12,11 +12,11 @@ import pytest
 
 from subllm.cli.app import run
 from subllm.errors import ToolchainMissingError
-from subllm.evaluation.bench import Bench
-from subllm.evaluation.kept import Asking
-from subllm.evaluation.measures.dense import any_dense_of
-from subllm.store.collect import remove
-from subllm.store.store import Store
+from subllm.measuring.evaluation.bench import Bench
+from subllm.measuring.evaluation.kept import Asking
+from subllm.measuring.evaluation.measures.dense import any_dense_of
+from subllm.models.store.collect import remove
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -118,7 +118,7 @@ def test_any_dense_model_of_the_same_base_will_do(tiny: Store, tmp_path: Path) -
 def test_too_slow_a_machine_is_told_and_not_kept_waiting(
     tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subllm.evaluation.kept.read_bandwidth", lambda _: 1.0)
+    monkeypatch.setattr("subllm.measuring.evaluation.kept.read_bandwidth", lambda _: 1.0)
     ran = subllm("extract", *where, *RECOVERED, "--json")
     assert ran.status == 0, ran.err
     assert ran.json["problems"] is None

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fakes.hub import FakeHub
 
-from subllm.acquire import pull as pull_module
 from subllm.errors import AcquireError
-from subllm.store.store import Store
+from subllm.models.acquire import pull as pull_module
+from subllm.models.store.store import Store
 
 from .samples import BASE, HUB_FILES, Ran
 

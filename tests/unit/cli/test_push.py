@@ -9,7 +9,7 @@ import pytest
 from fakes.hub import GOOD_TOKEN, FakeHub
 from huggingface_hub import constants
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .test_pull import failed

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from subllm.cli import jobs, recover_job
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, LARGER, add_larger, write_checkpoint
@@ -268,7 +268,7 @@ def test_a_machine_with_little_memory_extracts_without_recovery(
     tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "60m")
-    monkeypatch.setattr("subllm.extraction.recovering.free_bytes", lambda _: 100_000_000)
+    monkeypatch.setattr("subllm.making.extraction.recovering.free_bytes", lambda _: 100_000_000)
     ran = subllm("extract", "python", *where)
     assert ran.status == 0, ran.err
     assert "no recovery here: recovery needs" in ran.err and "more than are free" in ran.err

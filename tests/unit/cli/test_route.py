@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import BASE, Ran
 
@@ -76,7 +76,8 @@ def test_nothing_heavy_is_loaded(store: Store) -> None:
     code = (
         "import sys; from subllm.cli import app\n"
         f"status = app.run(['route', {__file__!r}, '--json'])\n"
-        "heavy = {'torch', 'numpy', 'fastapi', 'subllm.server.convert'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'fastapi', 'subllm.serving.server.convert'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert (status, heavy) == (0, set()), (status, heavy)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,7 +9,7 @@ import pytest
 
 from subllm.cli import run
 from subllm.cli.context import open_context
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -67,7 +67,7 @@ def test_it_is_said_made_and_asked(
     tiny: Store, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dense model of a base that has none, with nothing but the answer on stdout."""
-    from subllm.store.collect import remove
+    from subllm.models.store.collect import remove
 
     for language in ("dense", "python", "java"):
         remove(tiny, f"{BASE}-{language}")

@@ -19,8 +19,8 @@ import pytest
 from subllm import __version__
 from subllm.cli import daemon
 from subllm.cli.server_client import ServerClient
-from subllm.store.collect import remove
-from subllm.store.store import Store
+from subllm.models.store.collect import remove
+from subllm.models.store.store import Store
 
 from .conftest import Live
 from .samples import Ran

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from subllm.cli import daemon
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, add_larger, build, write_checkpoint

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from subllm.catalog.prompt import PromptSpec
-from subllm.store.store import Store
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.store.store import Store
 
 from .samples import BASE, Ran
 

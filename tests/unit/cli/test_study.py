@@ -22,10 +22,10 @@ from oracles.domain_rows import rows_of
 
 from subllm.cli.eval_options import TaskChoices
 from subllm.cli.study_options import StudyChoices, study_options, told
-from subllm.report.masks.records import read_comparison
-from subllm.report.study.records import read_study
-from subllm.store.collect import remove
-from subllm.store.store import Store
+from subllm.measuring.report.masks.records import read_comparison
+from subllm.measuring.report.study.records import read_study
+from subllm.models.store.collect import remove
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE, write_checkpoint
@@ -65,7 +65,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 @pytest.fixture(autouse=True)
 def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     """What estimates of time start from: a second of measuring, which each run would spend."""
-    monkeypatch.setattr("subllm.evaluation.study.run.read_bandwidth", lambda threads: 2e9)
+    monkeypatch.setattr("subllm.measuring.evaluation.study.run.read_bandwidth", lambda threads: 2e9)
 
 
 @pytest.fixture

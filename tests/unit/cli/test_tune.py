@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from subllm.cli.context import complete_sub_model
-from subllm.recovery.recipe import Recipe
-from subllm.store.store import Store
+from subllm.making.recovery.recipe import Recipe
+from subllm.models.store.store import Store
 
 from .samples import Ran
 from .tiny_store import BASE
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that tells on a tiny model."""
     monkeypatch.setattr(
-        "subllm.extraction.recovering.recipe_for", lambda _: Recipe(lr=3e-3, warmup=0.0)
+        "subllm.making.extraction.recovering.recipe_for", lambda _: Recipe(lr=3e-3, warmup=0.0)
     )
 
 
@@ -112,11 +112,11 @@ def test_own_code_makes_a_new_model_and_the_end_says_what_it_brought(
 # Ctrl-C in the middle of the third step, in a process of its own.
 _STOPPED = """
 import os, signal, sys
-import subllm.extraction.recovering as preparing
-import subllm.extraction.recovery_text as text
+import subllm.making.extraction.recovering as preparing
+import subllm.making.extraction.recovery_text as text
 from subllm.cli import app
-from subllm.recovery.distil import Recovery
-from subllm.recovery.recipe import Recipe
+from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.recipe import Recipe
 
 preparing.recipe_for = lambda spec: Recipe(lr=3e-3, warmup=0.0)
 text.LEARNED_TOKENS, text.JUDGED_TOKENS = 20_000, 512

@@ -13,15 +13,15 @@ import pytest
 from fakes.hub import FakeHub
 
 from subllm.cli import update_job
-from subllm.extraction import made
-from subllm.store.manifest import (
+from subllm.making.extraction import made
+from subllm.models.store.manifest import (
     Likeness,
     PulledFrom,
     RecoveryRecord,
     TuningRecord,
     sha256_of,
 )
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from .samples import HUB_FILES, Ran
 from .test_pull import failed

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from subllm.acquire.pull import pull
-from subllm.catalog.loader import Catalog
-from subllm.extraction.dense import add_dense
+from subllm.engine.loader import load_engine
+from subllm.engine.request import Request, SamplingParams
+from subllm.making.extraction.dense import add_dense
+from subllm.models.acquire.pull import pull
+from subllm.models.catalog.loader import Catalog
+from subllm.models.store.manifest import Perplexity, sha256_of
+from subllm.models.store.store import Store
+from subllm.models.text.token_bytes import byte_alphabet
 from subllm.progress import NullProgress
-from subllm.runtime.loader import load_engine
-from subllm.runtime.request import Request, SamplingParams
-from subllm.store.manifest import Perplexity, sha256_of
-from subllm.store.store import Store
-from subllm.text.token_bytes import byte_alphabet
 
 BASE, LARGER = "tiny-coder:1m", "tiny-coder:2m"
 HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, VOCAB = 32, 64, 2, 4, 2, 264

@@ -8,9 +8,9 @@ from pathlib import Path
 import ask
 import pytest
 from answers import Sampling, read_answers, rotation
-from unit.cli import tiny_store
 
-from subllm.store.store import Store
+from subllm.models.store.store import Store
+from unit.cli import tiny_store
 
 COUNTS = {"python": 2, "javascript": 1, "cpp": 1, "java": 1, "general": 2}
 TASKS = {task.id: task for _, task in rotation(COUNTS, 0)}

@@ -10,7 +10,7 @@ import pytest
 from checkers import Checker
 from tasks import Task, tasks
 
-from subllm.textmaking.known import KnownText
+from subllm.making.textmaking.known import KnownText
 
 WORDS = ("alpha", "beta", "gamma", "delta", "kappa", "sigma", "omega", "theta", "zeta", "iota")
 

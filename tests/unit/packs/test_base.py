@@ -7,11 +7,11 @@ import base
 import pytest
 from answers import Sampling
 
-from subllm.catalog.prompt import PromptSpec
 from subllm.errors import SubllmError
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.store.manifest import BaseManifest, FileEntry, Licence, sha256_of
+from subllm.models.store.store import Store
 from subllm.settings import load_settings
-from subllm.store.manifest import BaseManifest, FileEntry, Licence, sha256_of
-from subllm.store.store import Store
 
 WEIGHTS = b"GGUF of a kind"
 BASE = {"base": "tiny:1m", "licence": "MIT"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from subllm.calibration.packs import DATA, CodeSample, read_pack
-from subllm.evaluation.builtin import builtin_texts
-from subllm.textmaking.benchmark_files import read_problems
-from subllm.textmaking.known import KnownText
+from subllm.making.calibration.packs import DATA, CodeSample, read_pack
+from subllm.making.textmaking.benchmark_files import read_problems
+from subllm.making.textmaking.known import KnownText
+from subllm.measuring.evaluation.builtin import builtin_texts
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import functions
 import pytest
 
-from subllm.calibration.packs import WRITTEN, FileSample, read_pack
-from subllm.store.store import Store
-from subllm.textmaking.known import shipped
-from subllm.textmaking.raw_answers import RawAnswer, RawAnswers
-from subllm.textmaking.tasks import Task
+from subllm.making.calibration.packs import WRITTEN, FileSample, read_pack
+from subllm.making.textmaking.known import shipped
+from subllm.making.textmaking.raw_answers import RawAnswer, RawAnswers
+from subllm.making.textmaking.tasks import Task
+from subllm.models.store.store import Store
 
 GOOD = "/* Counts gaps. */\nint count_gaps(string text) {\n    return count(text, ' ');\n}\n"
 RECITED = "int f(int alpha, int beta) {\n    return alpha + beta * gamma - delta + alpha;\n}\n"

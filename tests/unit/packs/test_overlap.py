@@ -9,7 +9,7 @@ from typing import Any
 import overlap
 import pytest
 
-from subllm.calibration.packs import DATA, code_names, pack_names, written_names
+from subllm.making.calibration.packs import DATA, code_names, pack_names, written_names
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

@@ -13,7 +13,7 @@ import pytest
 import registries
 import released
 
-from subllm.textmaking.known import KnownText
+from subllm.making.textmaking.known import KnownText
 
 NOTICE = "# Copyright somebody\n# All rights reserved\n\n"
 

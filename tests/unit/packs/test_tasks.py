@@ -7,7 +7,7 @@ import pytest
 from answers import end_line, read_answers, rotation
 from tasks import COUNTS, LANGUAGES, tasks
 
-from subllm.textmaking.subjects import SUBJECTS, TOPICS
+from subllm.making.textmaking.subjects import SUBJECTS, TOPICS
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

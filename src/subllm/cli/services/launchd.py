@@ -9,7 +9,7 @@ from pathlib import Path
 
 from subllm.cli.services.service import Service, ask, must
 
-LABEL = "dev.subllm.server"
+LABEL = "dev.subllm.serving.server"
 
 
 class Agent(Service):

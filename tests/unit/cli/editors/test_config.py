@@ -18,7 +18,7 @@ import yaml
 from subllm.cli.config import CLIENTS
 from subllm.cli.editors import jsonc
 from subllm.cli.editors.table import TOOLS
-from subllm.store.store import Store
+from subllm.models.store.store import Store
 
 from ..conftest import Live
 from ..samples import BASE, Ran

@@ -1,0 +1,28 @@
+"""Mistral: Llama's shape with an optional sliding window on every layer."""
+
+from __future__ import annotations
+
+from subllm.models.arch.config import Config
+from subllm.models.arch.spec import ArchSpec
+
+
+def spec(config: Config) -> ArchSpec:
+    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    theta, scaling = config.rope()
+    return ArchSpec(
+        family="mistral",
+        hidden_size=hidden,
+        intermediate_size=config.size("intermediate_size"),
+        num_layers=config.layers(),
+        num_heads=heads,
+        num_kv_heads=config.size("num_key_value_heads", 8),
+        head_dim=config.size("head_dim", hidden // heads),
+        vocab_size=config.size("vocab_size"),
+        context_length=config.size("max_position_embeddings", 131072),
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        activation=config.activation("hidden_act", "silu"),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        sliding_window=config.optional_size("sliding_window", absent=4096),
+        tied_head=config.flag("tie_word_embeddings", False),
+    )

@@ -1,0 +1,1 @@
+"""Packed models given away and taken in: hub repositories, directories, files."""
