@@ -9,7 +9,7 @@ import numpy as np
 from subllm.engine.backend import Draw
 from subllm.engine.request import SamplingParams
 
-VOCAB = 6000  # more than the part that is sorted first
+VOCAB = 5000  # more than the part that is sorted first
 FILTERS: list[dict[str, Any]] = [
     {},
     {"top_k": 1},
