@@ -194,7 +194,7 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
     out = machine.home / "plain.json"
     subprocess.run(
         [
-            sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
+            sys.executable, ROOT / "scripts" / "benchmarks", "extract", "--plain-worker", out,
             "--samples", SAMPLES, "--json", ours["name"], "--compute", ours["compute"],
             *(["--itself"] if ours["compute"] == "bfloat16" else []),
         ],
