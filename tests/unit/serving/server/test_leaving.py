@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from subllm.serving.server.answer import Batches, ChunkStream, Work
-from subllm.serving.server.framing import data_events
+from subllm.serving.server.answer import Batches, Stream
+from subllm.serving.server.framing import Events
 from subllm.serving.server.run import bind, uvicorn_config
 from unit.serving.server.tiny import PATIENCE
 
@@ -29,16 +29,19 @@ def test_nothing_is_said_of_a_client_that_leaves_a_fast_stream(
     read, ended = threading.Event(), threading.Event()
 
     async def batches() -> Batches:
-        yield [{"n": 0}]
-        await asyncio.to_thread(read.wait, PATIENCE)
-        client.close()
-        for number in range(AT_ONCE):
-            await asyncio.sleep(0)
-            yield [{"n": number}]
+        try:
+            yield [{"n": 0}]
+            await asyncio.to_thread(read.wait, PATIENCE)
+            client.close()
+            for number in range(AT_ONCE):
+                await asyncio.sleep(0)
+                yield [{"n": number}]
+        finally:
+            ended.set()
 
     async def stream(request: Request) -> Response:
-        work = Work(batches(), request.receive, ended.set)
-        return ChunkStream(work, data_events(lambda error: {}), PATIENCE, {})
+        events = Events(lambda error: {})
+        return events.response(Stream(batches(), events), {}, PATIENCE)
 
     listener = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn_config(Starlette(routes=[Route("/", stream)])))
