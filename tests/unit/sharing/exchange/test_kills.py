@@ -13,6 +13,7 @@ from unit.models.store.samples import killed_at
 from .samples import PYTHON, give, take
 
 
+@pytest.mark.long
 def test_a_pull_that_dies(giver: Store, tmp_path: Path) -> None:
     where = str(tmp_path / "place")
     give(giver, where)
