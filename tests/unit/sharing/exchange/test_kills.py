@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from subllm.models.acquire.share.index import INDEX
 from subllm.models.store.collect import gc
 from subllm.models.store.store import Store
