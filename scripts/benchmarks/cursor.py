@@ -13,11 +13,11 @@ follows the cursor, and tells how many lines are completed to the letter.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from pathlib import Path
+
+from benchmarks import frame
 
 from subllm.cli.app import main as subllm
 from subllm.engine.request import SamplingParams
@@ -25,7 +25,6 @@ from subllm.measuring.evaluation.engines import Engines
 from subllm.measuring.evaluation.generate import Ask, generate
 from subllm.measuring.evaluation.prompts import Prompter
 from subllm.measuring.evaluation.stops import OneLine
-from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 from subllm.models.text import fim
 from subllm.models.text.hole_end import Hole
@@ -35,11 +34,7 @@ TOGETHER = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench cursor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("cursor", __doc__)
     parser.add_argument("model")
     parser.add_argument("holes", type=Path)
     parser.add_argument("--layout", choices=("usual", "served"), default="served")
@@ -63,7 +58,7 @@ def main() -> None:
 
 
 def at_end(model: str, holes: Path, *, heals: bool) -> None:
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     tokenizer = open_tokenizer(store, store.model(model))
     params, rest, asks = SamplingParams(max_tokens=TOKENS), {}, []
     for row in map(json.loads, holes.read_text().splitlines()):

@@ -14,6 +14,8 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks import frame
+
 from subllm.errors import StoreError, SubllmError
 from subllm.measuring.evaluation.record_file import read_records
 from subllm.measuring.evaluation.records import Summary
@@ -52,11 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench curve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("curve", __doc__)
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="recovered sub-models of the store")
     add("--dense", metavar="MODEL", help="the dense base as a model, evaluated as well")

@@ -12,13 +12,14 @@ cursor, where holes of the first kind are often such as nobody leaves.
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import subprocess
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+
+from benchmarks import frame
 
 from subllm.models.text.block_end import BlockEnd
 from subllm.models.text.hole_end import TELLING, Hole, HoleEnd
@@ -29,11 +30,7 @@ Parts = tuple[str, str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench ends",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("ends", __doc__)
     parser.add_argument("patterns", nargs="+", metavar="PATTERN")
     parser.add_argument("--holes", type=int, default=3000)
     parser.add_argument("--git", type=Path, metavar="REPOSITORY")

@@ -20,9 +20,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import frame
+
+from subllm.machine import usable_cores
 from subllm.making.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "scripts/benchmarks"
 
 
 def main() -> None:
@@ -30,24 +34,22 @@ def main() -> None:
     if arguments.plain_worker:
         plain_worker(arguments)
         return
+    host = frame.Machine(usable_cores())
     home = Path(os.environ["SUBLLM_HOME"])
     run_cli("pull", arguments.base)
     ours = measure_ours(arguments, home)
     plain = measure_plain(arguments, home, ours) if arguments.peer == "yes" else None
-    show(arguments, ours, plain)
-    if arguments.json:
-        record = {"machine": machine(), "base": arguments.base, "ours": ours, "plain": plain}
-        Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
+    show(arguments, host, ours, plain)
+    record = {"machine": host.document(), "base": arguments.base, "ours": ours, "plain": plain}
+    frame.write(record, arguments.json)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench extract", description=__doc__)
-    parser.add_argument("--base", default="qwen2.5-coder:0.5b")
+    parser = frame.parser("extract", __doc__, base=True, json=True)
+    parser.add_argument("--peer", choices=["yes", "no"], default="yes")
     parser.add_argument("--pattern", default="8:16")
     parser.add_argument("--samples", type=int, default=DEFAULT_SAMPLES)
     parser.add_argument("--seq-len", type=int, default=512)
-    parser.add_argument("--peer", choices=["yes", "no"], default="yes")
-    parser.add_argument("--json", default="")
     parser.add_argument(
         "--itself", action="store_true",
         help="with --plain-worker: compare it also with itself, samples in reverse order",
@@ -90,8 +92,9 @@ def measure_plain(arguments: argparse.Namespace, home: Path, ours: dict) -> dict
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "plain.json"
         command = [
-            sys.executable, __file__, "--plain-worker", str(out), "--base", arguments.base,
-            "--pattern", arguments.pattern, "--samples", str(arguments.samples),
+            *(sys.executable, PROGRAM, "extract", "--plain-worker", str(out)),
+            "--base", arguments.base, "--pattern", arguments.pattern,
+            "--samples", str(arguments.samples),
             "--seq-len", str(arguments.seq_len), "--json", ours["name"],
             "--compute", plain_dtype(arguments, home, ours),
         ]  # fmt: skip
@@ -135,9 +138,8 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     from subllm.making.recovery.compute import DTYPES
     from subllm.models.catalog.loader import load_catalog
     from subllm.models.store.model_files import open_model
-    from subllm.models.store.store import Store
 
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     _, manifest, reader, tokenizer = open_base(store, arguments.base)
     data = load_calibration(
         "pack:python", language="python", tokenizer=tokenizer, prompt=manifest.prompt,
@@ -165,7 +167,7 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     masks = prune(tokens)
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
     peak = peak_memory_bytes()
-    ours = open_model(store, arguments.json)
+    ours = open_model(store, str(arguments.json))
     same, total = [0] * len(masks), [0] * len(masks)
     for layer, kept in enumerate(masks):
         for name, mask in kept.items():
@@ -193,13 +195,9 @@ def plain_worker(arguments: argparse.Namespace) -> None:
     )
 
 
-def machine() -> str:
-    from subllm.machine import cpu_name, usable_cores
-
-    return f"{cpu_name()}, {usable_cores()} cores"
-
-
-def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
+def show(
+    arguments: argparse.Namespace, host: frame.Machine, ours: dict, plain: dict | None
+) -> None:
     from subllm.making.extraction.estimate import product_flops
     from subllm.making.extraction.prepare import HELDOUT_LENGTH, open_base
     from subllm.models.store.store import Store
@@ -213,18 +211,24 @@ def show(arguments: argparse.Namespace, ours: dict, plain: dict | None) -> None:
     )
     kinds = dict.fromkeys([ours["compute"], *([plain["compute"]] if plain else [])])
     said = ", ".join(f"{kind} {rates(kind) / 1e9:.0f}" for kind in kinds)
-    print(f"{machine()}; products in GFLOP/s: {said}")
+    print(f"{host}; products in GFLOP/s: {said}")
     print(
         f"{arguments.base}, wanda {arguments.pattern}, {arguments.samples} x {arguments.seq_len} "
         f"tokens: {flops / 1e12:.0f} TFLOP, at least {flops / rate:.0f} s at that rate"
     )
-    print(f"{'':22}{'seconds':>10}{'of CPU':>10}{'peak MB':>10}")
     rows = [(f"subllm, {ours['compute']}", ours["wall_seconds"], ours)]
     if plain:
         rows.append((f"plain, {plain['compute']}", plain["seconds"], plain))
-    for name, seconds, record in rows:
-        cpu, peak = record["cpu_seconds"], record["peak_memory_bytes"]
-        print(f"{name:22}{seconds:10.1f}{cpu:10.1f}{peak / 1e6:10.0f}")
+    cells = [
+        [
+            name,
+            f"{seconds:.1f}",
+            f"{had['cpu_seconds']:.1f}",
+            f"{had['peak_memory_bytes'] / 1e6:.0f}",
+        ]
+        for name, seconds, had in rows
+    ]
+    print(frame.table(["", "seconds", "of CPU", "peak MB"], cells))
     if plain:
         print(
             f"speed {plain['seconds'] / ours['wall_seconds']:.2f}x "

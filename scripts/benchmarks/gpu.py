@@ -13,28 +13,24 @@ product and bitsandbytes' NF4. Medians of CUDA events.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
+
+from benchmarks import frame
 
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # every launch says what it wants itself
 os.environ.pop("TRITON_INTERPRET", None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser("gpu", __doc__, json=True)
     parser.add_argument("--archs", nargs="+", type=int, default=[80, 86, 89, 90, 120])
     parser.add_argument("--only", nargs="+", help="specimens whose name has this in it")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--shapes", nargs="+", default=["0.5b", "7b"], choices=["0.5b", "7b"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[1, 4, 16])
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if importlib.util.find_spec("triton") is None:
         sys.exit("Triton is not installed; run .venv/bin/pip install 'triton>=3.6'")
@@ -49,8 +45,7 @@ def main() -> None:
         found["measured"] = measure(options.shapes, options.tokens)
     else:
         print("no GPU here: nothing was measured")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    frame.write(found, options.json)
 
 
 def compile_all(architectures: list[int], only: list[str] | None) -> dict[str, Any]:

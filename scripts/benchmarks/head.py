@@ -11,17 +11,14 @@ of the head in a step of one token, both ways in turn.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks import frame
 
 from subllm.engine.backend import Chunk, Draw
 from subllm.engine.backends.native import NativeBackend
@@ -31,7 +28,6 @@ from subllm.kernels import native
 from subllm.kernels.sparsity.layout import TILE_ROWS
 from subllm.making.calibration.load import load_heldout
 from subllm.models.store.model_files import ModelFiles, open_model
-from subllm.models.store.store import Store
 
 TEXTS = ("python", "java", "cpp", "javascript", "general")
 LENGTH = 512
@@ -39,21 +35,15 @@ ROUNDS = 60
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench head",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("head", __doc__, json=True)
     parser.add_argument("model")
     parser.add_argument("--sequences", type=int, default=8, help="of 512 tokens, each text")
     parser.add_argument("--positions", type=int, default=64, help="for distributions, of each")
-    parser.add_argument("--json", default="", metavar="FILE")
     arguments = parser.parse_args(sys.argv[1:])
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     with open_model(store, arguments.model) as files:
         record = measure(files, arguments.sequences, arguments.positions)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
+    frame.write(record, arguments.json)
 
 
 def measure(files: ModelFiles, sequences: int, positions: int) -> dict[str, Any]:
@@ -160,8 +150,8 @@ def cpu_times(source: PackedSource, row: np.ndarray[Any, Any]) -> dict[str, floa
     }
     slabs = {way: backend.kv_open() for way, backend in ways.items()}
     times: dict[str, list[float]] = {way: [] for way in ways}
-    for at in range(ROUNDS):
-        for way, backend in ways.items():
+    for at, turn in frame.rounds(list(ways.items()), ROUNDS):
+        for way, backend in turn:
             for drawing in (False, True):
                 draws: Sequence[Draw] = ()
                 if drawing:

@@ -22,10 +22,8 @@ does hits both.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import threading
@@ -37,12 +35,12 @@ from typing import Any
 
 import httpx
 import psutil
+from benchmarks import frame
 from benchmarks.engines.peer import base_gguf, server_python
 from benchmarks.serve import PATIENCE, listening, server, text
 
 from subllm.machine import usable_cores
 from subllm.models.store.manifest import ModelManifest
-from subllm.models.store.store import Store
 from subllm.models.text.fim import AHEAD
 
 STREAMS = 8
@@ -55,22 +53,14 @@ CLIENT = httpx.Client(timeout=PATIENCE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench keys",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("keys", __doc__, rounds=5, peer=True)
     parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-dense")
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--reply", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--peer", choices=("yes", "no"), default="yes")
     parser.add_argument("--lines", choices=("yes", "no"), default="yes")
-    parser.add_argument("--peer-python", default="", help="of an environment that has the peer")
-    parser.add_argument("--gguf", default="", help="what the peer serves; default: the base's own")
     arguments = parser.parse_args()
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     manifest = store.manifest(store.names()[arguments.model])
     assert isinstance(manifest, ModelManifest)
     with contextlib.ExitStack() as stack:

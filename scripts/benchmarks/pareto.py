@@ -15,12 +15,11 @@ other work beforehand (with --threads 1: llama.cpp's threads wait for each other
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import frame
 from benchmarks.comparing import problems, quality, results, speed
 from benchmarks.comparing.clock import Clock, minutes, quality_seconds, speed_seconds
 from benchmarks.comparing.results import Cell
@@ -29,14 +28,11 @@ from benchmarks.engines.models import dense, run_cli
 from benchmarks.engines.peer import bench_cache
 from benchmarks.engines.worker import WorkerError
 
-from subllm.engine.bandwidth import read_bandwidth
 from subllm.errors import SubllmError
-from subllm.machine import cpu_name, usable_cores
 from subllm.measuring.evaluation.problems import Benchmark
 from subllm.measuring.evaluation.prompts import Prompter
 from subllm.measuring.evaluation.sandbox import Sandbox
 from subllm.measuring.evaluation.toolchains import toolchain
-from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 
 EACH = 4
@@ -55,19 +51,13 @@ def main() -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     titles = "\n".join(f"  {way.title}" for way in WAYS)
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench pareto",
-        description=f"{__doc__}\nWays:\n{titles}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--base", default="qwen2.5-coder:0.5b", help="NAME, or 0.5b, 1.5b")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--limit", type=int, default=None, help="first problems only")
+    described = f"{__doc__}\nWays:\n{titles}"
+    parser = frame.parser("pareto", described, base=True, rounds=5, threads=True)
+    parser.add_argument("--limit", type=frame.at_least_one, help="first problems only")
     parser.add_argument("--only", nargs="+", default=[], metavar="TITLE",
                         help="ways whose titles hold one of these; =TITLE: that one")  # fmt: skip
     parser.add_argument("--data", default="", help="HumanEval-X in Python (.jsonl.gz)")
     parser.add_argument("--out", type=Path, default=Path(".build/pareto"), metavar="DIR")
-    parser.add_argument("--threads", type=int, default=0, help="of every engine; all cores")
     parser.add_argument("--draft", default="", metavar="MODEL",
                         help="drafts for the base; 'none': n-grams alone")  # fmt: skip
     which = parser.add_mutually_exclusive_group()
@@ -79,23 +69,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--judge-drafts", action="store_true",
                         help="judge the texts of ways with drafts, too")  # fmt: skip
     parser.add_argument("--again-speed", action="store_true", help="forget measured speeds")
-    parser.add_argument("--peer-python", default="", help="that has llama-cpp-python already")
-    parser.add_argument("--gguf", default="", help="Q4_K_M file, if the base is no GGUF")
-    arguments = parser.parse_args(argv)
-    if ":" not in arguments.base:
-        arguments.base = f"qwen2.5-coder:{arguments.base}"
-    if arguments.rounds < 1 or (arguments.limit is not None and arguments.limit < 1):
-        parser.error("--rounds and --limit take a number from 1 on")
-    return arguments
+    frame.add_peer(parser)
+    return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    base, threads = arguments.base, arguments.threads or usable_cores()
-    load = os.getloadavg()[0]  # of others: what follows makes its own
+    base, threads = arguments.base, arguments.threads
+    machine = frame.Machine(threads)
     whole = problems.load(arguments.data)
     data = whole.first(arguments.limit)
     ways = chosen(arguments.only)
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     run_cli("pull", base)
     served = prepare(
         ways,
@@ -105,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         gguf=arguments.gguf,
         draft=arguments.draft,
     )
-    readings = [read_bandwidth(threads)]
+    bandwidth = machine.read()
     manifest = store.model(dense(store, base, "int8"))
     tokenizer = open_tokenizer(store, manifest)
     asked = problems.spread(data.problems, arguments.rounds, EACH)
@@ -116,9 +100,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not arguments.speed_only:
         prompter = Prompter(tokenizer, manifest.prompt, "raw")
-        judged = judge(arguments, served, data, prompter, cache, threads, readings[0])
+        judged = judge(arguments, served, data, prompter, cache, threads, bandwidth)
     if not arguments.quality_only:
-        speeds = list(race(arguments, served, plan, cache, threads, readings, load))
+        speeds = list(race(arguments, served, plan, cache, machine))
     if arguments.plan:
         return
     if arguments.speed_only:
@@ -127,13 +111,6 @@ def run(arguments: argparse.Namespace) -> None:
         cell(one, had, judged, arguments.judge_drafts)
         for one, had in zip(served, speeds, strict=True)
     ]
-    machine = {
-        "cpu": cpu_name(),
-        "cores": usable_cores(),
-        "threads": threads,
-        "load_before": load,
-        "read_bandwidth": statistics.median(readings),
-    }
     settings = {
         "rounds": arguments.rounds,
         "completions_a_round": EACH,
@@ -142,7 +119,7 @@ def run(arguments: argparse.Namespace) -> None:
         "max_tokens": problems.MAX_TOKENS,
         "data": data.digest,
     }
-    found = results.documents(base, cells, machine, settings)
+    found = results.documents(base, cells, machine.document(), settings)
     print(found["txt"])
     for path in results.write(arguments.out, base, found):
         print(path)
@@ -243,11 +220,10 @@ def race(
     served: Sequence[Served],
     plan: problems.Plan,
     cache: Path,
-    threads: int,
-    readings: list[float],
-    load: float,
+    machine: frame.Machine,
 ) -> list[speed.Speeds]:
-    """Speeds of all; `readings` of the read bandwidth are added to."""
+    """Speeds of all; the machine's bandwidth is read between the rounds."""
+    threads = machine.threads
     speeds = [speed.recorded(one, plan, threads, cache / "speed") for one in served]
     if arguments.again_speed:
         for had in speeds:
@@ -256,7 +232,7 @@ def race(
         sum(str(number) not in had.rounds for number in range(len(plan.rounds))) for had in speeds
     ]
     wanted = [
-        (one.way.title, speed_seconds(one, plan, count, readings[0]))
+        (one.way.title, speed_seconds(one, plan, count, machine.readings[0]))
         for one, count in zip(served, counts, strict=True)
     ]
     parts = [
@@ -271,17 +247,12 @@ def race(
         listed(wanted)
     if arguments.plan or not parts:
         return speeds
-    if load > 0.3:
-        print(f"warning: the machine is busy (load {load:.1f}); the speeds will not be worth "
-              "much", file=sys.stderr)  # fmt: skip
     clock = Clock(parts)
 
     def say(what: str, one: Served | None) -> None:
         clock.part(f"{one.way.title if one else ''}: {what}")
 
-    speed.measure(
-        served, speeds, plan, threads, say, lambda: readings.append(read_bandwidth(threads))
-    )
+    speed.measure(served, speeds, plan, threads, say, machine.read)
     return speeds
 
 

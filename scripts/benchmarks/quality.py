@@ -12,16 +12,15 @@ judge preferred its token where they part.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from benchmarks import frame
 
 from subllm.engine.engine import LocalEngine
 from subllm.engine.loader import load_engine
@@ -51,29 +50,23 @@ class Lead:
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     records = []
     for name in arguments.models:
         record = judge_model(store, name, arguments)
         records.append(record)
         show(record)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(records, indent=2) + "\n")
+    frame.write(records, arguments.json)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("quality", __doc__, json=True)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--language", default="", help="of the held-out text; the model's own")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--length", type=int, default=32, help="of greedy texts, in tokens")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["native", "torch"])
-    parser.add_argument("--json", default="", metavar="FILE")
     return parser.parse_args(argv)
 
 
@@ -216,15 +209,15 @@ def compare_texts(
 def show(record: dict[str, Any]) -> None:
     print(
         f"{record['model']}: values {record['values']}, head {record['head']}; "
-        f"{record['tokens']} held-out tokens of {record['language']}\n"
-        f"{'':18}{'perplexity':>11}{'cost':>9}{'top-1 agrees':>14}{'lead > 0.25':>13}"
+        f"{record['tokens']} held-out tokens of {record['language']}"
     )
-    print(f"{'torch float32':18}{record['perplexity']:11.4f}")
+    rows: list[list[str | None]] = [
+        ["torch float32", f"{record['perplexity']:.4f}", None, None, None]
+    ]
     for title, row in record["engines"].items():
-        print(
-            f"{title:18}{row['perplexity']:11.4f}{row['cost']:+9.2%}{row['agreement']:14.2%}"
-            f"{row['clear_agreement']:13.2%}"
-        )
+        shares = (f"{row[what]:.2%}" for what in ("agreement", "clear_agreement"))
+        rows.append([title, f"{row['perplexity']:.4f}", f"{row['cost']:+.2%}", *shares])
+    print(frame.table(["", "perplexity", "cost", "top-1 agrees", "lead > 0.25"], rows))
     for row in record["greedy"]:
         one, two = row["between"]
         line = f"greedy, {record['length']} tokens, {one} and {two}: {row['equal']} of "

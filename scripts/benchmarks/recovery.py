@@ -8,8 +8,6 @@ this machine's own matrix products that is, and the peak memory of the process.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -18,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks import frame
 
 from subllm.kernels.sparsity.mask import select
 from subllm.kernels.sparsity.pattern import Pattern
-from subllm.machine import cpu_name, usable_cores
 from subllm.making.calibration.load import load_heldout_texts, load_texts
 from subllm.making.calibration.render import Renderer
 from subllm.making.extraction.estimate import peak_memory_bytes
@@ -34,7 +32,6 @@ from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import pack_rows
 from subllm.making.recovery.task import Task
 from subllm.models.catalog.loader import load_catalog
-from subllm.models.store.store import Store
 from subllm.models.weights.reader import WeightReader
 from subllm.progress import NullProgress
 
@@ -84,9 +81,10 @@ class Clock(NullProgress):
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    torch.set_num_threads(arguments.threads or usable_cores())
+    torch.set_num_threads(arguments.threads)
+    machine = frame.Machine(arguments.threads)
     device = torch.device(arguments.device)
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     digest, manifest, reader, tokenizer = open_base(store, arguments.base)
     recipe = Recipe(sequences=arguments.sequences)
     common = {"tokenizer": tokenizer, "prompt": manifest.prompt, "least": recipe.length}
@@ -114,7 +112,7 @@ def main() -> None:
     count = (len(marks) - 1) * recipe.tokens
     clocked, cpu = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
     record = {
-        "machine": f"{cpu_name()}, {usable_cores()} cores", "threads": torch.get_num_threads(),
+        "machine": machine.document(),
         "compute": recovery.compute,
         "kept": {each.name.lower(): recovery.kept.count(each) for each in Kept},
         "tokens_per_second": count / clocked, "tokens_per_cpu_second": count / cpu,
@@ -125,25 +123,21 @@ def main() -> None:
         "share_of_products": count * flops / clocked / rate,
         "peak_memory_bytes": peak_memory_bytes(),
     }  # fmt: skip
-    show(arguments, record)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(record, indent=2) + "\n")
+    show(arguments, machine, record)
+    frame.write(record, arguments.json)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench recovery", description=__doc__)
-    parser.add_argument("--base", default="qwen2.5-coder:0.5b")
+    parser = frame.parser("recovery", __doc__, base=True, threads=True, json=True)
     parser.add_argument("--pattern", default="8:16")
     parser.add_argument("--steps", type=int, default=4, help="at least 2; the first is warm-up")
     parser.add_argument("--sequences", type=int, default=Recipe().sequences)
-    parser.add_argument("--threads", type=int, default=0, help="default: all usable cores")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--kept", choices=["auto", *(each.name.lower() for each in Kept)], default="auto",
         help="of every block for its backward pass",
     )  # fmt: skip
     parser.add_argument("--scratch", default="", help="where the state lies meanwhile")
-    parser.add_argument("--json", default="")
     return parser.parse_args(argv)
 
 
@@ -162,11 +156,8 @@ def flops_of(reader: WeightReader, kept: Sequence[Kept]) -> float:
     return 2.0 * (blocks + 2 * spec.vocab_size * spec.hidden_size)
 
 
-def show(arguments: argparse.Namespace, record: dict) -> None:
-    print(
-        f"{record['machine']}, {record['threads']} threads; {record['compute']} products "
-        f"{record['product_gflops']:.0f} GFLOP/s"
-    )
+def show(arguments: argparse.Namespace, machine: frame.Machine, record: dict) -> None:
+    print(f"{machine}; {record['compute']} products {record['product_gflops']:.0f} GFLOP/s")
     kept = ", ".join(f"{name} of {count}" for name, count in record["kept"].items() if count)
     print(
         f"{arguments.base}, {arguments.pattern}, {arguments.sequences} x {Recipe().length} tokens "

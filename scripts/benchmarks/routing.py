@@ -15,13 +15,12 @@ TypeScript are part of C++'s and JavaScript's, whose sub-models they go to. Time
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
+from benchmarks import frame
 from benchmarks.routed.cases import ROWS, Row, dialect, rows
 from benchmarks.routed.comments import shows_code
 from detector.corpus import files
@@ -88,20 +87,14 @@ def main() -> None:
             print(f"{name}: {100 * statistics.mean(pieces):.1f} of {len(pieces)} pieces")
     for (kind, written, found), times in confused.most_common(25):
         print(f"  {times:3} {kind}: {written} -> {found}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    frame.write(figures, options.json)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench routing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("routing", __doc__, json=True)
     parser.add_argument("--part", choices=["tune", "test"], default="test")
     parser.add_argument("--rows", type=int, default=ROWS, help="of each language and kind")
     parser.add_argument("--wrong", action="store_true", help="show what was got wrong (tune only)")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import random
 import signal
 import socket
@@ -36,12 +35,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+from benchmarks import frame
 
 from subllm.engine.engine import LocalEngine
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.models.store.manifest import ModelManifest
-from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 from subllm.models.text.fim import encode_begun
 from subllm.models.text.tokenizer import Tokenizer
@@ -55,15 +54,10 @@ REST = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("serve", __doc__, rounds=20)
     parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-dense")
     parser.add_argument("--other")
     parser.add_argument("--tokens", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     with server(arguments.threads) as (url, process):
@@ -128,7 +122,7 @@ def measure(url: str, process: subprocess.Popen[bytes], arguments: argparse.Name
 
 
 def compare(url: str, arguments: argparse.Namespace) -> None:
-    store = Store(Path(os.environ["SUBLLM_HOME"]))
+    store = frame.store()
     manifest = store.manifest(store.names()[arguments.model])
     assert isinstance(manifest, ModelManifest)
     tokenizer = open_tokenizer(store, manifest)

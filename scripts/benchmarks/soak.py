@@ -14,7 +14,6 @@ when more than 5 % of memory is gone after the second pause.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import random
@@ -25,6 +24,7 @@ from collections import Counter
 
 import httpx
 import psutil
+from benchmarks import frame
 from benchmarks.serve import server
 from benchmarks.soaking.clients import ACTIONS, Outcome, Visit
 
@@ -39,11 +39,7 @@ QUIET = 300.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("soak", __doc__)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=6)

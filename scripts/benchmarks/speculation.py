@@ -11,11 +11,9 @@ decoding. For bases that have one, the smaller base drafts, dense in int4.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from pathlib import Path
 
+from benchmarks import frame
 from benchmarks.comparing.problems import BESIDE, load
 from benchmarks.comparing.ways import ENGINES, draft_model
 from benchmarks.drafting.measure import Compared, compare, document, say, table
@@ -24,20 +22,20 @@ from benchmarks.engines.models import dense, run_cli
 from benchmarks.engines.worker import Worker, WorkerError
 
 from subllm.errors import SubllmError
-from subllm.machine import cpu_name, usable_cores
 from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
+    machine = frame.Machine(arguments.threads)
     try:
         rows = run(
-            Store(Path(os.environ["SUBLLM_HOME"])),
+            frame.store(),
             arguments.base,
             arguments.values,
             rounds=arguments.rounds,
-            threads=arguments.threads or usable_cores(),
+            threads=arguments.threads,
             drafts=arguments.drafts,
             draft=arguments.draft,
             data=arguments.data,
@@ -47,35 +45,21 @@ def main() -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("\nstopped")
-    threads = arguments.threads or usable_cores()
-    print(f"{arguments.base}: {cpu_name()}, {threads} threads; tokens per second, medians of "
-          f"{arguments.rounds} rounds\n")  # fmt: skip
+    print(f"{arguments.base}: {machine}; tokens per second, medians of {arguments.rounds} rounds\n")
     print(table(rows))
-    if arguments.json:
-        record = {"cpu": cpu_name(), "threads": threads, "rows": [document(row) for row in rows]}
-        Path(arguments.json).write_text(json.dumps(record, indent=1) + "\n")
+    record = {"machine": machine.document(), "rows": [document(row) for row in rows]}
+    frame.write(record, arguments.json)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench speculation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--base", default="qwen2.5-coder:0.5b", help="NAME, or 0.5b, 1.5b")
+    parser = frame.parser("speculation", __doc__, base=True, rounds=5, threads=True, json=True)
     parser.add_argument("--values", nargs="+", default=["int8", "int4"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="all cores")
     parser.add_argument("--drafts", choices=["auto", "ngram", "draft"], default="auto")
     parser.add_argument("--draft", default="", metavar="MODEL",
                         help="drafts for the base; 'none': n-grams alone")  # fmt: skip
     parser.add_argument("--data", default="", help="HumanEval-X in Python (.jsonl.gz)")
     parser.add_argument("--only", nargs="+", default=[], metavar="TITLE")
-    parser.add_argument("--json", default="", metavar="FILE")
-    arguments = parser.parse_args(argv)
-    if ":" not in arguments.base:
-        arguments.base = f"qwen2.5-coder:{arguments.base}"
-    return arguments
+    return parser.parse_args(argv)
 
 
 def run(

@@ -1,32 +1,28 @@
 """From starting `subllm complete` to its first character, without a server.
 
-    scripts/bench start [MODEL] [--repeat 10]
+    scripts/bench start [MODEL] [--rounds 10]
 
 The first run is not counted: it brings files into memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from benchmarks import frame
+
 PROMPT = "def is_prime(n: int) -> bool:"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench start",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = frame.parser("start", __doc__, rounds=10)
     parser.add_argument("model", nargs="?", default="qwen2.5-coder:0.5b-python")
-    parser.add_argument("--repeat", type=int, default=10)
     arguments = parser.parse_args()
-    seconds = [first_character(arguments.model) for _ in range(arguments.repeat + 1)][1:]
+    seconds = [first_character(arguments.model) for _ in range(arguments.rounds + 1)][1:]
     print(
         f"{arguments.model}: first character after {statistics.median(seconds):.2f} s "
         f"({min(seconds):.2f} to {max(seconds):.2f}, {len(seconds)} runs)"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import frame
 from benchmarks.engines.worker import Worker, WorkerError
 
 from subllm.files import write_whole
@@ -96,7 +97,7 @@ def measure(
     plan: Plan,
     threads: int,
     say: Callable[[str, Served | None], None],
-    between: Callable[[], None],
+    between: Callable[[], object],
 ) -> None:
     """Fills `speeds` round by round; a way that fails is left out of the rest.
 
@@ -110,9 +111,9 @@ def measure(
     ]
     with ExitStack() as stack:
         workers = _workers(missing, plan, threads, stack)
-        for number, asks in enumerate(plan.rounds):
-            first = number % len(missing) if missing else 0
-            for one, had in missing[first:] + missing[:first]:
+        for number, turn in frame.rounds(missing, len(plan.rounds)):
+            asks = plan.rounds[number]
+            for one, had in turn:
                 if had.failed or str(number) in had.rounds:
                     continue
                 command = _command(one, plan, threads)

@@ -153,6 +153,7 @@ def test_a_place_that_cannot_be_written_to_costs_only_time(store: Store) -> None
     assert not list(store.workspace.partials.iterdir())
 
 
+@pytest.mark.long
 def test_killed_anywhere_while_it_is_made(store: Store) -> None:
     """The next one has it whole, and nothing is left that `gc` does not take."""
     step = 0

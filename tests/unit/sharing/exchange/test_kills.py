@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from subllm.models.acquire.share.index import INDEX
 from subllm.models.store.collect import gc
 from subllm.models.store.store import Store
@@ -13,6 +15,7 @@ from unit.models.store.samples import killed_at
 from .samples import PYTHON, give, take
 
 
+@pytest.mark.long
 def test_a_pull_that_dies(giver: Store, tmp_path: Path) -> None:
     where = str(tmp_path / "place")
     give(giver, where)
