@@ -129,6 +129,7 @@ def _config(context: Context) -> ServerConfig:
 def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
     """Until a signal."""
     from subllm.cli import daemon
+    from subllm.serving.server.loading import StoreLoader
     from subllm.serving.server.run import serve
 
     settings = context.settings
@@ -141,15 +142,17 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
             if sys.stdout.isatty() and not json_output:
                 console.note("Ctrl-C stops it.")
 
-        serve(
+        loader = StoreLoader(
             context.store,
-            config,
             backend=settings.backend,
             device=settings.device,
             threads=settings.threads,
-            context_length=settings.context_length,
             kv_type=settings.kv_type,
             screened_head=settings.screened_head,
+        )
+        serve(
+            loader,
+            config,
             on_ready=on_ready,
             extract=_extractor(settings.home) if settings.auto_extract else None,
             update=_updater(settings.home) if settings.auto_update else None,
