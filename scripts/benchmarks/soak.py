@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import sys
 import threading
@@ -46,8 +47,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    options = ("--max-loaded-models", "1", "--keep-alive", "2s")
-    with server(arguments.threads, *options) as (url, process):
+    os.environ["SUBLLM_MAX_LOADED_MODELS"] = "1"
+    with server(arguments.threads, "--keep-alive", "2s") as (url, process):
         models = arguments.models or two_models(url)
         print(f"{arguments.clients} clients ask {' and '.join(models)}", flush=True)
         soak = Soak(url, models, arguments.clients, arguments.seed)

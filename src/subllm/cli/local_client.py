@@ -31,6 +31,7 @@ from subllm.serving.server.loading import StoreLoader
 from subllm.serving.server.models import ModelSet
 from subllm.serving.server.reply import Reply
 from subllm.serving.server.worker import EngineWorker
+from subllm.serving.server.worker_config import Bounds, Loading
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
@@ -64,9 +65,7 @@ class LocalClient:
         )
         self._planner = Planner(models, router_of(models), config)
         self._worker = EngineWorker(
-            loader.engine,
-            max_engines=settings.max_loaded_models,
-            load_draft=loader.draft,
+            Loading(loader.engine, loader.draft), Bounds(settings.max_loaded_models)
         )
         self._log = _OneLine(logging.WARNING)
         logging.getLogger("subllm").addHandler(self._log)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from subllm.cli import console
 from subllm.cli.context import Context, complete_speculation, open_context
 from subllm.machine import free_memory
 from subllm.quantities import bytes_of, seconds_of
-from subllm.settings import help_for
+from subllm.settings import ENV_PREFIX, help_for
 
 if TYPE_CHECKING:
     from subllm.cli.daemon import Daemon
@@ -30,22 +32,33 @@ SUBLLM_API_KEY=secret subllm serve --host 0.0.0.0
 """
 
 
+def _refuse_moved(parameter: typer.CallbackParam, value: str | None) -> None:
+    """Says where an option went that was set."""
+    from subllm.errors import UsageError
+
+    if value is not None:
+        name = str(parameter.name)
+        written = value if value.isdecimal() else json.dumps(value)
+        raise UsageError(
+            f"--{name.replace('_', '-')} moved to config.toml: {name} = {written} "
+            f"(or {ENV_PREFIX}{name.upper()}={shlex.quote(value)})"
+        )
+
+
+Moved = Annotated[str | None, typer.Option(hidden=True, callback=_refuse_moved)]
+
+
 def command(
     host: Annotated[str | None, typer.Option(help=help_for("host"))] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help=help_for("port"))] = None,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Start it in the background and return.")
     ] = False,
-    backend: Annotated[str | None, typer.Option(help=help_for("backend"))] = None,
-    device: Annotated[str | None, typer.Option(help=help_for("device"))] = None,
     threads: Annotated[int | None, typer.Option(help=help_for("threads"))] = None,
     context_length: Annotated[int | None, typer.Option(help=help_for("context_length"))] = None,
     speculation: Annotated[
         str | None,
         typer.Option(help=help_for("speculation"), autocompletion=complete_speculation),
-    ] = None,
-    max_loaded_models: Annotated[
-        int | None, typer.Option(help=help_for("max_loaded_models"))
     ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help=help_for("memory"))] = None,
     preload: Annotated[
@@ -54,17 +67,20 @@ def command(
     keep_alive: Annotated[
         str | None, typer.Option(metavar="DURATION", help=help_for("keep_alive"))
     ] = None,
-    max_queue: Annotated[int | None, typer.Option(help=help_for("max_queue"))] = None,
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAME,...", help=help_for("allowed_hosts"))
     ] = None,
     allowed_origins: Annotated[
         str | None, typer.Option(metavar="ORIGIN,...", help=help_for("allowed_origins"))
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help=help_for("log_level"))] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print where it listens as one JSON document.")
     ] = False,
+    backend: Moved = None,
+    device: Moved = None,
+    max_loaded_models: Moved = None,
+    max_queue: Moved = None,
+    log_level: Moved = None,
 ) -> None:
     """Serve the store's models to editors over the OpenAI API, on this machine.
 
@@ -74,23 +90,22 @@ def command(
     sub-model of the request's language.
     Ctrl-C or SIGTERM ends the server with exit code 0. Clients must send SUBLLM_API_KEY when
     it is set; another host than this machine needs it.
+
+    More is set in config.toml (in your configuration directory, or where SUBLLM_CONFIG points), as
+    in device = "cpu", or in the environment, as in SUBLLM_DEVICE=cpu: device, backend, kv_type,
+    max_loaded_models, max_queue, log_level, auto_extract, auto_update; and what the options set.
     """
     given = {
         "host": host,
         "port": port,
-        "backend": backend,
-        "device": device,
         "threads": threads,
         "context_length": context_length,
         "speculation": speculation,
-        "max_loaded_models": max_loaded_models,
         "memory": memory,
         "preload": preload,
         "keep_alive": keep_alive,
-        "max_queue": max_queue,
         "allowed_hosts": allowed_hosts,
         "allowed_origins": allowed_origins,
-        "log_level": log_level,
     }
     context = open_context(**given)
     config = _config(context)
@@ -129,6 +144,7 @@ def _config(context: Context) -> ServerConfig:
 def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
     """Until a signal."""
     from subllm.cli import daemon
+    from subllm.serving.server.loading import StoreLoader
     from subllm.serving.server.run import serve
 
     settings = context.settings
@@ -141,15 +157,17 @@ def _serve(context: Context, config: ServerConfig, json_output: bool) -> None:
             if sys.stdout.isatty() and not json_output:
                 console.note("Ctrl-C stops it.")
 
-        serve(
+        loader = StoreLoader(
             context.store,
-            config,
             backend=settings.backend,
             device=settings.device,
             threads=settings.threads,
-            context_length=settings.context_length,
             kv_type=settings.kv_type,
             screened_head=settings.screened_head,
+        )
+        serve(
+            loader,
+            config,
             on_ready=on_ready,
             extract=_extractor(settings.home) if settings.auto_extract else None,
             update=_updater(settings.home) if settings.auto_update else None,

@@ -6,9 +6,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +23,7 @@ from subllm.cli import daemon
 from subllm.cli.server_client import ServerClient
 from subllm.models.store.collect import remove
 from subllm.models.store.store import Store
+from subllm.settings import load_settings
 
 from .conftest import Live
 from .samples import Ran
@@ -218,7 +221,7 @@ def test_a_new_model_is_served_at_once(live: Live, subllm: Command) -> None:
     [
         (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without an API key"),
         (["--port", "0"], "--port: input should be greater than or equal to 1"),
-        (["--log-level", "loud"], "--log-level: "),
+        (["--speculation", "wildly"], "--speculation: "),
         (["--host", "no.such.host.invalid"], ""),
     ],
 )
@@ -230,6 +233,37 @@ def test_bad_settings(arguments: list[str], message: str, tiny: Store, subllm: C
         assert ran.err.startswith("error: ")
         assert message in ran.err
         assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("--device", "cuda:1", 'device = "cuda:1" (or SUBLLM_DEVICE=cuda:1)'),
+        ("--backend", "torch", 'backend = "torch" (or SUBLLM_BACKEND=torch)'),
+        ("--max-loaded-models", "2", "max_loaded_models = 2 (or SUBLLM_MAX_LOADED_MODELS=2)"),
+        ("--max-queue", "9", "max_queue = 9 (or SUBLLM_MAX_QUEUE=9)"),
+        ("--log-level", "debug", 'log_level = "debug" (or SUBLLM_LOG_LEVEL=debug)'),
+    ],
+)
+def test_an_option_that_moved_says_where(
+    option: str, value: str, line: str, subllm: Command
+) -> None:
+    """What it says is taken there."""
+    for given in ([option, value], [f"{option}={value}"]):
+        ran = subllm("serve", *given)
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err == f"error: {option} moved to config.toml: {line}\n"
+    name = option.removeprefix("--").replace("-", "_")
+    written = tomllib.loads(line.partition(" (or ")[0])
+    assert str(getattr(load_settings(**written), name)) == value
+
+
+def test_help_shows_twelve_options_and_where_the_others_are(subllm: Command) -> None:
+    text = subllm("serve", "--help").out
+    options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)
+    assert len(set(options) - {"--help"}) == 12, options
+    for name in ("config.toml", "SUBLLM_DEVICE", "max_queue", "max_loaded_models", "log_level"):
+        assert name in text
 
 
 @pytest.mark.parametrize("way", ["stop", "kill -9"])

@@ -31,6 +31,7 @@ from subllm.serving.server.page.state import Facts, NoFacts
 from subllm.serving.server.service import Service
 from subllm.serving.server.tidying import Tidying
 from subllm.serving.server.worker import EngineWorker
+from subllm.serving.server.worker_config import Bounds, Loading
 
 OK = {"status": "ok"}
 
@@ -48,16 +49,15 @@ def create_app(
     `planned` is told of every plan, on several threads. Raises UnknownNameError for a model to
     be preloaded that is not there."""
     worker = EngineWorker(
-        models.load,
-        max_engines=config.max_engines,
-        memory=config.memory,
-        max_open=config.max_queue + config.max_batch * config.max_engines,
-        measure=models.footprint,
-        keep_alive=config.keep_alive,
+        Loading(models.load, models.load_draft, models.footprint, models.let_go),
+        Bounds(
+            config.max_engines,
+            config.memory,
+            jobs=config.max_queue + config.max_batch * config.max_engines,
+            step_tokens=config.step_tokens,
+            keep_alive=config.keep_alive,
+        ),
         preload=[models.get(name).ref for name in config.preload],
-        step_tokens=config.step_tokens,
-        load_draft=models.load_draft,
-        let_go=models.let_go,
     )
 
     @contextlib.asynccontextmanager

@@ -76,7 +76,7 @@ class ServerConfig:
         if len(self.preload) > self.max_engines:
             raise SettingsError(
                 f"{len(self.preload)} models are to be preloaded and {self.max_engines} may be "
-                "loaded; name fewer, or allow more with --max-loaded-models"
+                "loaded; name fewer, or allow more with max_loaded_models in config.toml"
             )
         if self.api_key is not None and not self.api_key.strip():
             raise SettingsError("the API key is empty; set a real one or none")

@@ -215,7 +215,7 @@ class EnginePool:
         stay = [s for s in self.slots() if s.ref.name in self._pinned and s.ref.name != ref.name]
         if stay and len(stay) >= self._max_engines:
             raise BackendError(
-                f"{ref.name} cannot be loaded: all of --max-loaded-models {self._max_engines} are "
+                f"{ref.name} cannot be loaded: all of max_loaded_models {self._max_engines} are "
                 "preloaded and stay; start the server with more of them"
             )
         if self._memory is None:

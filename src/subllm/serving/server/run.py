@@ -1,10 +1,6 @@
 """Binds the port, then serves a store until SIGTERM or SIGINT.
 
-    serve(
-        store, config, *,
-        backend="auto", device="auto", threads=None, context_length=None, kv_type="bfloat16",
-        screened_head=True, on_ready=None, extract=None, update=None, log_level="info"
-    )
+    serve(loader, config, *, on_ready=None, extract=None, update=None, log_level="info")
 
 returns when the server has stopped; running replies end with an error object, within
 seconds. It never imports torch itself: the first request that needs a torch engine does.
@@ -24,12 +20,11 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 
-from subllm.engine.backends.table import BackendName, KvTypeName
 from subllm.errors import ServerError
 from subllm.machine import one_heap
 from subllm.serving.server.app import create_app
@@ -43,50 +38,37 @@ from subllm.serving.server.page.state import StoreFacts
 from subllm.serving.server.wanted import Extract, WantedLanguages
 from subllm.serving.server.worker import EngineWorker
 
-if TYPE_CHECKING:
-    from subllm.models.store.store import Store
-
 KEEP_ALIVE_SECONDS = 65
 GRACE_SECONDS = 3  # for replies to end after the signal
 _BACKLOG = 128
 
 
 def serve(
-    store: Store,
+    loader: StoreLoader,
     config: ServerConfig,
     *,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    context_length: int | None = None,
-    kv_type: KvTypeName = "bfloat16",
-    screened_head: bool = True,
     on_ready: Callable[[str, int], None] | None = None,
     extract: Extract | None = None,
     update: Update | None = None,
     log_level: str = "info",
 ) -> None:
-    """Serve every model of `store`; call it on the main thread, where signals arrive.
+    """Serve every model of the loader's store; call it on the main thread, where signals arrive.
 
-    context_length  as for `StoreLoader`, like what is named before it
-    on_ready        called once, with host and port (the real one for port 0, 0 for a Unix
-                    socket), when requests are accepted
-    extract         called for languages that are asked for often and that no sub-model has
-    update          called when nobody asks, once a day at most
+    loader    what `config` bounds (memory, context, batch and queue) it bounds here too
+    on_ready  called once, with host and port (the real one for port 0, 0 for a Unix
+              socket), when requests are accepted
+    extract   called for languages that are asked for often and that no sub-model has
+    update    called when nobody asks, once a day at most
     Raises ServerError when the address cannot be bound, and what `on_ready` raises.
     """
     _configure_logging(log_level)
     one_heap()
 
-    loader = StoreLoader(
-        store,
-        backend=backend,
-        device=device,
-        threads=threads,
-        context_length=context_length,
+    store = loader.store
+    loader = replace(
+        loader,
+        context_length=config.context_length,
         memory=config.memory,
-        kv_type=kv_type,
-        screened_head=screened_head,
         max_batch=config.max_batch,
         queue_limit=config.max_queue,
     )

@@ -8,28 +8,23 @@ about `turns.STREAMING_TURN` seconds while any reply streams, whatever else is t
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from subllm.engine.request import Engine
 from subllm.errors import EngineError, ServerError
 from subllm.machine import give_memory_back
 from subllm.serving.server.admission import Admission
 from subllm.serving.server.draft_loader import DraftLoader
-from subllm.serving.server.footprint import NOTHING, Footprint
 from subllm.serving.server.jobs import Job, ModelRef
 from subllm.serving.server.loaded import LoadedModel
 from subllm.serving.server.open_jobs import OpenJobs
 from subllm.serving.server.pool import EnginePool
 from subllm.serving.server.turns import EngineTurns
-
-if TYPE_CHECKING:
-    from subllm.engine.draft import Draft
+from subllm.serving.server.worker_config import Bounds, Loading
 
 log = logging.getLogger("subllm.server")
 
@@ -55,40 +50,29 @@ class _Unload:
 
 
 class EngineWorker:
-    """Runs jobs on engines that `load(ref)` makes; see the module's docstring."""
+    """Runs jobs on engines that `loading` makes; see the module's docstring."""
 
     def __init__(
         self,
-        load: Callable[[ModelRef], Engine],
+        loading: Loading,
+        bounds: Bounds,
         *,
-        max_engines: int = 4,
-        memory: int | None = None,
-        max_open: int = 256,
-        measure: Callable[[ModelRef], Footprint] = lambda ref: NOTHING,
-        keep_alive: float = math.inf,
         preload: Sequence[ModelRef] = (),
-        step_tokens: int | None = None,
-        load_draft: Callable[[ModelRef], Draft] | None = None,
-        let_go: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`load`, `measure` and `load_draft` are called on other threads than `start`.
-
-        memory       bytes that everything loaded may take; see `EnginePool`
-        keep_alive   seconds that a model stays loaded which nobody uses, where no job says
-        preload      models to be loaded at the start, which stay
-        step_tokens  allowance of every step of an engine
-        load_draft   opens a model that drafts for another; None: no model does
-        let_go       is called on the engine thread once the last model is unloaded
-        clock        seconds, for limits of time and `keep_alive`
+        """
+        preload  models to be loaded at the start, which stay
+        clock    seconds, for limits of time and `bounds.keep_alive`
         """
         pinned = {ref.name for ref in preload}
-        self._pool = EnginePool(max_engines, measure, memory, keep_alive, pinned)
-        self._jobs = OpenJobs(max_open)
-        drafts = DraftLoader(load_draft or _no_draft, self._pool)
-        self._engines = EngineTurns(self._pool, drafts, self._jobs, clock, step_tokens)
+        self._pool = EnginePool(
+            bounds.engines, loading.measure, bounds.memory, bounds.keep_alive, pinned
+        )
+        self._jobs = OpenJobs(bounds.jobs)
+        drafts = DraftLoader(loading.draft or _no_draft, self._pool)
+        self._engines = EngineTurns(self._pool, drafts, self._jobs, clock, bounds.step_tokens)
         self._admission = Admission(
-            load, self._pool, drafts, self._engines, self._jobs, preload, self._wake
+            loading.engine, self._pool, drafts, self._engines, self._jobs, preload, self._wake
         )
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._loaded: tuple[LoadedModel, ...] = ()
@@ -96,7 +80,7 @@ class EngineWorker:
         self._turn_began: float | None = None  # None: it waits for work
         self._turns = 0
         self._closed = 0  # engines, when memory was given back last
-        self._let_go = let_go
+        self._let_go = loading.let_go
         self._unload_in: float | None = None  # seconds, while there is nothing to do
         self._stopping = False
         self._failure: str | None = None

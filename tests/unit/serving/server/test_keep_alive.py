@@ -195,6 +195,6 @@ def test_what_has_no_room_beside_what_is_preloaded_is_told() -> None:
     with live(shelf(), preload=(PYTHON,), max_engines=1) as server:
         until(lambda: bool(server.health()["loaded"]))
         reply = server.post("/v1/completions", model=JAVA, prompt="x", max_tokens=1)
-        assert reply.status_code == 503 and "--max-loaded-models 1" in reply.text
+        assert reply.status_code == 503 and "max_loaded_models 1" in reply.text
     with pytest.raises(SettingsError, match="2 models are to be preloaded and 1 may be"):
         ServerConfig(preload=(PYTHON, JAVA), max_engines=1)

@@ -20,6 +20,7 @@ from subllm.models.store.store import Store
 from subllm.serving.server.config import ServerConfig
 from subllm.serving.server.dialects.table import dialect_of
 from subllm.serving.server.guard import Guard
+from subllm.serving.server.loading import StoreLoader
 from subllm.serving.server.run import bind, serve
 from unit.cli.tiny_store import BASE as TINY
 from unit.cli.tiny_store import build, greedy, write_checkpoint
@@ -31,6 +32,7 @@ import json, sys
 sys.modules["torch"] = sys.modules["transformers"] = None  # importing them fails
 from pathlib import Path
 from subllm.serving.server.config import ServerConfig
+from subllm.serving.server.loading import StoreLoader
 from subllm.serving.server.run import serve
 from subllm.models.store.store import Store
 
@@ -38,7 +40,8 @@ def ready(host, port):
     assert "jinja2" not in sys.modules  # nor anything else that only some requests need
     print(json.dumps([host, port]), flush=True)
 
-serve(Store(Path(sys.argv[1])), ServerConfig(port=0), on_ready=ready, log_level="debug")
+loader = StoreLoader(Store(Path(sys.argv[1])))
+serve(loader, ServerConfig(port=0), on_ready=ready, log_level="debug")
 print("stopped")
 """
 
@@ -95,7 +98,7 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
         with pytest.raises(
             ServerError, match=rf"by py\S+ \(pid {os.getpid()}\); .*--port"
         ) as caught:
-            serve(Store(tmp_path), ServerConfig(port=port))
+            serve(StoreLoader(Store(tmp_path)), ServerConfig(port=port))
         assert str(port) in str(caught.value)
     bind("127.0.0.1", port).close()  # free again
 
@@ -118,7 +121,7 @@ def test_a_failing_on_ready_stops_the_server(tmp_path: Path) -> None:
         raise ServerError("no record")
 
     with pytest.raises(ServerError, match="no record"):
-        serve(Store(tmp_path), ServerConfig(port=0), on_ready=fail)
+        serve(StoreLoader(Store(tmp_path)), ServerConfig(port=0), on_ready=fail)
     before = signal.getsignal(signal.SIGTERM)
     assert before is signal.SIG_DFL
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from subllm.serving.server.jobs import (
 )
 from subllm.serving.server.turns import QUIET_TURN, STREAMING_TURN
 from subllm.serving.server.worker import HANGS_AFTER, EngineWorker
+from subllm.serving.server.worker_config import Bounds, Loading
 from unit.serving.server.tiny import (
     CPP,
     JAVA,
@@ -89,8 +91,11 @@ def alone(model: str, seed: int, length: int, tokens: int) -> str:
     return text
 
 
-def worker_on(things: Shelf, **options: Any) -> EngineWorker:
-    worker = EngineWorker(things.load, **options)
+def worker_on(
+    things: Shelf, *, clock: Callable[[], float] = time.monotonic, **bounds: Any
+) -> EngineWorker:
+    loading = Loading(things.load, measure=things.footprint)
+    worker = EngineWorker(loading, Bounds(**bounds), clock=clock)
     worker.start()
     return worker
 
@@ -123,7 +128,7 @@ def test_everybody_gets_what_is_theirs(
     things = shelf(max_batch=batch)
     weights, kv = needs()
     room = None if memory is None else memory[0] * weights + memory[1] * kv
-    worker = worker_on(things, max_engines=engines, memory=room, measure=things.footprint, **limits)
+    worker = worker_on(things, engines=engines, memory=room, **limits)
     asked: list[tuple[Asked, tuple[str, str, int, int, int, bool]]] = []
     try:
         for number, job in enumerate(jobs):
@@ -170,7 +175,7 @@ def test_everybody_gets_what_is_theirs(
 def test_models_wait_their_turn_and_nobody_waits_for_ever() -> None:
     """One engine fits: the busy one runs empty though more work for it keeps coming."""
     things = shelf(max_batch=1)
-    worker = worker_on(things, max_engines=1)
+    worker = worker_on(things, engines=1)
     try:
         first = generate(0, PYTHON, 0, 5, 150)
         worker.submit(first.job)
@@ -209,7 +214,7 @@ def test_versions_of_a_name_are_different_models() -> None:
 
 def test_all_or_none_of_a_request_is_taken() -> None:
     things = shelf()
-    worker = worker_on(things, max_open=3)
+    worker = worker_on(things, jobs=3)
     try:
         jobs = [generate(i, PYTHON, i, 5, 3) for i in range(4)]
         with pytest.raises(EngineBusyError, match="try again"):
@@ -224,7 +229,7 @@ def test_all_or_none_of_a_request_is_taken() -> None:
 def test_stopping_answers_everybody_once() -> None:
     """Those that run, those that wait for room, those in the inbox."""
     things = shelf(max_batch=1)
-    worker = worker_on(things, max_engines=1)
+    worker = worker_on(things, engines=1)
     running = generate(0, PYTHON, 0, 5, 200)
     worker.submit(running.job)
     until(lambda: bool(things.engines) and things.engine(PYTHON).steps > 0)
