@@ -46,8 +46,8 @@ def _calls(line: str) -> Iterator[list[str]]:
     lexer.whitespace_split = True
     try:
         words = list(lexer)
-    except ValueError:  # a quotation that ends elsewhere: no line of a shell
-        return
+    except ValueError:  # a quotation that ends on another line
+        words = line.split()
     call: list[str] | None = None
     start = True
     for word in words:
