@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-VARIABLE = "SUBLLM_TEST_NATIVE"  # set by scripts/test-native: the build's folder
+VARIABLE = "SUBLLM_TEST_NATIVE"  # set by scripts/test native: the build's folder
 
 
 def use_test_build() -> Path | None:

@@ -6,6 +6,8 @@
   scripts/make-packs code       write the code packs that recovery learns from (released.py)
   scripts/make-packs functions  let the base write functions to learn from (functions.py)
   scripts/make-packs grams      hash the --benchmarks for users, who have none of their text
+  scripts/make-packs overlap    look for text of benchmarks in the packs (overlap.py)
+  scripts/make-packs infilling  make infillings of HumanEval, to be evaluated (infilling.py)
 
 The base answers on subllm's own engine, dense and in int8. That takes most of an hour on
 two cores; stop it whenever you like and run it again.
@@ -21,6 +23,8 @@ from pathlib import Path
 
 import assemble
 import functions
+import infilling
+import overlap
 import released
 from answers import Sampling, read_answers
 from base import find_base, read_run, record_run
@@ -38,10 +42,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER_FILE = "tokenizer.bundle"
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int | None:
     if argv[:1] == ["functions"]:
-        functions.main(argv[1:])
-        return
+        return functions.main(argv[1:])
+    if argv[:1] == ["overlap"]:
+        return overlap.main(argv[1:])
+    if argv[:1] == ["infilling"]:
+        return infilling.main(argv[1:])
     options = parse(argv)
     try:
         if options.command in ("all", "generate"):
@@ -59,6 +66,7 @@ def main(argv: list[str]) -> None:
             print(f"{len(known.hashes)} hashes of {names}, {write_grams(known, names)} bytes")
     except (SubllmError, LookupError) as error:
         raise SystemExit(f"make-packs: {error}") from error
+    return None
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -140,4 +148,4 @@ def write_packs(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """Look for text of benchmarks in the calibration packs: a shared 10-gram of words.
 
-  scripts/check-overlap DATA...        files or directories of problems: HumanEval, MBPP,
-                                       HumanEval-X, MultiPL-E, anything of their kind
-  scripts/check-overlap DATA --packs DIR      other packs than those that are shipped
+  scripts/make-packs overlap DATA...          files or directories of problems: HumanEval, MBPP,
+                                              HumanEval-X, MultiPL-E, anything of their kind
+  scripts/make-packs overlap DATA --packs DIR      other packs than those that are shipped
 
 Problems may be .jsonl, .json, either with .gz, or .parquet. Every text of a problem is
 compared (prompt, solution, tests) with every instruction and answer of both splits. Lines
@@ -46,11 +46,11 @@ def main(argv: list[str]) -> int:
         problems = [p for path in problem_files(options.data) for p in read_problems(path)]
         if not packs or not problems:
             missing = f"no packs in {options.packs}" if not packs else "no problems given"
-            print(f"check-overlap: {missing}", file=sys.stderr)
+            print(f"make-packs overlap: {missing}", file=sys.stderr)
             return 2
         found = list(find(packs, problems))
     except (CalibrationError, TableError, FileNotFoundError) as error:
-        print(f"check-overlap: {error}", file=sys.stderr)
+        print(f"make-packs overlap: {error}", file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps([asdict(overlap) for overlap in found], indent=2))
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/check-overlap",
+        prog="scripts/make-packs overlap",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -107,7 +107,3 @@ def show(packs: list[Path], problems: list[Problem], found: list[Overlap]) -> No
     names = ", ".join(read_pack(path).header.pack for path in packs)
     print(f"{len(problems)} problems of {files}\n{samples} samples of {names}")
     print(f"{len({(o.pack, o.sample) for o in found})} samples overlap")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

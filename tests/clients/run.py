@@ -1,4 +1,14 @@
-"""Ask a running server through the clients that people use; see scripts/test-clients.
+"""Ask a server through the clients that people use, real ones from their registries.
+
+    scripts/test clients                      all of them (installs 3 GB into .build/clients once)
+    scripts/test clients openai ollama.js     some
+    scripts/test clients --tiny               with a random model: whether they speak to each other
+    scripts/test clients --url http://127.0.0.1:11435 --model NAME [CLIENT...]
+
+OpenAI's, Ollama's, Anthropic's and Mistral's own, litellm, llm, langchain, aider, opencode,
+Continue, tabby-agent, JupyterLab in a headless Chromium (apt-get install chromium); and
+schemathesis by the server's own description of itself. The models are those of SUBLLM_HOME;
+`subllm add qwen2.5-coder:0.5b` makes one that will do.
 
 Clients are installed from their registries into .build/clients, never into the project's own
 environment. Nothing but the standard library is needed here.
@@ -130,7 +140,11 @@ def first_model(url: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/test-clients", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/test clients",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("clients", nargs="*", metavar="CLIENT", help=", ".join(CLIENTS))
     parser.add_argument("--url", help="of a running server; default: one of its own")
     parser.add_argument("--model", help="default: the first dense model that is served")

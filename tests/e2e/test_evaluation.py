@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import BASE, SAMPLES, Machine, Run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1500)]
 
 PROBLEMS = Path(__file__).with_name("problems.jsonl")
 DENSE = f"{BASE}-dense"

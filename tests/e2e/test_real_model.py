@@ -51,6 +51,7 @@ def test_cached_plan_answers_at_once(machine: Machine, tour: list[Run]) -> None:
     assert 1 < loss["before"] < loss["after"] < 2 * loss["before"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", PROMPTS)
 def test_openai_client_gets_each_language_from_its_own_sub_model(
     server: Machine, language: str
@@ -70,6 +71,7 @@ def test_openai_client_gets_each_language_from_its_own_sub_model(
         assert "total" in text
 
 
+@pytest.mark.long
 def test_chat_and_fill_in_the_middle(server: Machine) -> None:
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     reply = client.chat.completions.create(
@@ -102,6 +104,7 @@ def test_chat_and_fill_in_the_middle(server: Machine) -> None:
         assert typed.choices[0].text.partition("\n")[0] == rest
 
 
+@pytest.mark.long
 def test_language_without_sub_model_falls_back_to_dense(server: Machine) -> None:
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     raw = client.completions.with_raw_response.create(
@@ -111,6 +114,7 @@ def test_language_without_sub_model_falls_back_to_dense(server: Machine) -> None
     assert "fallback" in raw.headers["x-subllm-route"]
 
 
+@pytest.mark.long
 def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine) -> None:
     arguments = ("complete", PROMPTS["python"], "-n", "24", "--json")
     served = server.ok(*arguments, SUBLLM_PORT=str(server.port)).document
@@ -119,6 +123,7 @@ def test_server_and_local_answers_are_equal_and_need_no_network(server: Machine)
     assert served["model"] == local["model"] == f"{BASE}-python"
 
 
+@pytest.mark.long
 def test_drafts_change_no_text(server: Machine) -> None:
     """N-grams, a sub-model for its dense base, and what the client predicts."""
     dense, large, sub_model = f"{BASE}-dense", f"{BASE}-dense-int8", f"{BASE}-python"
@@ -167,6 +172,7 @@ def _draft_of(server: Machine, model: str) -> str | None:
     return found[model]
 
 
+@pytest.mark.long
 def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
     command = ["extract", "general", *PLAIN, "--tag", "killed"]
     child = subprocess.Popen(
@@ -186,6 +192,7 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
     assert machine.ok("verify").code == 0
 
 
+@pytest.mark.long
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
     """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
     time."""
@@ -194,7 +201,7 @@ def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]
     out = machine.home / "plain.json"
     subprocess.run(
         [
-            sys.executable, ROOT / "scripts" / "bench_extract.py", "--plain-worker", out,
+            sys.executable, ROOT / "scripts" / "benchmarks", "extract", "--plain-worker", out,
             "--samples", SAMPLES, "--json", ours["name"], "--compute", ours["compute"],
             *(["--itself"] if ours["compute"] == "bfloat16" else []),
         ],
@@ -230,6 +237,7 @@ def test_a_gguf_file_is_a_base_too(machine: Machine, tmp_path: Path) -> None:
         machine.ok("rm", "--yes", "mine:0.5b")
 
 
+@pytest.mark.long
 def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour: list[Run]) -> None:
     from subllm.models.store.store import Store
     from subllm.models.store.tokenizers import open_tokenizer
@@ -250,6 +258,7 @@ def test_the_mapped_tokenizer_says_what_the_library_says(machine: Machine, tour:
         assert ours.decode(ids) == library.decode(ids)
 
 
+@pytest.mark.long
 def test_the_screened_head_chooses_as_the_whole_one(machine: Machine, tour: list[Run]) -> None:
     """1,024 tokens in the middle of the head's usual work; `scripts/bench head` takes 20,000."""
     from subllm.engine.backend import Chunk, Draw

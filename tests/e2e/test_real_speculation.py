@@ -16,7 +16,7 @@ from subllm.models.store.store import Store
 
 from .conftest import BASE, Machine, Run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1500)]
 
 LARGE = "qwen2.5-coder:1.5b-dense"
 CLASS = """class Stack:

@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import BASE, ROOT, Machine, Run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def test_text_is_made_and_gone_on_with(machine: Machine, tour: list[Run], tmp_path: Path) -> None:

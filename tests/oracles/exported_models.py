@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from oracles.byte_tokenizers import definition
 from oracles.packed_models import PackedMemory, packed_oracle, store_model
 from oracles.tiny_models import CONFIGS
 from subllm.models.store.store import Store
-from subllm.models.text.token_bytes import byte_alphabet
 from subllm.models.text.tokenizer import Tokenizer
 
 # Families of the catalog, as llama.cpp knows them too: Gemma 3 with the pattern that it has.
@@ -41,34 +41,11 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
 
 def bundle(add_bos: bool = False) -> bytes:
     """One token for each byte, two merges, three special tokens."""
-    letters = {code: letter for letter, code in byte_alphabet().items()}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     specials = {BOS: "<|begin|>", END: "<|end|>", MIDDLE: "<|middle|>"}
-    definition = {
-        "version": "1.0",
-        "added_tokens": [
-            {
-                "id": token,
-                "content": text,
-                "special": True,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-            }
-            for token, text in specials.items()
-        ],
-        "pre_tokenizer": {**level, "trim_offsets": True},
-        "decoder": {**level, "trim_offsets": True},
-        "model": {
-            "type": "BPE",
-            "vocab": {**{letters[byte]: byte for byte in range(256)}, "ab": 256, "abc": 257},
-            "merges": ["a b", "ab c"],
-        },
-    }
+    tokens = definition(specials, split=True, merges=("a b", "ab c"))
     config = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": add_bos}
     files = {
-        "tokenizer.json": json.dumps(definition).encode(),
+        "tokenizer.json": json.dumps(tokens).encode(),
         "tokenizer_config.json": json.dumps({**config, "chat_template": TEMPLATE}).encode(),
     }
     return Tokenizer.from_files(files).to_bundle()

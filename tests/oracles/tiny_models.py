@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 import transformers
 
+from oracles.byte_tokenizers import definition
 from subllm.models.arch.registry import spec_from_config
 from subllm.models.arch.spec import ArchSpec
-from subllm.models.text.token_bytes import byte_alphabet
 from subllm.models.text.tokenizer import Tokenizer
 
 VOCAB = 264
@@ -144,43 +144,10 @@ END, MARK, FILL = 256, 257, 258
 
 def tokenizer() -> Tokenizer:
     """One token for each byte, then END (eos), MARK and FILL (special): 259 in all."""
-    letters = {code: letter for letter, code in byte_alphabet().items()}
-    specials = {END: "<|end|>", MARK: "<|mark|>", FILL: "<|fill|>"}
-    definition = {
-        "version": "1.0",
-        "added_tokens": [
-            {
-                "id": token,
-                "content": text,
-                "special": True,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-            }
-            for token, text in specials.items()
-        ],
-        "pre_tokenizer": {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": False,
-            "use_regex": False,
-        },
-        "decoder": {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": False,
-            "use_regex": False,
-        },
-        "model": {
-            "type": "BPE",
-            "vocab": {letters[byte]: byte for byte in range(256)},
-            "merges": [],
-        },
-    }
+    tokens = definition({END: "<|end|>", MARK: "<|mark|>", FILL: "<|fill|>"})
     return Tokenizer.from_files(
         {
-            "tokenizer.json": json.dumps(definition).encode(),
+            "tokenizer.json": json.dumps(tokens).encode(),
             "tokenizer_config.json": b'{"eos_token": "<|end|>"}',
         }
     )

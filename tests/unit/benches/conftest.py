@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-sys.path[:0] = [str(SCRIPTS), str(SCRIPTS / "engines")]
+sys.path.insert(0, str(SCRIPTS))

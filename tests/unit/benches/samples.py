@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pareto.ways import DENSE, PEER, Served, Way
+from benchmarks.comparing.ways import DENSE, PEER, Served, Way
 
 from subllm.measuring.evaluation.problems import Benchmark, Problem
 from subllm.measuring.evaluation.records import ModelFacts
@@ -17,7 +18,9 @@ from subllm.measuring.evaluation.toolchains import Verdict
 from .conftest import SCRIPTS
 
 TINY = Path(__file__).with_name("tiny_worker.py")
-ENVIRONMENT = {"PYTHONPATH": str(SCRIPTS / "engines")}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(SCRIPTS / "benchmarks/engines"), *sys.path]),
+}
 RIGHT = "    return a + b\nprint('what follows does not count')\n"
 WRONG = "    return a - b\nprint('what follows does not count')\n"
 

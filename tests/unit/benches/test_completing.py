@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from worker import Worker, WorkerError
+from benchmarks.engines.worker import Worker, WorkerError
 
 from .samples import RIGHT, served
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from drafting.measure import Compared, compare, table
-from drafting.workloads import FILE, OLD, Workload
-from worker import Worker
+from benchmarks.drafting.measure import Compared, compare, table
+from benchmarks.drafting.workloads import FILE, OLD, Workload
+from benchmarks.engines.worker import Worker
 
 from .samples import served
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pareto import quality
-from pareto.clock import Clock
-from pareto.quality import Quality
-from pareto.ways import Served
+from benchmarks.comparing import quality
+from benchmarks.comparing.clock import Clock
+from benchmarks.comparing.quality import Quality
+from benchmarks.comparing.ways import Served
 
 from subllm.measuring.evaluation.problems import Benchmark
 from subllm.measuring.evaluation.prompts import Prompter

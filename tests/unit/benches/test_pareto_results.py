@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import bench_pareto
 import pytest
-from pareto import quality, speed
-from pareto.problems import load
-from pareto.quality import Quality
-from pareto.results import Cell, compared, documents, mixed, way, write
-from pareto.ways import WAYS, Served, chosen
+from benchmarks import pareto
+from benchmarks.comparing import quality, speed
+from benchmarks.comparing.problems import load
+from benchmarks.comparing.quality import Quality
+from benchmarks.comparing.results import Cell, compared, documents, mixed, way, write
+from benchmarks.comparing.ways import WAYS, Served, chosen
 
 from .samples import drafting, served
 
@@ -87,15 +87,15 @@ def test_speeds_of_different_days_are_not_shown_as_one_run(tmp_path: Path) -> No
 
 def test_ways_with_drafts_borrow_the_judgement_of_plain_ones(tmp_path: Path) -> None:
     ours = served(tmp_path / "log")
-    titles = [one.way.title for one in bench_pareto.to_judge([drafting(ours)], False)]
+    titles = [one.way.title for one in pareto.to_judge([drafting(ours)], False)]
     assert titles == ["dense int4"]
-    titles = [one.way.title for one in bench_pareto.to_judge([ours, drafting(ours)], False)]
+    titles = [one.way.title for one in pareto.to_judge([ours, drafting(ours)], False)]
     assert titles == ["dense int4"]
-    titles = [one.way.title for one in bench_pareto.to_judge([ours, drafting(ours)], True)]
+    titles = [one.way.title for one in pareto.to_judge([ours, drafting(ours)], True)]
     assert titles == ["dense int4", "dense int4, drafts"]
-    plain = bench_pareto.to_judge([drafting(ours)], False)[0]
+    plain = pareto.to_judge([drafting(ours)], False)[0]
     assert quality.together(plain) > 1
-    both = [quality.header(one, bench_pareto.Benchmark("f", "s", f"sha256-{'3' * 64}", 1, ()), "t")
+    both = [quality.header(one, pareto.Benchmark("f", "s", f"sha256-{'3' * 64}", 1, ()), "t")
             for one in (ours, plain)]  # fmt: skip
     assert both[0].key == both[1].key
 

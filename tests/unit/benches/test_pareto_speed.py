@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pareto import speed
-from pareto.problems import Plan, spread
-from pareto.results import compared, read_per_token
+from benchmarks.comparing import speed
+from benchmarks.comparing.problems import Plan, spread
+from benchmarks.comparing.results import compared, read_per_token
 
 from .samples import RIGHT, benchmark, drafting, served
 

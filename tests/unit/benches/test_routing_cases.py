@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts/routing"))
-
-import corpus
-import detector
-from cases import rows
-from corpus import File
+from benchmarks.routed.cases import QUESTIONS, rows
+from detector import corpus, make
+from detector.corpus import File
 
 from subllm.languages import LANGUAGES
 from subllm.serving.routing.model import read, write
@@ -59,19 +52,19 @@ def test_tune_and_test_share_nothing() -> None:
         for part in parts.values()
     ]
     assert sum(map(len, names)) == len(set().union(*names))
-    questions = corpus.yaml.safe_load((corpus.PROJECTS.parent / "questions.yaml").read_text())
+    questions = corpus.yaml.safe_load(QUESTIONS.read_text())
     tune, test = ({q for kind in part.values() for q in kind} for part in questions.values())
     assert not tune & test - set(LANGUAGES)
 
 
 def test_what_is_trained_tells_languages_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detector, "files", lambda part: iter(made()))
-    samples = detector.cut(detector.chosen())
-    known = detector.words(samples)
+    monkeypatch.setattr(make, "files", lambda part: iter(made()))
+    samples = make.cut(make.chosen())
+    known = make.words(samples)
     assert {"def", "public", "include"} <= known
     assert "f3" not in known or len(known) < 200
-    names, matrix, labels, languages = detector.select(samples, known, 400)
-    model = detector.LogisticRegression(C=30.0).fit(matrix, labels)
+    names, matrix, labels, languages = make.select(samples, known, 400)
+    model = make.LogisticRegression(C=30.0).fit(matrix, labels)
     ranges = [
         (name, bytes((model.coef_[:, i] * 10 + 128).clip(0, 255).astype("uint8").tolist()))
         for i, name in enumerate(names)

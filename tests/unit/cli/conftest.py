@@ -117,10 +117,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture(scope="session")
 def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of models that can be asked; not to be changed."""
-    directory = tmp_path_factory.mktemp("tiny")
-    checkpoint = tiny_store.write_checkpoint(directory / "checkpoint")
-    tiny_store.build(directory / "home", checkpoint)
-    return directory / "home"
+    return tiny_store.made_in(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -154,7 +154,9 @@ def test_the_seed_alone_decides_what_is_sampled(
     assert one != raws("c", "4", "8")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGINT]
+)
 def test_goes_on_after_being_stopped(
     how: signal.Signals, tiny: Store, subllm: Command, tmp_path: Path
 ) -> None:

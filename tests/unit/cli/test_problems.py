@@ -140,7 +140,7 @@ def test_a_missing_interpreter_costs_the_problems_only(
     assert "python problems left out: there is no python here; install it" in ran.err
 
 
-@pytest.mark.parametrize("command", ["extract", "recover"])
+@pytest.mark.parametrize("command", [pytest.param("extract", marks=pytest.mark.long), "recover"])
 def test_ctrl_c_leaves_the_problems_out_and_tells_the_rest(
     command: str,
     tiny: Store,

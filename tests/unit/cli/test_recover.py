@@ -171,6 +171,7 @@ def test_in_the_background_it_is_found_and_stopped(
     assert subllm("verify", NAME).status == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_an_extraction_that_can_go_on(
     tiny: Store, where: list[str], subllm: Command
 ) -> None:

@@ -329,6 +329,7 @@ def test_a_base_of_ones_own(tiny: Store, subllm: Command, tmp_path: Path) -> Non
     assert str(tmp_path) not in (tmp_path / "out" / "study.md").read_text()
 
 
+@pytest.mark.long
 def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> None:
     slow = "import time\ntime.sleep(0.15)\n"
     rows = [{**python_problem(n, passes=True), "test": slow} for n in range(20)]

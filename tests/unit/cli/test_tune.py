@@ -134,6 +134,7 @@ sys.exit(app.run(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_was_reached(
     pruned: Store,
     code: str,

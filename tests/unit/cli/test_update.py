@@ -261,6 +261,7 @@ def test_models_that_were_pulled(
     assert one["command"] == f"subllm pull {place} --only {name} --name {theirs} --replace"
 
 
+@pytest.mark.long
 def test_in_the_background(extracted: str, tiny: Store, mine: Path, subllm: Command) -> None:
     rewrite(mine)
     before = tiny.resolve(extracted)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from oracles.byte_tokenizers import definition
 from safetensors.numpy import save_file
 
 from subllm.engine.loader import load_engine
@@ -16,7 +17,6 @@ from subllm.models.acquire.pull import pull
 from subllm.models.catalog.loader import Catalog
 from subllm.models.store.manifest import Perplexity, sha256_of
 from subllm.models.store.store import Store
-from subllm.models.text.token_bytes import byte_alphabet
 from subllm.progress import NullProgress
 
 BASE, LARGER = "tiny-coder:1m", "tiny-coder:2m"
@@ -91,39 +91,17 @@ def write_checkpoint(
         "tie_word_embeddings": False,
     }
     (directory / "config.json").write_text(json.dumps(config))
-    (directory / "tokenizer.json").write_text(json.dumps(_tokenizer()))
+    (directory / "tokenizer.json").write_text(json.dumps(definition(dict(enumerate(SPECIAL, 256)))))
     (directory / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": SPECIAL[0], "chat_template": TEMPLATE})
     )
     return directory
 
 
-def _tokenizer() -> dict[str, object]:
-    """One token for each byte, then the special ones."""
-    letters = {code: letter for letter, code in byte_alphabet().items()}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {
-                "id": 256 + index,
-                "content": text,
-                "special": True,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-            }
-            for index, text in enumerate(SPECIAL)
-        ],
-        "pre_tokenizer": {**level, "trim_offsets": False},
-        "decoder": {**level, "trim_offsets": False},
-        "model": {
-            "type": "BPE",
-            "vocab": {letters[byte]: byte for byte in range(256)},
-            "merges": [],
-        },
-    }
+def made_in(directory: Path) -> Path:
+    """The home of a store with `build`'s models, in an empty directory."""
+    build(directory / "home", write_checkpoint(directory / "checkpoint"))
+    return directory / "home"
 
 
 def build(root: Path, checkpoint: Path) -> Store:

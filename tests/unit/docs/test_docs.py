@@ -34,6 +34,11 @@ def test_files_that_are_named_are_there(name: str) -> None:
     assert not missing_files(page_at(name))
 
 
+@pytest.mark.parametrize("name", PRESENT)
+def test_benchmarks_that_are_named_are_there(name: str) -> None:
+    assert not bad_benchmarks(page_at(name))
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     assert not dead_links(name, page_at(name))
@@ -64,6 +69,23 @@ def missing_files(page: Page) -> list[str]:
     return sorted(
         f for f in named if not any((r / f).exists() for r in (ROOT, ROOT / "src/subllm"))
     )
+
+
+def bad_benchmarks(page: Page) -> list[str]:
+    """Calls of scripts/bench that name none of them, or an option that it does not know."""
+    lines = page.spans + [line.removeprefix("$ ") for _, block in page.blocks for line in block]
+    bad = []
+    for line in lines:
+        _, found, rest = line.strip().rpartition("scripts/bench ")
+        name, *words = rest.split("#")[0].split() or ["…"]
+        if not found or not name.islower():
+            continue
+        sources = [ROOT / f"scripts/benchmarks/{part}.py" for part in (name, "frame")]
+        known = "".join(s.read_text(encoding="utf-8") for s in sources if s.exists())
+        options = [word for word in words if word.startswith("--") and word != "--help"]
+        if not sources[0].exists() or not all(f'"{option}"' in known for option in options):
+            bad.append(line)
+    return bad
 
 
 def dead_links(name: str, page: Page) -> list[str]:
@@ -139,6 +161,17 @@ def test_files_links_and_anchors_that_are_not_there_are_found() -> None:
     assert missing_files(page) == ["kernels/layout.py", "scripts/none", "scripts/nothing"]
     assert dead_links("docs/page.md", page) == ["#elsewhere", "nothing.md", "README.md#more"]
     assert page.anchors == {"a-heading-here"}
+
+
+def test_benchmarks_and_options_of_theirs_that_are_not_there_are_found() -> None:
+    page = read_page(
+        "`scripts/bench engine --peer no`, `scripts/bench NAME`, `scripts/bench egnine`"
+    )
+    assert bad_benchmarks(page) == ["scripts/bench egnine"]
+    page = read_page(
+        "```bash\nscripts/bench engine --pere no\nscripts/bench start --help  # --x\n```"
+    )
+    assert bad_benchmarks(page) == ["scripts/bench engine --pere no"]
 
 
 def test_what_is_too_long_for_the_readme_is_found() -> None:

@@ -2,7 +2,7 @@
 
 The budget is small here; `SUBLLM_TEST_FUZZ_SECONDS=600 pytest tests/unit/engine/
 test_fuzzed_files.py` looks longer, with `SUBLLM_TEST_FUZZ_SEED=N` at other cases, and
-`SUBLLM_TEST_FUZZ_SECONDS=120 scripts/test-native tests/unit/engine/test_fuzzed_files.py`
+`SUBLLM_TEST_FUZZ_SECONDS=120 scripts/test native tests/unit/engine/test_fuzzed_files.py`
 under sanitizers.
 """
 

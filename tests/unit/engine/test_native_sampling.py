@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracles.allowed_draws import PARAMS, SHARES, check_allowed
+from oracles.draws import CHANGES, FILTERS, VOCAB, draw_of, logits_of
 
 from subllm.engine import sampler
 from subllm.engine.backend import Draw
@@ -17,20 +18,7 @@ from subllm.engine.request import SamplingParams
 from subllm.errors import BackendError, LogitsError
 from subllm.kernels import native
 
-VOCAB = 6000
 UNIFORMS = (0.0, 0.3, 0.77, 0.999, 1 - 2**-53)
-
-
-def logits_of(seed: int, spread: float = 3.0, size: int = VOCAB) -> np.ndarray:
-    """Values with few bits, so that many are equal, as bf16 logits are."""
-    values = np.random.default_rng(seed).normal(size=size) * spread
-    return (np.round(values * 8) / 8).astype(np.float32)
-
-
-def draw_of(uniform: float = 0.5, seed: int = 0, **params: Any) -> Draw:
-    history = np.random.default_rng(seed).integers(0, VOCAB, 60).astype(np.int32)
-    history[40:50] = history[30:40]
-    return Draw(SamplingParams(**params), history, prompt_length=25, uniform=uniform)
 
 
 def sample(logits: np.ndarray, draw: Draw) -> int:
@@ -41,27 +29,7 @@ def sample(logits: np.ndarray, draw: Draw) -> int:
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 40.0])
-@pytest.mark.parametrize(
-    "filters",
-    [
-        {},
-        {"top_k": 1},
-        {"top_k": 40},
-        {"top_k": 2000},
-        {"top_k": 2 * VOCAB},
-        {"top_p": 0.9},
-        {"top_p": 0.9999},
-        {"top_p": 0.0},
-        {"min_p": 0.05},
-        {"min_p": 1e-6},
-        {"min_p": 1e-12},
-        {"min_p": 1.0},
-        {"top_k": 50, "top_p": 0.7, "min_p": 0.1},
-        {"top_k": 2000, "top_p": 0.99, "min_p": 1e-5},
-        {"top_p": 0.95, "min_p": 0.01},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_filters_and_draws_equal_the_oracle(filters: dict[str, Any], temperature: float) -> None:
     for seed in range(3):
         logits = logits_of(seed)
@@ -76,22 +44,7 @@ def test_filters_and_draws_equal_the_oracle(filters: dict[str, Any], temperature
                 assert sample(logits, draw) == sampler.sample(logits, draw)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"repetition_penalty": 1.3},
-        {"presence_penalty": 0.7},
-        {"frequency_penalty": 0.5},
-        {"logit_bias": ((3, 5.0), (9, -100.0), (3, 1.0))},
-        {
-            "repetition_penalty": 0.8,
-            "presence_penalty": -1.0,
-            "frequency_penalty": 0.2,
-            "logit_bias": ((1, 2.0),),
-        },
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_bias_and_penalties_equal_the_oracle(changes: dict[str, Any]) -> None:
     """Greedy and drawn, with spreads so small that the changes decide."""
     for seed in range(10):

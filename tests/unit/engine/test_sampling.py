@@ -8,44 +8,13 @@ import numpy as np
 import pytest
 import torch
 from oracles.allowed_draws import PARAMS, SHARES, check_allowed
+from oracles.draws import CHANGES, FILTERS, VOCAB, draw_of, logits_of
 
 from subllm.engine import sampler
 from subllm.engine.backend import Draw
 from subllm.engine.backends.torch import sampling
 from subllm.engine.request import SamplingParams
 from subllm.errors import EngineError, LogitsError, SubllmError, UsageError
-
-VOCAB = 5000  # more than the part that is sorted first
-
-
-def logits_of(seed: int, spread: float = 3.0) -> np.ndarray:
-    """Values with few bits, so that many are equal, as bf16 logits are."""
-    values = np.random.default_rng(seed).normal(size=VOCAB) * spread
-    return (np.round(values * 8) / 8).astype(np.float32)
-
-
-def draw_of(uniform: float = 0.5, seed: int = 0, **params: Any) -> Draw:
-    history = np.random.default_rng(seed).integers(0, VOCAB, 60).astype(np.int32)
-    history[40:50] = history[30:40]
-    return Draw(SamplingParams(**params), history, prompt_length=25, uniform=uniform)
-
-
-FILTERS: list[dict[str, Any]] = [
-    {},
-    {"top_k": 1},
-    {"top_k": 40},
-    {"top_k": 2000},
-    {"top_k": 2 * VOCAB},
-    {"top_p": 0.9},
-    {"top_p": 0.9999},
-    {"top_p": 0.0},
-    {"min_p": 0.05},
-    {"min_p": 1e-6},
-    {"min_p": 1.0},
-    {"top_k": 50, "top_p": 0.7, "min_p": 0.1},
-    {"top_k": 2000, "top_p": 0.99, "min_p": 1e-5},
-    {"top_p": 0.95, "min_p": 0.01},
-]
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 40.0])
@@ -81,22 +50,7 @@ def test_the_smallest_temperatures_draw_among_the_best(
         assert drawn == [17, 17, 4000, 4000]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"repetition_penalty": 1.3},
-        {"presence_penalty": 0.7},
-        {"frequency_penalty": 0.5},
-        {"logit_bias": ((3, 5.0), (9, -100.0), (3, 1.0))},
-        {
-            "repetition_penalty": 0.8,
-            "presence_penalty": -1.0,
-            "frequency_penalty": 0.2,
-            "logit_bias": ((1, 2.0),),
-        },
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_adjusted_logits_equal_the_oracle(changes: dict[str, Any]) -> None:
     logits, draw = logits_of(7), draw_of(**changes)
     want = sampler.adjust(logits, draw)

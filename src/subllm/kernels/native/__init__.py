@@ -23,7 +23,7 @@ def core() -> Any:
     except ImportError as error:
         raise BackendError(
             f"the native module is missing or does not load ({error}); "
-            "reinstall subllm, or run scripts/build-native in a checkout"
+            "reinstall subllm, or run scripts/install --native in a checkout"
         ) from error
 
 

@@ -1,21 +1,16 @@
-"""Runs a plan and answers: one JSON value, or a stream in a dialect's framing.
-
-Either way a client that leaves stops the work, wherever it is. The stream is written here and not
-by sse-starlette: Ollama's lines and the disconnects of plain replies need this anyway, and that
-would be a second way beside it; its signs of life come by the clock, also between tokens that
-flow; and importing it replaces uvicorn's signal handler for the whole process.
-"""
+"""Runs a plan and answers: one JSON value, or a stream in a dialect's framing. Either way a client
+that leaves stops the work, wherever it is."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from asyncio import FIRST_COMPLETED as ANY
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from subllm.serving.server.errors import api_error
 from subllm.serving.server.framing import Framing
@@ -28,41 +23,43 @@ from subllm.serving.server.worker import EngineWorker
 CLIENT_CLOSED_REQUEST = 499  # never seen by a client: it has left
 
 Batches = AsyncGenerator[list[Chunk], None]
-Write = Callable[[list[Chunk]], Awaitable[None]]
 
 
-async def batches(worker: EngineWorker, reply: Reply) -> Batches:
+async def batches(worker: EngineWorker, reply: Reply, ended: Callable[[Reply], None]) -> Batches:
     """Everything of a reply in order, together what is there at once: the connection is looked at
     between two batches, so that hardly anything is written to a client that has left. The first
     comes after the engine's first event, so that a failure until then can still be an HTTP
-    status."""
-    plan = reply.plan
-    if plan.scores:
-        async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
-            async for index, event in scoring:
-                if isinstance(event, TokenScores):
-                    # Thousands of tokens have their texts looked up: streams go on meanwhile.
-                    await asyncio.to_thread(reply.scored, index, event.logprobs)
-    opened = False
-    draft = plan.drafting.draft
-    trimmers = [Trimmer(plan.trim) for _ in plan.generations] if plan.trim else []
-    made: list[Chunk] = []
-    async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
-        async for index, event in generation:
-            if not opened:
-                opened = True
-                made = reply.opening()
-            if isinstance(event, Generated):
-                token = trimmers[index](event.event) if trimmers else event.event
-                if token.finish_reason is not None:
-                    generation.drop(index)
-                made += reply.feed(index, token)
-            if not generation.ready:
-                yield made
-                made = []
-    if not opened:
-        made = reply.opening()
-    yield made + reply.closing()
+    status. `ended` is told at the end, however it comes."""
+    try:
+        plan = reply.plan
+        if plan.scores:
+            async with JobStream(worker, plan.model.ref, plan.scores) as scoring:
+                async for index, event in scoring:
+                    if isinstance(event, TokenScores):
+                        # Thousands of tokens have their texts looked up: streams go on meanwhile.
+                        await asyncio.to_thread(reply.scored, index, event.logprobs)
+        opened = False
+        draft = plan.drafting.draft
+        trimmers = [Trimmer(plan.trim) for _ in plan.generations] if plan.trim else []
+        made: list[Chunk] = []
+        async with JobStream(worker, plan.model.ref, plan.generations, draft) as generation:
+            async for index, event in generation:
+                if not opened:
+                    opened = True
+                    made = reply.opening()
+                if isinstance(event, Generated):
+                    token = trimmers[index](event.event) if trimmers else event.event
+                    if token.finish_reason is not None:
+                        generation.drop(index)
+                    made += reply.feed(index, token)
+                if not generation.ready:
+                    yield made
+                    made = []
+        if not opened:
+            made = reply.opening()
+        yield made + reply.closing()
+    finally:
+        ended(reply)
 
 
 async def answer(
@@ -82,134 +79,92 @@ async def answer(
     }
     if draft := reply.plan.drafting.draft:
         headers["x-subllm-draft"] = draft.name
-    work = Work(batches(worker, reply), request.receive, lambda: ended(reply))
+    items = batches(worker, reply, ended)
     if framing is not None:
+        stream = Stream(items, framing)
         # Wait a little for the first chunk: until then a failure has its own status.
-        await work.begun(keep_alive)
-        return ChunkStream(work, framing, keep_alive, headers)
-    async with work:
-        work.to(_nowhere)
-        await work.over()
-        if work.gone:
+        await stream.begun(request.receive, keep_alive)
+        return framing.response(stream, headers, keep_alive)
+    work = asyncio.ensure_future(_drain(items))
+    try:
+        if not await _done(work, request.receive):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return JSONResponse(reply.whole(), headers=headers)
+    finally:
+        await _end(work)
 
 
-async def _nowhere(chunks: list[Chunk]) -> None:
-    pass
+class Stream:
+    """What a stream sends, as `framing` says. The work for it begins at once."""
 
+    def __init__(self, items: Batches, framing: Framing) -> None:
+        self._items = items
+        self._framing = framing
+        self._first = asyncio.ensure_future(anext(items))
+        self._taken = False  # the first one
+        self._over = False
 
-class Work:
-    """A task that makes the chunks of a reply, and writes them, until they end or the client
-    leaves. Leaving the context ends it."""
-
-    def __init__(self, items: Batches, receive: Receive, ended: Callable[[], None]) -> None:
-        self._ended = ended
-        loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[None] = loop.create_future()
-        self._write: asyncio.Future[Write] = loop.create_future()
-        # One task for all chunks: one for each, or one more to write them, would cost more than
-        # the chunk.
-        self._work = asyncio.ensure_future(self._run(items))
-        self._watch = asyncio.ensure_future(until_disconnect(receive))
-
-    async def __aenter__(self) -> Work:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watch.cancel()
-        self._work.cancel()
-        await asyncio.wait([self._work, self._watch])
-        if not self._work.cancelled():
-            self._work.exception()  # of one that nobody waits for, asyncio would tell the log
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left."""
-        return self._watch.done()
-
-    async def begun(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the first chunks, which are kept. A failure before
-        them ends the work and is raised."""
+    async def begun(self, receive: Receive, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the first batch, which is kept, or until the client has
+        left. A failure before it ends the work and is raised."""
         try:
-            await asyncio.wait([self._begun, self._watch], timeout=timeout, return_when=ANY)
-            if self._work.done():
-                self._work.result()
+            await _done(self._first, receive, timeout)
         except BaseException:
-            await self.__aexit__()
+            await self.aclose()
             raise
 
-    def to(self, write: Write) -> None:
-        """Chunks go there, those that are kept first."""
-        self._write.set_result(write)
+    def __aiter__(self) -> Stream:
+        return self
 
-    async def over(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds for the end, or until the client has left. Whether one of
-        them is there. Raises what the work raises."""
-        await asyncio.wait([self._work, self._watch], timeout=timeout, return_when=ANY)
-        if self.gone:
-            return True
-        if self._work.done():
-            self._work.result()
-            return True
-        return False
-
-    async def _run(self, items: Batches) -> None:
-        write: Write | None = None
+    async def __anext__(self) -> bytes:
+        """A batch, the end or what tells of a failure. A batch is one piece, since a server that
+        writes each of its chunks to a client that has left would say so for each."""
         try:
-            async with contextlib.aclosing(items):
-                async for chunks in items:
-                    if write is None:
-                        self._begun.set_result(None)
-                        write = await self._write
-                    if chunks:
-                        await write(chunks)
-        finally:
-            if not self._begun.done():
-                self._begun.set_result(None)
-            self._ended()
+            while not self._over:
+                if chunks := await self._next():
+                    return b"".join(map(self._framing.chunk, chunks))
+        except StopAsyncIteration:
+            self._over = True
+            if self._framing.end:
+                return self._framing.end
+        except Exception as error:
+            self._over = True
+            return self._framing.failure(api_error(error))
+        raise StopAsyncIteration
+
+    async def _next(self) -> list[Chunk]:
+        if self._taken:
+            return await anext(self._items)
+        self._taken = True
+        return await self._first
+
+    async def aclose(self) -> None:
+        """Ends the work."""
+        await _end(self._first)
+        await self._items.aclose()
 
 
-class ChunkStream(Response):
-    """Chunks as they come, written as `framing` says; `keep_alive` seconds without one are
-    filled by its sign of life."""
+async def _drain(items: Batches) -> None:
+    async with contextlib.aclosing(items):
+        async for _ in items:
+            pass
 
-    def __init__(
-        self, work: Work, framing: Framing, keep_alive: float, headers: Mapping[str, str]
-    ) -> None:
-        self.media_type = framing.media_type
-        super().__init__(headers={**headers, "cache-control": "no-store"})
-        del self.headers["content-length"]
-        self._work = work
-        self._framing = framing
-        self._keep_alive = keep_alive
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        framing, clock = self._framing, asyncio.get_running_loop().time
-        written = clock()
+async def _done(work: asyncio.Future[Any], receive: Receive, timeout: float | None = None) -> bool:
+    """Wait up to `timeout` seconds for `work`, or until the client has left. Whether it is done;
+    raises what it raises."""
+    watch = asyncio.ensure_future(until_disconnect(receive))
+    try:
+        await asyncio.wait([work, watch], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watch.cancel()
+    if work.done():
+        work.result()
+    return work.done()
 
-        async def write(text: str, more: bool = True) -> None:
-            nonlocal written
-            written = clock()
-            body = text.encode()
-            await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        async def write_chunks(chunks: list[Chunk]) -> None:
-            await write("".join(map(framing.chunk, chunks)))
-
-        async with self._work as work:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            work.to(write_chunks)
-            try:
-                while not await work.over(self._silence(written - clock())):
-                    if clock() - written >= self._keep_alive:
-                        await write(framing.waiting)
-            except Exception as error:
-                await write(framing.failure(api_error(error)), more=False)
-                return
-            if not work.gone:
-                await write(framing.end, more=False)
-
-    def _silence(self, since: float) -> float | None:
-        """Seconds until a sign of life is due; `since` is 0 or less."""
-        return max(0.0, since + self._keep_alive) if self._framing.waiting else None
+async def _end(work: asyncio.Future[Any]) -> None:
+    work.cancel()
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # of one that nobody waits for, asyncio would tell the log

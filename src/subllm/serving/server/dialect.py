@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from subllm.serving.server.framing import ErrorShape
+from subllm.serving.server.errors import ErrorShape
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,15 @@ class ApiError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
-    def response(self, shape: Callable[[ApiError], dict[str, Any]]) -> JSONResponse:
+    def response(self, shape: ErrorShape) -> JSONResponse:
         """With the body that `shape` makes."""
         from fastapi.responses import JSONResponse
 
         return JSONResponse(shape(self), self.status, headers=self.headers)
+
+
+ErrorShape = Callable[[ApiError], dict[str, Any]]
+"""Makes the body that tells of a failure."""
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -140,7 +144,7 @@ def _http_error(path: str, error: HTTPException) -> ApiError:
     return ApiError(error.status_code, str(error.detail), kind=kind, headers=headers)
 
 
-def install(app: FastAPI, shape_of: Callable[[str], Callable[[ApiError], dict[str, Any]]]) -> None:
+def install(app: FastAPI, shape_of: Callable[[str], ErrorShape]) -> None:
     """Route every exception of `app` through `api_error`; `shape_of` a path makes the body."""
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException

@@ -432,7 +432,9 @@ def extract_until() -> Iterator[Callable[[Path, int], None]]:
         starter.stdin.close()
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(0, marks=pytest.mark.long), 1, pytest.param(2, marks=pytest.mark.long)]
+)
 def test_killed_run_resumes_at_its_block(
     store, add_base, tmp_path: Path, stop: int, extract_until
 ) -> None:

@@ -210,7 +210,12 @@ def killed(home: Path, what: str, module: str, function: str, call: int = 1) -> 
 
 
 @pytest.mark.parametrize(
-    ("function", "call"), [("write_atomic", 1), ("pack_given", 1), ("commit_model", 1)]
+    ("function", "call"),
+    [
+        pytest.param("write_atomic", 1, marks=pytest.mark.long),
+        ("pack_given", 1),
+        pytest.param("commit_model", 1, marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_extraction_goes_on_after_pruning(
     store, add_base, tmp_path, function: str, call: int
@@ -361,7 +366,7 @@ def test_stopping_keeps_what_was_reached(store, add_base) -> None:
     assert prepared_to_recover(store, "1h").resumes
 
 
-@pytest.mark.parametrize("function", ["pack_given", "claim"])
+@pytest.mark.parametrize("function", ["pack_given", pytest.param("claim", marks=pytest.mark.long)])
 def test_a_killed_recovery_leaves_a_whole_store_and_goes_on(
     store, add_base, tmp_path, function: str
 ) -> None:

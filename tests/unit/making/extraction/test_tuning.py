@@ -135,7 +135,10 @@ def test_what_no_checkpoint_bettered_is_not_made(store, add_base) -> None:
     assert NEW not in store.names()
 
 
-@pytest.mark.parametrize(("function", "call"), [("pack_given", 1), ("claim", 2)])
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [pytest.param("pack_given", 1, marks=pytest.mark.long), ("claim", 2)],
+)
 def test_a_killed_tuning_goes_on_also_before_its_name_exists(
     store, add_base, tmp_path: Path, function: str, call: int
 ) -> None:

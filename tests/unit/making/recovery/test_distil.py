@@ -302,6 +302,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(task, tmp_path) -> None:
     assert same(everything(rest), everything(whole))
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_bit_for_bit(task, tmp_path) -> None:
     whole = Recovery(task(), tmp_path / "whole", compute="float32")
     whole.run(steps(30))

@@ -52,3 +52,6 @@ def test_every_stream_ends_with_an_error_of_its_dialect() -> None:
             message = error if isinstance(error, str) else error["message"]
             assert "shutting down" in message, (path, last)
             assert framing != "event: error\ndata: " or said["type"] == "error"
+    with live(shelf()) as server:  # what one heard, another in the process has not
+        data = read_all(send(server, "/v1/completions", {**LONG, "max_tokens": 1, "stream": True}))
+        assert body_of(data).endswith(b"data: [DONE]\n\n")

@@ -16,10 +16,7 @@ from unit.cli import tiny_store
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that is not to be changed."""
-    directory = tmp_path_factory.mktemp("made")
-    checkpoint = tiny_store.write_checkpoint(directory / "checkpoint")
-    tiny_store.build(directory / "home", checkpoint)
-    return directory / "home"
+    return tiny_store.made_in(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

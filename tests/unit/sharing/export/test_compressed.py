@@ -1,5 +1,5 @@
 """Exports of format compressed-tensors. That the package reads them is asked by
-scripts/test-export: the versions that do are not installed beside transformers 5."""
+scripts/test export: the versions that do are not installed beside transformers 5."""
 
 from __future__ import annotations
 

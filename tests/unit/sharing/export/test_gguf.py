@@ -1,5 +1,5 @@
 """Exports of format gguf, as the gguf package and our own reader read them. What llama.cpp
-answers is asked by scripts/test-export."""
+answers is asked by scripts/test export."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from subllm.serving.server.dialect import Dialect
 from subllm.serving.server.dialects.body import Body
 from subllm.serving.server.dialects.tools_wire import MOST_TOOLS, Schema, ToolName, tool_use
 from subllm.serving.server.errors import ApiError, bad_request
-from subllm.serving.server.framing import named_events
+from subllm.serving.server.framing import Events
 from subllm.serving.server.generation import Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.reply import Chunk, Reply
@@ -59,7 +59,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 
 ANTHROPIC = Dialect(error_body)
-EVENTS = named_events(error_body, waiting={"type": "ping"})
+EVENTS = Events(error_body, named=True, waiting={"type": "ping"})
 _TEXT: dict[str, Any] = {"type": "text", "text": ""}
 
 

@@ -18,7 +18,7 @@ from subllm.serving.server.dialects.llamacpp_reply import NativeReply
 from subllm.serving.server.dialects.llamacpp_wire import CompletionBody, InfillBody, Native
 from subllm.serving.server.dialects.openai_wire import ChatMessage
 from subllm.serving.server.errors import ApiError, bad_request
-from subllm.serving.server.framing import data_events
+from subllm.serving.server.framing import Events
 from subllm.serving.server.metrics import CONTENT_TYPE
 from subllm.serving.server.models import ServedModel, TextSide
 from subllm.serving.server.service import Service
@@ -51,7 +51,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 
 LLAMACPP = Dialect(error_body)
-EVENTS = data_events(error_body)
+EVENTS = Events(error_body)
 
 
 class TokenizeBody(Body):

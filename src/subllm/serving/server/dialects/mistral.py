@@ -12,7 +12,7 @@ from subllm.serving.server.dialect import Dialect
 from subllm.serving.server.dialects.body import Body, stops
 from subllm.serving.server.dialects.openai_reply import OpenAiReply
 from subllm.serving.server.errors import ApiError
-from subllm.serving.server.framing import data_events
+from subllm.serving.server.framing import Events
 from subllm.serving.server.generation import Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.reply import Chunk
@@ -33,7 +33,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 
 MISTRAL = Dialect(error_body)
-EVENTS = data_events(error_body, end="data: [DONE]\n\n")
+EVENTS = Events(error_body, end="[DONE]")
 
 
 class FimBody(Body):

@@ -16,7 +16,7 @@ from subllm.serving.server.dialects.ollama_reply import OllamaReply, stamp, unlo
 from subllm.serving.server.dialects.ollama_wire import ChatBody, GenerateBody, Named, PullBody
 from subllm.serving.server.errors import ApiError, bad_request
 from subllm.serving.server.forms import knows_tools
-from subllm.serving.server.framing import Framing, compact
+from subllm.serving.server.framing import Lines
 from subllm.serving.server.models import ServedModel
 from subllm.serving.server.service import Service
 
@@ -39,11 +39,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 OLLAMA = Dialect(error_body, any_type=True)
 
 
-def _line(value: dict[str, Any]) -> str:
-    return f"{compact(value)}\n"
-
-
-LINES = Framing("application/x-ndjson", _line, lambda error: _line(error_body(error)))
+LINES = Lines(error_body)
 
 
 def routes(service: Service) -> APIRouter:
@@ -113,7 +109,7 @@ def routes(service: Service) -> APIRouter:
             )
         if body.stream is False:
             return JSONResponse({"status": "success"})
-        return Response(_line({"status": "success"}), media_type=LINES.media_type)
+        return Response(LINES.chunk({"status": "success"}), media_type=LINES.media_type)
 
     return router
 

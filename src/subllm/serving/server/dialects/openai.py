@@ -14,11 +14,11 @@ from subllm.serving.server.dialects.openai_error import error_body
 from subllm.serving.server.dialects.openai_reply import ChatReply, CompletionReply
 from subllm.serving.server.dialects.openai_wire import ChatBody, CompletionBody
 from subllm.serving.server.errors import ApiError
-from subllm.serving.server.framing import data_events
+from subllm.serving.server.framing import Events
 from subllm.serving.server.service import Service
 
 OPENAI = Dialect(error_body)
-EVENTS = data_events(error_body, end="data: [DONE]\n\n")
+EVENTS = Events(error_body, end="[DONE]")
 
 
 def routes(service: Service) -> APIRouter:

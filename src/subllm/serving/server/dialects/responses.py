@@ -9,10 +9,10 @@ from fastapi.responses import Response
 from subllm.serving.server.dialects.openai_error import error_body
 from subllm.serving.server.dialects.responses_reply import ResponsesReply
 from subllm.serving.server.dialects.responses_wire import ResponsesBody
-from subllm.serving.server.framing import named_events
+from subllm.serving.server.framing import Events
 from subllm.serving.server.service import Service
 
-EVENTS = named_events(error_body)
+EVENTS = Events(error_body, named=True)
 
 
 def routes(service: Service) -> APIRouter:

@@ -20,7 +20,7 @@ def test_compiles_without_a_gpu(tmp_path: Path) -> None:
     found = tmp_path / "costs.json"
     subprocess.run(
         [
-            *(sys.executable, ROOT / "scripts/bench_gpu.py", "--archs", "80", "120"),
+            *(sys.executable, ROOT / "scripts/benchmarks", "gpu", "--archs", "80", "120"),
             *("--only", "8:16 int4, 1 token", "greedy", "--json", found),
         ],
         check=True,
