@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from subllm.engine.computing import Computing
 from subllm.engine.engine import LocalEngine
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams, TokenLogprob
 from subllm.making.calibration.load import load_heldout
@@ -133,11 +135,9 @@ def engine(store: Store, name: str, **options: Any) -> Iterator[LocalEngine]:
     loaded = load_engine(
         store,
         name,
-        device="cpu",
+        computing=Computing(device="cpu", **options),
+        limits=EngineLimits(max_batch=TOGETHER, kv_tokens=TOGETHER * WINDOW),
         context_length=WINDOW + 64,
-        max_batch=TOGETHER,
-        kv_tokens=TOGETHER * WINDOW,
-        **options,
     )
     try:
         yield loaded
