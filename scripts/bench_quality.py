@@ -28,7 +28,8 @@ from subllm.engine.engine import LocalEngine
 from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams, TokenLogprob
-from subllm.making.calibration.load import load_heldout
+from subllm.making.calibration.load import TextOrigin, load_heldout
+from subllm.making.calibration.render import Renderer
 from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 
@@ -86,9 +87,8 @@ def judge_model(store: Store, name: str, arguments: argparse.Namespace) -> dict[
     tokenizer = open_tokenizer(store, manifest)
     sequences = -(-max(arguments.tokens, arguments.prompts * PROMPT) // (WINDOW - 1))
     rows = load_heldout(
-        language,
-        tokenizer=tokenizer,
-        prompt=manifest.prompt,
+        TextOrigin(language),
+        Renderer(tokenizer, manifest.prompt),
         sequences=sequences,
         seq_len=WINDOW,
     )
