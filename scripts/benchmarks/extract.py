@@ -132,19 +132,23 @@ def plain_worker(arguments: argparse.Namespace) -> None:
 
     from subllm.kernels.sparsity.packing import unpack_mask
     from subllm.kernels.sparsity.pattern import Pattern
-    from subllm.making.calibration.load import load_calibration
+    from subllm.making.calibration.load import TextOrigin, load_calibration
+    from subllm.making.calibration.render import Renderer
     from subllm.making.extraction.estimate import peak_memory_bytes
     from subllm.making.extraction.prepare import open_base
     from subllm.making.recovery.compute import DTYPES
-    from subllm.models.catalog.loader import load_catalog
     from subllm.models.store.model_files import open_model
 
     store = frame.store()
     _, manifest, reader, tokenizer = open_base(store, arguments.base)
     data = load_calibration(
-        "pack:python", language="python", tokenizer=tokenizer, prompt=manifest.prompt,
-        samples=arguments.samples, seq_len=arguments.seq_len, seed=0, catalog=load_catalog(),
-    )  # fmt: skip
+        "pack:python",
+        TextOrigin("python"),
+        Renderer(tokenizer, manifest.prompt),
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+        seed=0,
+    )
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**reader.config),
         dtype=DTYPES[arguments.compute],

@@ -26,7 +26,8 @@ from subllm.engine.loader import PackedSource
 from subllm.engine.request import SamplingParams
 from subllm.kernels import native
 from subllm.kernels.sparsity.layout import TILE_ROWS
-from subllm.making.calibration.load import load_heldout
+from subllm.making.calibration.load import TextOrigin, load_heldout
+from subllm.making.calibration.render import Renderer
 from subllm.models.store.model_files import ModelFiles, open_model
 
 TEXTS = ("python", "java", "cpp", "javascript", "general")
@@ -56,7 +57,7 @@ def measure(files: ModelFiles, sequences: int, positions: int) -> dict[str, Any]
     equal = total = 0
     for text in TEXTS:
         rows = load_heldout(
-            text, tokenizer=tokenizer, prompt=prompt, sequences=sequences, seq_len=LENGTH
+            TextOrigin(text), Renderer(tokenizer, prompt), sequences=sequences, seq_len=LENGTH
         ).astype(np.int32)
         before = np.array(screened._decoder.verdicts)
         pairs = [(choices(screened, row), choices(whole, row)) for row in rows]

@@ -22,10 +22,13 @@ from typing import Any
 
 from benchmarks import frame
 
+from subllm.engine.computing import Computing
 from subllm.engine.engine import LocalEngine
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams, TokenLogprob
-from subllm.making.calibration.load import load_heldout
+from subllm.making.calibration.load import TextOrigin, load_heldout
+from subllm.making.calibration.render import Renderer
 from subllm.models.store.store import Store
 from subllm.models.store.tokenizers import open_tokenizer
 
@@ -77,9 +80,8 @@ def judge_model(store: Store, name: str, arguments: argparse.Namespace) -> dict[
     tokenizer = open_tokenizer(store, manifest)
     sequences = -(-max(arguments.tokens, arguments.prompts * PROMPT) // (WINDOW - 1))
     rows = load_heldout(
-        language,
-        tokenizer=tokenizer,
-        prompt=manifest.prompt,
+        TextOrigin(language),
+        Renderer(tokenizer, manifest.prompt),
         sequences=sequences,
         seq_len=WINDOW,
     )
@@ -126,11 +128,9 @@ def engine(store: Store, name: str, **options: Any) -> Iterator[LocalEngine]:
     loaded = load_engine(
         store,
         name,
-        device="cpu",
+        computing=Computing(device="cpu", **options),
+        limits=EngineLimits(max_batch=TOGETHER, kv_tokens=TOGETHER * WINDOW),
         context_length=WINDOW + 64,
-        max_batch=TOGETHER,
-        kv_tokens=TOGETHER * WINDOW,
-        **options,
     )
     try:
         yield loaded

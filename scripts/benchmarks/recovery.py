@@ -20,8 +20,9 @@ from benchmarks import frame
 
 from subllm.kernels.sparsity.mask import select
 from subllm.kernels.sparsity.pattern import Pattern
-from subllm.making.calibration.load import load_heldout_texts, load_texts
+from subllm.making.calibration.load import TextOrigin, load_heldout_texts, load_texts
 from subllm.making.calibration.render import Renderer
+from subllm.making.calibration.sampler import Amount
 from subllm.making.extraction.estimate import peak_memory_bytes
 from subllm.making.extraction.prepare import open_base
 from subllm.making.recovery.again import Kept
@@ -31,7 +32,6 @@ from subllm.making.recovery.distil import Recovery
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import pack_rows
 from subllm.making.recovery.task import Task
-from subllm.models.catalog.loader import load_catalog
 from subllm.models.weights.reader import WeightReader
 from subllm.progress import NullProgress
 
@@ -87,13 +87,12 @@ def main() -> None:
     store = frame.store()
     digest, manifest, reader, tokenizer = open_base(store, arguments.base)
     recipe = Recipe(sequences=arguments.sequences)
-    common = {"tokenizer": tokenizer, "prompt": manifest.prompt, "least": recipe.length}
-    tokens = (arguments.steps + 1) * recipe.tokens
-    read = load_texts(
-        "", language="python", tokens=tokens, seed=0, catalog=load_catalog(), **common
-    )
-    held = load_heldout_texts("python", tokens=(HELDOUT_ROWS + 1) * recipe.length, **common)
-    end = Renderer(tokenizer, manifest.prompt).end
+    origin, renderer = TextOrigin("python"), Renderer(tokenizer, manifest.prompt)
+    wanted = Amount((arguments.steps + 1) * recipe.tokens, recipe.length)
+    read = load_texts("", origin, renderer, wanted, seed=0)
+    judged = Amount((HELDOUT_ROWS + 1) * recipe.length, recipe.length)
+    held = load_heldout_texts(origin, renderer, judged)
+    end = renderer.end
     text, heldout = (pack_rows(part.documents, recipe.length, end=end) for part in (read, held))
     task = Task(
         reader, digest, Magnitudes(reader, Pattern.parse(arguments.pattern)), reader.read,

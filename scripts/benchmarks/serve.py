@@ -37,6 +37,7 @@ import httpx
 import psutil
 from benchmarks import frame
 
+from subllm.engine.computing import Computing
 from subllm.engine.engine import LocalEngine
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
@@ -126,7 +127,7 @@ def compare(url: str, arguments: argparse.Namespace) -> None:
     manifest = store.manifest(store.names()[arguments.model])
     assert isinstance(manifest, ModelManifest)
     tokenizer = open_tokenizer(store, manifest)
-    engine = load_engine(store, arguments.model, threads=arguments.threads)
+    engine = load_engine(store, arguments.model, computing=Computing(threads=arguments.threads))
     through = Through(url, arguments.model)
     ways = (
         lambda prompt: list(in_process(engine, tokenizer, prompt)),

@@ -13,6 +13,7 @@ from answers import Sampling, end_line, read_answers, rotation
 from tasks import Task
 
 from subllm.engine.engine import LocalEngine
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.models.store.store import Store
@@ -49,9 +50,11 @@ def generate(run: Run, store: Store, model: str) -> None:
     engine = load_engine(
         store,
         model,
-        max_batch=run.slots,
-        queue_limit=len(open_tasks),
-        kv_tokens=ANSWER_ROOM * run.slots,
+        limits=EngineLimits(
+            max_batch=run.slots,
+            queue_limit=len(open_tasks),
+            kv_tokens=ANSWER_ROOM * run.slots,
+        ),
     )
     manifest = store.model(model)
     tokenizer = open_tokenizer(store, manifest)

@@ -24,6 +24,8 @@ from assemble import read_benchmarks, write
 from base import find_base
 from overlap import PACKS
 
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.errors import SubllmError
 from subllm.making.calibration.packs import WRITTEN
@@ -53,9 +55,15 @@ def generate(options: argparse.Namespace) -> None:
     by = f"{manifest.base.name}, {manifest.values} weights, {manifest.head} head"
     # What is fit is told when the pack is made; nothing here depends on it.
     engine = load_engine(
-        store, options.model, threads=options.threads, max_batch=options.slots,
-        queue_limit=2 * options.slots, kv_tokens=ROOM * options.slots,
-    )  # fmt: skip
+        store,
+        options.model,
+        computing=Computing(threads=options.threads),
+        limits=EngineLimits(
+            max_batch=options.slots,
+            queue_limit=2 * options.slots,
+            kv_tokens=ROOM * options.slots,
+        ),
+    )
     began, told = time.monotonic(), 0
     try:
         with RawAnswers(answers_of(options)) as answers:

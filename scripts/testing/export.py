@@ -32,6 +32,7 @@ from oracles.exported_models import FAMILIES, exportable
 from oracles.packed_models import NAME
 
 from subllm.engine.backends.native import NativeBackend
+from subllm.engine.computing import Computing
 from subllm.engine.loader import PackedSource, load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.kernels.sparsity.packing import unpack
@@ -103,7 +104,7 @@ def ours(store: Store, name: str, texts: tuple[str, ...], threads: int) -> Said:
         backend = NativeBackend(PackedSource(files), threads=threads, kv="float32", exact=True)
         logits = [backend.logits(backend.kv_open(), 0, np.array(p, np.int32)) for p in ids]
         backend.close()
-    engine = load_engine(store, name, threads=threads)
+    engine = load_engine(store, name, computing=Computing(threads=threads))
     for number, prompt in enumerate(ids):
         params = SamplingParams(max_tokens=GREEDY, temperature=0)
         engine.add(Request(str(number), tuple(prompt), params))

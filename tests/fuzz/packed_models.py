@@ -30,6 +30,7 @@ from fuzz.damages import damage
 from fuzz.fences import FencedSource
 from subllm.engine.backend import Chunk, Draw
 from subllm.engine.backends.native import NativeBackend
+from subllm.engine.computing import Computing
 from subllm.engine.loader import PackedSource, load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.errors import BackendError, LogitsError, WeightsError
@@ -95,10 +96,12 @@ class Attempt:
         engine = load_engine(
             self._store,
             NAME,
-            backend="native",
-            threads=rng.choice([1, 2]),
-            kv_type=rng.choice(["bfloat16", "int8"]),
-            dtype=rng.choice(["bfloat16", "bfloat16", "bfloat16", "float32"]),
+            computing=Computing(
+                backend="native",
+                threads=rng.choice([1, 2]),
+                kv_type=rng.choice(["bfloat16", "int8"]),
+                dtype=rng.choice(["bfloat16", "bfloat16", "bfloat16", "float32"]),
+            ),
         )
         self.stage = "step"
         params = rng.choice(PARAMS)

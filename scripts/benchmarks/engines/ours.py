@@ -10,6 +10,8 @@ from steps import step_seconds
 from worker import own_output, serve
 
 from subllm.engine.bandwidth import weight_bytes_per_token
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.measure import Probe, kv_tokens, longest_sequence
 from subllm.errors import SubllmError
@@ -40,12 +42,14 @@ def main() -> None:
     engine = load_engine(
         store,
         name,
-        backend=backend,  # type: ignore[arg-type]
-        device="cpu",
-        threads=threads,
+        computing=Computing(
+            backend=backend,  # type: ignore[arg-type]
+            device="cpu",
+            threads=threads,
+            screened_head=settings.screened_head,
+        ),
+        limits=EngineLimits(kv_tokens=kv_tokens(prompt_tokens, tokens)),
         context_length=longest_sequence(prompt_tokens, tokens),
-        kv_tokens=kv_tokens(prompt_tokens, tokens),
-        screened_head=settings.screened_head,
     )
     with open_model(store, name) as files:
         manifest = files.manifest

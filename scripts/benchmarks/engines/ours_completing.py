@@ -18,6 +18,8 @@ from completing import completions
 from worker import own_output, serve
 
 from subllm.engine.bandwidth import weight_bytes_per_token
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request
 from subllm.errors import SubllmError
@@ -40,13 +42,10 @@ def main() -> None:
     engine = load_engine(
         store,
         name,
-        backend="native",
-        device="cpu",
-        threads=threads,
+        computing=Computing(backend="native", device="cpu", threads=threads),
+        limits=EngineLimits(max_batch=together, kv_tokens=together * (longest + 64)),
         context_length=longest,
-        max_batch=together,
-        kv_tokens=together * (longest + 64),
-        **({"draft": draft} if draft else {}),
+        draft=draft,
     )
     with open_model(store, name) as files:
         manifest, read = files.manifest, weight_bytes_per_token(files)

@@ -63,19 +63,16 @@ def command(
     name = model or _made_last(store)
     beside = _dense_of(store, store.model(name)) if dense else None
     from subllm.engine.compare import measure_models
+    from subllm.engine.computing import Computing
 
     machine = _machine(settings)
     speeds = measure_models(
         store,
         [name] if beside is None else [name, beside],
+        computing=Computing.of(settings),
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         repeat=repeat,
-        backend=settings.backend,
-        device=settings.device,
-        threads=settings.threads,
-        kv_type=settings.kv_type,
-        screened_head=settings.screened_head,
         on_round=lambda number: console.note(f"round {number} of {repeat}"),
     )
     if json_output:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
-from subllm.engine.backends.table import BACKENDS, BackendName, KvTypeName
+from subllm.engine.backends.table import BACKENDS
 from subllm.engine.bandwidth import weight_bytes_per_token
 from subllm.engine.choice import choose_backend
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.measure import (
     Probe,
@@ -55,21 +57,18 @@ def measure_models(
     store: Store,
     names: Sequence[str],
     *,
+    computing: Computing = Computing(),
     prompt_tokens: int = 512,
     tokens: int = 128,
     repeat: int = 5,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    kv_type: KvTypeName = "bfloat16",
-    screened_head: bool = True,
     on_round: Callable[[int], None] = lambda number: None,
 ) -> list[ModelSpeed]:
     """Measures every model `repeat` times, in turn and each round in the opposite order, so
     that what else the machine does meets all alike. `on_round` hears of rounds 1, 2, ...
     Raises what `load_engine` and `Probe` raise.
     """
-    chosen = choose_backend(backend, device)
+    chosen = choose_backend(computing.backend, computing.device)
+    computing = replace(computing, backend=chosen)
     with suppress(ImportError):  # the code is not part of what a model adds to memory
         importlib.import_module(BACKENDS[chosen].module)
     engines: list[Engine] = []
@@ -81,13 +80,9 @@ def measure_models(
             engine = load_engine(
                 store,
                 name,
-                backend=chosen,
-                device=device,
-                threads=threads,
+                computing=computing,
+                limits=EngineLimits(kv_tokens=kv_tokens(prompt_tokens, tokens)),
                 context_length=longest_sequence(prompt_tokens, tokens),
-                kv_tokens=kv_tokens(prompt_tokens, tokens),
-                kv_type=kv_type,
-                screened_head=screened_head,
             )
             engines.append(engine)
             vocab_size = ArchSpec.from_dict(store.model(name).arch).vocab_size
@@ -104,7 +99,7 @@ def measure_models(
         for loaded in engines:
             loaded.close()
     return [
-        _speed(store, name, chosen, screened_head, growth, rounds[index])
+        _speed(store, name, computing, growth, rounds[index])
         for index, (name, growth) in enumerate(zip(names, growths, strict=True))
     ]
 
@@ -112,15 +107,14 @@ def measure_models(
 def _speed(
     store: Store,
     name: str,
-    backend: BackendName,
-    screened_head: bool,
+    computing: Computing,
     growth: int,
     rounds: Sequence[Round],
 ) -> ModelSpeed:
     weight_bytes = None
-    if backend == "native":
+    if computing.backend == "native":
         with open_model(store, name) as files:
-            weight_bytes = weight_bytes_per_token(files, screened=screened_head)
+            weight_bytes = weight_bytes_per_token(files, screened=computing.screened_head)
     return ModelSpeed(
         digest=store.resolve(name),
         manifest=store.model(name),

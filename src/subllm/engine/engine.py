@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Sequence as Listed
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from subllm.engine.backend import KV_BLOCK, Backend, Chunk
 from subllm.engine.begun import Begun
 from subllm.engine.draft import Draft
+from subllm.engine.engine_model import EngineModel
 from subllm.engine.kv_cache import KvCache, blocks
 from subllm.engine.kv_room import KvRoom
+from subllm.engine.limits import EngineLimits
 from subllm.engine.output import CompletionText
 from subllm.engine.reading import ReadingSpeed
 from subllm.engine.request import (
@@ -27,8 +29,7 @@ from subllm.engine.sampler import check_params
 from subllm.engine.scheduler import Scheduler, Work
 from subllm.engine.scoring import ScoringSequence
 from subllm.engine.sequence import Sequence
-from subllm.engine.speculative.pace import Pace
-from subllm.engine.speculative.proposer import Proposer
+from subllm.engine.speculative.guessing import Guessing
 from subllm.engine.speculative.speculator import Speculator
 from subllm.errors import (
     ContextLengthError,
@@ -37,10 +38,6 @@ from subllm.errors import (
     LogitsError,
     UsageError,
 )
-from subllm.models.text.tokenizer import Tokenizer
-
-KEPT = 256
-"""More are not looked through for each request."""
 
 
 class LocalEngine:
@@ -48,54 +45,34 @@ class LocalEngine:
 
     def __init__(
         self,
-        name: str,
+        model: EngineModel,
         backend: Backend,
-        tokenizer: Tokenizer,
         *,
-        context_length: int,
-        stop_tokens: Iterable[str] = (),
-        max_batch: int = 8,
-        queue_limit: int = 64,
-        kv_tokens: int = 0,
-        kv_bytes: int | None = None,
-        prefill_chunk: int = 512,
-        keep_prefixes: int = KEPT,
-        draft: Draft | None = None,
-        proposers: Listed[Proposer] | None = None,
-        pace: Pace | None = None,
+        limits: EngineLimits = EngineLimits(),
+        guessing: Guessing = Guessing(),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """stop_tokens    texts of special tokens that end a completion, beside EOS
-        max_batch      requests that run at once; `queue_limit` more may wait
-        kv_tokens      KV memory, in tokens, of all requests together; one context at least
-        kv_bytes       the same in bytes, where it is known; see `kv_budget`
-        keep_prefixes  finished requests whose KV memory is kept for reuse, where it has room
-        draft          see `set_draft`
-        proposers, pace  of speculation, in place of its own
-        clock          seconds, by which steps are measured
-        """
-        self._name = name
+        """clock: seconds, by which steps are measured. Raises DraftError as `set_draft`."""
+        self._name = model.name
         self._backend = backend
-        self._tokenizer = tokenizer
-        self._context_length = context_length
-        self._capacity = max_batch + queue_limit
-        self._prefill_chunk = prefill_chunk
-        self._stop_ids = {token: tokenizer.decode([token]) for token in tokenizer.eos_ids}
-        for text in stop_tokens:
-            token = tokenizer.id_of(text)
-            if token is not None:
-                self._stop_ids[token] = text
-        room = backend.kv_room or self._kv_room(max(context_length, kv_tokens))
-        self._kv = KvCache(backend, room, keep_prefixes)
-        if kv_bytes is not None:
-            self.kv_budget = kv_bytes
-        self._scheduler = Scheduler(self._kv, max_batch=max_batch, prefill_chunk=prefill_chunk)
+        self._tokenizer = model.tokenizer
+        self._context_length = model.context_length
+        self._capacity = limits.max_batch + limits.queue_limit
+        self._prefill_chunk = limits.prefill_chunk
+        self._stop_ids = model.stop_ids()
+        room = backend.kv_room or self._kv_room(max(model.context_length, limits.kv_tokens))
+        self._kv = KvCache(backend, room, limits.keep_prefixes)
+        if limits.kv_bytes is not None:
+            self.kv_budget = limits.kv_bytes
+        self._scheduler = Scheduler(
+            self._kv, max_batch=limits.max_batch, prefill_chunk=limits.prefill_chunk
+        )
         self._clock = clock
         self._speed = ReadingSpeed(backend.resident_bytes)
         self._speculator = Speculator(
-            backend, self._kv, proposers=proposers, pace=pace, clock=clock
+            backend, self._kv, proposers=guessing.proposers, pace=guessing.pace, clock=clock
         )
-        self.set_draft(draft)
+        self.set_draft(guessing.draft)
         self._sequences: dict[str, Sequence] = {}
         self._events: list[TokenEvent] = []  # of requests that ended between two steps
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
 from subllm.engine.backend import Backend
 from subllm.engine.backends.table import (
     BackendName,
-    DTypeName,
-    KvTypeName,
     check_kv_type,
     loader_of,
 )
 from subllm.engine.choice import choose_placement
+from subllm.engine.computing import Computing
 from subllm.engine.draft import Draft
 from subllm.engine.engine import LocalEngine
+from subllm.engine.engine_model import EngineModel
+from subllm.engine.limits import EngineLimits
 from subllm.engine.placement import Demand
 from subllm.engine.weights import FloatArray
 from subllm.errors import ContextLengthError, DraftError, KernelError
@@ -65,35 +67,15 @@ def load_engine(
     store: Store,
     name: str,
     *,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    threads: int | None = None,
+    computing: Computing = Computing(),
+    limits: EngineLimits = EngineLimits(),
     context_length: int | None = None,
-    max_batch: int = 8,
-    queue_limit: int = 64,
-    kv_tokens: int = 0,
-    kv_bytes: int | None = None,
-    kv_type: KvTypeName = "bfloat16",
-    dtype: DTypeName = "bfloat16",
-    screened_head: bool = True,
-    copy_weights: bool = True,
     draft: str | None = None,
 ) -> LocalEngine:
-    """An engine on the model of that name or digest; see `LocalEngine` for the limits.
+    """An engine on the model of that name or digest. Where it was put is logged.
 
-    backend         "native" computes on the CPU and "cuda" on a GPU, both on the packed weights
-                    themselves; "torch" unpacks them, for any device that torch has; "auto":
-                    what suits the device
-    device          "auto", "cpu", "cuda", "cuda:N"; auto is the GPU with the most free memory
-                    that the model fits, else the CPU; see `runtime.placement`. What was chosen
-                    is logged
     context_length  at most what the model was trained for; see `served_context` for
                     the default
-    kv_type         of keys and values in memory (int8: native only)
-    dtype           float32 is slow and exact, to judge the other by
-    screened_head   whether draws may read the head's screening plane first (native only)
-    copy_weights    into memory whose large pages the CPU reads faster: a second or so for half a
-                    GB, not worth it for one reply (native only)
     draft           name or digest of a model that drafts for this one, placed for itself
 
     Raises UnknownNameError, StoreError and WeightsError as the store does,
@@ -104,34 +86,12 @@ def load_engine(
     with open_model(store, name) as files:
         manifest = files.manifest
         context = _context(manifest.name, context_length, manifest.prompt.context_length)
-        tokenizer = files.tokenizer()
-        loaded = _load(
-            store, files, context, backend, device, threads, kv_type, dtype, screened_head,
-            copy_weights,
-        )  # fmt: skip
-    engine = LocalEngine(
-        manifest.name,
-        loaded,
-        tokenizer,
-        context_length=context,
-        stop_tokens=manifest.prompt.stop_tokens,
-        max_batch=max_batch,
-        queue_limit=queue_limit,
-        kv_tokens=kv_tokens,
-        kv_bytes=kv_bytes,
-    )
+        model = EngineModel(manifest.name, files.tokenizer(), context, manifest.prompt.stop_tokens)
+        loaded = _load(store, files, context, computing)
+    engine = LocalEngine(model, loaded, limits=limits)
     if draft is not None:
         try:
-            found = load_draft(
-                store,
-                draft,
-                backend=backend,
-                device=device,
-                threads=threads,
-                kv_type=kv_type,
-                screened_head=screened_head,
-                copy_weights=copy_weights,
-            )
+            found = load_draft(store, draft, replace(computing, dtype="bfloat16"))
         except BaseException:
             engine.close()
             raise
@@ -144,69 +104,45 @@ def load_engine(
     return engine
 
 
-def load_draft(
-    store: Store,
-    name: str,
-    *,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    kv_type: KvTypeName = "bfloat16",
-    screened_head: bool = True,
-    copy_weights: bool = True,
-) -> Draft:
+def load_draft(store: Store, name: str, computing: Computing = Computing()) -> Draft:
     """The model of that name or digest, for `Engine.set_draft`. Its weights are shared with an
     engine on the same model. It may be on another device than the model that it drafts for.
     Raises what `load_engine` raises."""
     with open_model(store, name) as files:
         manifest = files.manifest
         context = served_context(manifest.prompt.context_length)
-        loaded = _load(
-            store, files, context, backend, device, threads, kv_type, "bfloat16", screened_head,
-            copy_weights,
-        )  # fmt: skip
+        loaded = _load(store, files, context, computing)
         digest = name if name.startswith("sha256-") else store.resolve(name)
         return Draft(manifest.name, digest, loaded, files.tokenizer())
 
 
-def _load(
-    store: Store,
-    files: ModelFiles,
-    context: int,
-    backend: BackendName,
-    device: str,
-    threads: int | None,
-    kv_type: KvTypeName,
-    dtype: DTypeName,
-    screened_head: bool,
-    copy_weights: bool,
-) -> Backend:
+def _load(store: Store, files: ModelFiles, context: int, computing: Computing) -> Backend:
     manifest = files.manifest
     packed = sum(store.blobs.size(blob) for blob in (manifest.blobs.own, manifest.blobs.shared))
-    demand = Demand.of(manifest, packed, context, kv_type)
+    demand = Demand.of(manifest, packed, context, computing.kv_type)
     source = PackedSource(files)
 
     def load(wanted: BackendName) -> Backend:
-        chosen, placement = choose_placement(demand, wanted, device)
-        check_kv_type(chosen, kv_type)
+        chosen, placement = choose_placement(demand, wanted, computing.device)
+        check_kv_type(chosen, computing.kv_type)
         load_backend = loader_of(chosen)
         if placement.why:
             log.log(logging.WARNING if placement.slow else logging.INFO, "%s", placement.why)
-        if chosen == "native" and copy_weights:
+        if chosen == "native" and computing.copy_weights:
             files.copy()
         return load_backend(
             source,
             placement=placement,
-            threads=threads,
-            kv_type=kv_type,
-            dtype=dtype,
-            screened_head=screened_head,
+            threads=computing.threads,
+            kv_type=computing.kv_type,
+            dtype=computing.dtype,
+            screened_head=computing.screened_head,
         )
 
     try:
-        return load(backend)
+        return load(computing.backend)
     except KernelError as error:
-        if backend != "auto":
+        if computing.backend != "auto":
             raise
         log.warning("%s; the torch backend steps in, on unpacked weights", error)
     return load("torch")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from local_engines import local_engine
 from oracles.backends import INTERPRETED, KINDS, exact
 from oracles.packed_models import packed_oracle
 from oracles.tiny_models import tokenizer
@@ -31,7 +32,7 @@ def ids_of(seed: int, length: int) -> tuple[int, ...]:
 
 
 def engine_on(kind: str, **options: Any) -> LocalEngine:
-    return LocalEngine("tiny", exact(kind, PACKED), tokenizer(), context_length=256, **options)
+    return local_engine(exact(kind, PACKED), tokenizer(), context_length=256, **options)
 
 
 def run(engine: LocalEngine, *requests: Request) -> dict[str, list[int]]:
@@ -95,7 +96,7 @@ def test_texts_are_those_of_the_oracle_however_requests_meet(kind: str) -> None:
 @not_interpreted
 def test_requests_that_give_way_for_memory_say_the_same(kind: str) -> None:
     backend = exact(kind, PACKED)
-    engine = LocalEngine("tiny", backend, tokenizer(), context_length=128, kv_tokens=192)
+    engine = local_engine(backend, tokenizer(), context_length=128, kv_tokens=192)
     long = [
         Request(str(i), ids_of(20 + i, 60), SamplingParams(max_tokens=20, ignore_eos=True))
         for i in range(3)

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from local_engines import local_engine
 from oracles.tiny_models import oracle, source
 
 from subllm.engine.backends.torch import TorchBackend
@@ -32,7 +33,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def engine(tokenizer: Tokenizer) -> LocalEngine:
     weights = source(reference(tokenizer.vocab_size))
     backend = TorchBackend(weights, device="cpu", dtype="float32", threads=1)
-    return LocalEngine("tiny", backend, tokenizer, context_length=256)
+    return local_engine(backend, tokenizer, context_length=256)
 
 
 def drain(engine: LocalEngine, request: Request) -> list[TokenEvent]:

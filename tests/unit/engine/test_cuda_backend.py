@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from local_engines import local_engine
 from oracles.backends import INTERPRETED, Loadable, exact
 from oracles.packed_models import MIXED, NAME, PackedMemory, packed_oracle, store_model
 from oracles.proposers import Eager, Scripted
@@ -22,7 +23,7 @@ from subllm.engine.backends.cuda import CudaBackend
 from subllm.engine.backends.cuda import backend as module
 from subllm.engine.backends.cuda.weights import load_weights
 from subllm.engine.backends.torch import TorchBackend
-from subllm.engine.engine import LocalEngine
+from subllm.engine.computing import Computing
 from subllm.engine.kv_room import KvRoom
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
@@ -125,7 +126,7 @@ def test_an_engine_on_a_card_has_its_room_and_no_other() -> None:
     backend = CudaBackend(
         Loadable(packed), device="cpu", dtype="float32", threads=1, kv_room=6 * block
     )
-    engine = LocalEngine("tiny", backend, tokenizer(), context_length=200, kv_tokens=100_000)
+    engine = local_engine(backend, tokenizer(), context_length=200, kv_tokens=100_000)
     assert engine.on_card
     assert engine.kv_budget == 6 * block
     engine.kv_budget = 99 * block
@@ -147,8 +148,7 @@ def test_guesses_change_nothing_whatever_runs_beside_it() -> None:
     texts, stats = [], None
     for speculation in ("off", "ngram"):
         scripts = {"r": texts[0]} if texts else {}
-        engine = LocalEngine(
-            "tiny",
+        engine = local_engine(
             exact("cpu", packed),
             tokenizer(),
             context_length=64,
@@ -309,7 +309,7 @@ def test_weights_of_another_shape_are_refused() -> None:
 
 def test_from_a_store(tmp_path: Path) -> None:
     store = store_model(tmp_path / "store", packed_oracle("qwen2", "int8", "8:16")[0])
-    engine = load_engine(store, NAME, backend="cuda", device="cpu", threads=1)
+    engine = load_engine(store, NAME, computing=Computing(backend="cuda", device="cpu", threads=1))
     assert isinstance(engine._backend, CudaBackend)
     assert not engine.on_card
     assert engine.kv_budget > 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_engines import local_engine
 from oracles.tiny_models import END, FILL, MARK, VOCAB, oracle, source, tokenizer
 
 from subllm.engine.backend import KV_BLOCK
@@ -27,8 +28,8 @@ CONTEXT = 256
 
 def make_engine(**options: Any) -> LocalEngine:
     backend = TorchBackend(source(REFERENCE), device="cpu", dtype="float32", threads=1)
-    options = {"context_length": CONTEXT, "stop_tokens": ["<|mark|>", "<|absent|>"], **options}
-    return LocalEngine("tiny", backend, TOKENIZER, **options)
+    options = {"context_length": CONTEXT, "stop_tokens": ("<|mark|>", "<|absent|>"), **options}
+    return local_engine(backend, TOKENIZER, **options)
 
 
 def prompt_of(seed: int, length: int = 20) -> tuple[int, ...]:

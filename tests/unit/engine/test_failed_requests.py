@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_engines import local_engine
 from oracles.packed_models import PackedMemory
 from oracles.tiny_models import MemorySource, oracle, source, tokenizer
 
@@ -76,7 +77,7 @@ def words(events: list[TokenEvent]) -> list[tuple[str, tuple[int, ...], str | No
 
 
 def engine_on(backend: Backend, **options: Any) -> LocalEngine:
-    return LocalEngine("tiny", backend, tokenizer(), context_length=256, **options)
+    return local_engine(backend, tokenizer(), context_length=256, **options)
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=str)

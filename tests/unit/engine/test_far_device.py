@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from local_engines import local_engine
 from oracles.backends import INTERPRETED, Loadable
 from oracles.far_device import FAR, far_device
 from oracles.packed_models import packed_oracle
@@ -19,7 +20,6 @@ from subllm.engine.backends.cuda import CudaBackend
 from subllm.engine.backends.cuda import backend as cuda
 from subllm.engine.backends.torch import TorchBackend
 from subllm.engine.backends.torch import backend as plain
-from subllm.engine.engine import LocalEngine
 from subllm.engine.request import Request, SamplingParams, TokenEvent
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter reads the processor's memory")
@@ -40,9 +40,7 @@ def ids_of(seed: int, length: int) -> tuple[int, ...]:
 def served(backend: Any) -> dict[str, list[Any]]:
     """Texts that are drawn in every way, a beginning that two share, one that begins with a known
     word, a score; the pool of keys and values grows."""
-    engine = LocalEngine(
-        "tiny", backend, tokenizer(), context_length=256, max_batch=3, prefill_chunk=48
-    )
+    engine = local_engine(backend, tokenizer(), context_length=256, max_batch=3, prefill_chunk=48)
     first = ids_of(9, KV_BLOCK + 5)
     asked = [
         Request(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from local_engines import local_engine
 from oracles.packed_models import NAME, packed_oracle, store_model
 from oracles.timed_backend import EmptySlabs
 from oracles.tiny_models import tokenizer
@@ -14,7 +15,7 @@ from oracles.tiny_models import tokenizer
 from subllm.engine.backend import Choice, Choices, Chunk
 from subllm.engine.bandwidth import read_bandwidth, weight_bytes_per_token
 from subllm.engine.compare import measure_models
-from subllm.engine.engine import LocalEngine
+from subllm.engine.computing import Computing
 from subllm.engine.measure import (
     SEQUENCES,
     Probe,
@@ -53,10 +54,10 @@ class TimedBackend(EmptySlabs):
 def probe_of(backend: TimedBackend, vocab_size: int = 200, **sizes: int) -> Probe:
     sizes = {"prompt_tokens": 100, "tokens": 32, **sizes}
     prompt_tokens, tokens = sizes["prompt_tokens"], sizes["tokens"]
-    engine = LocalEngine(
-        "timed",
-        backend,  # type: ignore[arg-type]
+    engine = local_engine(
+        backend,
         tokenizer(),
+        name="timed",
         context_length=longest_sequence(prompt_tokens, tokens),
         kv_tokens=kv_tokens(prompt_tokens, tokens),
     )
@@ -103,7 +104,7 @@ def test_a_reused_prefix_is_an_error_and_no_figure() -> None:
 def test_sizes_that_cannot_be_measured() -> None:
     with pytest.raises(UsageError, match="at least 2"):
         probe_of(TimedBackend(), tokens=1)
-    engine = LocalEngine("timed", TimedBackend(), tokenizer(), context_length=64)  # type: ignore[arg-type]
+    engine = local_engine(TimedBackend(), tokenizer(), name="timed", context_length=64)
     with pytest.raises(ContextLengthError):
         Probe(engine, 200, prompt_tokens=64).prefill()
 
@@ -149,8 +150,8 @@ def test_models_are_measured_in_turn(tmp_path: Path) -> None:
     store = store_model(tmp_path / "home", packed)
     heard: list[int] = []
     speeds = measure_models(
-        store, [NAME, NAME], prompt_tokens=32, tokens=4, repeat=2, threads=1,
-        backend="native", on_round=heard.append,
+        store, [NAME, NAME], prompt_tokens=32, tokens=4, repeat=2,
+        computing=Computing(backend="native", threads=1), on_round=heard.append,
     )  # fmt: skip
     assert heard == [1, 2]
     assert [len(speed.decode.samples) for speed in speeds] == [2, 2]
@@ -166,6 +167,11 @@ def test_bytes_of_unpacked_weights_are_not_claimed(tmp_path: Path) -> None:
     packed, _ = packed_oracle("qwen2", "int8", "8:16")
     store = store_model(tmp_path / "home", packed)
     (speed,) = measure_models(
-        store, [NAME], prompt_tokens=8, tokens=2, repeat=1, backend="torch", device="cpu"
+        store,
+        [NAME],
+        prompt_tokens=8,
+        tokens=2,
+        repeat=1,
+        computing=Computing(backend="torch", device="cpu"),
     )
     assert (speed.weight_bytes, speed.bytes_per_second) == (None, None)

@@ -10,6 +10,7 @@ import torch
 from oracles.packed_models import MIXED, NAME, packed_oracle, store_model
 from oracles.tiny_models import VOCAB
 
+from subllm.engine.computing import Computing
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 
@@ -25,7 +26,7 @@ def test_a_mixed_model_is_scored_as_by_transformers(
     inner = [tensor.pattern for name, tensor in packed.packed.items() if ".layers." in name]
     assert set(inner) == set(MIXED)
     store = store_model(tmp_path / "home", packed)
-    engine = load_engine(store, NAME, backend=backend, device="cpu")
+    engine = load_engine(store, NAME, computing=Computing(backend=backend, device="cpu"))
     ids = torch.tensor([PROMPT])
     with torch.no_grad():
         expected = reference(ids).logits[0].double().log_softmax(-1)
@@ -38,7 +39,7 @@ def test_a_mixed_model_is_scored_as_by_transformers(
 def test_greedy_text_is_the_same_alone_and_beside_others(tmp_path: Path) -> None:
     packed, _ = packed_oracle("qwen2", "int8", "mixed")
     store = store_model(tmp_path / "home", packed)
-    engine = load_engine(store, NAME, backend="native")
+    engine = load_engine(store, NAME, computing=Computing(backend="native"))
 
     def texts(*prompts: tuple[int, ...]) -> list[list[int]]:
         found: dict[str, list[int]] = {}

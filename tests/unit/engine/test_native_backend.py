@@ -13,11 +13,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from local_engines import local_engine
 from oracles.packed_models import NAME, PackedMemory, packed_oracle, store_model
 from oracles.tiny_models import VOCAB, tokenizer
 
 from subllm.engine.backend import KV_BLOCK, Choice, Chunk, Draw
 from subllm.engine.backends.native import NativeBackend
+from subllm.engine.computing import Computing
 from subllm.engine.engine import LocalEngine
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
@@ -57,7 +59,7 @@ def request(index: int, length: int, **params: Any) -> Request:
 
 
 def engine_on(backend: NativeBackend, **options: Any) -> LocalEngine:
-    return LocalEngine("tiny", backend, tokenizer(), context_length=256, **options)
+    return local_engine(backend, tokenizer(), context_length=256, **options)
 
 
 def test_the_engine_answers_as_transformers_does() -> None:
@@ -120,17 +122,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_the_loader_takes_the_native_backend_on_the_cpu(store: Store) -> None:
     for options in ({}, {"device": "cpu"}, {"backend": "native"}):
-        engine = load_engine(store, NAME, **options)
+        engine = load_engine(store, NAME, computing=Computing(**options))
         assert isinstance(engine._backend, NativeBackend)
         engine.close()
-    engine = load_engine(store, NAME, backend="torch", device="cpu")
+    engine = load_engine(store, NAME, computing=Computing(backend="torch", device="cpu"))
     assert not isinstance(engine._backend, NativeBackend)
     with pytest.raises(BackendError, match="CPU"):
-        load_engine(store, NAME, backend="native", device="cuda")
+        load_engine(store, NAME, computing=Computing(backend="native", device="cuda"))
     with pytest.raises(BackendError, match="--backend native"):
-        load_engine(store, NAME, backend="torch", device="cpu", kv_type="int8")
+        load_engine(store, NAME, computing=Computing(backend="torch", device="cpu", kv_type="int8"))
     small, large = (
-        load_engine(store, NAME, kv_type=kind)._backend for kind in ("int8", "bfloat16")
+        load_engine(store, NAME, computing=Computing(kv_type=kind))._backend
+        for kind in ("int8", "bfloat16")
     )
     assert small.kv_bytes_per_token == large.kv_bytes_per_token * (8 + 16 + 8) // (2 * (8 + 16))
 
@@ -139,11 +142,12 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None  # importing them fails
 from pathlib import Path
+from subllm.engine.computing import Computing
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.models.store.store import Store
 
-engine = load_engine(Store(Path(sys.argv[1])), sys.argv[2], dtype="float32")
+engine = load_engine(Store(Path(sys.argv[1])), sys.argv[2], computing=Computing(dtype="float32"))
 prompt = tuple(int(token) for token in sys.argv[3].split(","))
 engine.add(Request("r", prompt, SamplingParams(max_tokens=12, ignore_eos=True)))
 tokens = []
@@ -197,7 +201,7 @@ def test_weights_stay_where_they_are_mapped(tmp_path: Path) -> None:
     packed.spec = type(packed.spec).from_dict(spec | {"tied_head": True})
     store = store_model(tmp_path / "tied", packed)
     before = own_memory()
-    engine = load_engine(store, NAME, copy_weights=False)
+    engine = load_engine(store, NAME, computing=Computing(copy_weights=False))
     backend = engine._backend
     ids = np.array([rows - 1, 5], np.int32)
     kv = backend.kv_open()

@@ -10,6 +10,7 @@ from oracles.packed_models import NAME, packed_oracle, store_model
 
 from subllm.engine.cards import Cards, find_cards, has_kernels, why_unusable
 from subllm.engine.choice import choose_placement, forms_of, named
+from subllm.engine.computing import Computing
 from subllm.engine.loader import load_engine
 from subllm.engine.placement import RESERVED, Card, Demand, Form, given, place
 from subllm.errors import BackendError, DeviceError
@@ -201,7 +202,7 @@ def test_a_machine_without_a_card(tmp_path: Path) -> None:
     store = store_model(tmp_path / "store", packed_oracle("qwen2", "int8")[0])
     for device in ("cuda", "cuda:3"):
         with pytest.raises(DeviceError, match=r"no GPU is usable here \(.*\); choose cpu"):
-            load_engine(store, NAME, device=device)
+            load_engine(store, NAME, computing=Computing(device=device))
     with pytest.raises(BackendError, match="use --backend"):
         choose_placement(SUB, "native", "cuda")
 

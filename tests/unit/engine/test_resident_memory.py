@@ -48,6 +48,7 @@ from pathlib import Path
 
 import subllm.engine.backends.native, subllm.models.text.tokenizer, tokenizers
 from subllm.kernels import native
+from subllm.engine.computing import Computing
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.models.store.store import Store
@@ -71,7 +72,8 @@ native.core()
 store = Store(Path(sys.argv[1]))
 before = memory()["Rss"]
 copied = len(sys.argv) > 3
-engine = load_engine(store, sys.argv[2], backend="native", threads=2, copy_weights=copied)
+computing = Computing(backend="native", threads=2, copy_weights=copied)
+engine = load_engine(store, sys.argv[2], computing=computing)
 weights = engine.resident_bytes
 loaded = memory()["Rss"]
 prompt = tuple(i % 256 for i in range(16))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_engines import local_engine
 from oracles.packed_models import packed_oracle
 from oracles.proposers import Eager, Scripted
 from oracles.tiny_models import END, VOCAB, tokenizer
@@ -37,8 +38,8 @@ CONTEXT = 256
 
 
 def engine_on(**options: Any) -> LocalEngine:
-    options = {"context_length": CONTEXT, "stop_tokens": ["<|mark|>"], **options}
-    return LocalEngine("tiny", NativeBackend(PACKED, threads=1), TOKENIZER, **options)
+    options = {"context_length": CONTEXT, "stop_tokens": ("<|mark|>",), **options}
+    return local_engine(NativeBackend(PACKED, threads=1), TOKENIZER, **options)
 
 
 def draft_on(packed: Any = OTHER, **options: Any) -> Draft:
@@ -276,7 +277,7 @@ def test_padded_vocabularies_of_other_sizes(sizes: tuple[int, int]) -> None:
 
     def engine(**options: Any) -> LocalEngine:
         backend = NativeBackend(target, threads=1)
-        return LocalEngine("tiny", backend, TOKENIZER, context_length=CONTEXT, **options)
+        return local_engine(backend, TOKENIZER, context_length=CONTEXT, **options)
 
     for bias in ((), tuple((token, 30.0) for token in range(VOCAB, sizes[0]))):
         request = ask("r", prompt_of(1), speculation="draft", logit_bias=bias, max_tokens=40)
@@ -354,7 +355,7 @@ def test_the_drafts_memory_is_bounded_and_gives_way() -> None:
 
     def engine(**options: Any) -> LocalEngine:
         backend = NativeBackend(target, threads=1)
-        return LocalEngine("tiny", backend, TOKENIZER, context_length=context, **options)
+        return local_engine(backend, TOKENIZER, context_length=context, **options)
 
     token = engine()._backend.kv_bytes_per_token  # of both: they are of the same shape
     window = WINDOW * token

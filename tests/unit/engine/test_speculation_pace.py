@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from local_engines import local_engine
 from oracles.timed_backend import EmptySlabs
 from oracles.tiny_models import tokenizer
 
@@ -97,10 +98,10 @@ def measured(
         backend = TimedBackend(clock, lambda n: drafting * (1 + 0.05 * (n - 1)), guess)
         return Draft("small", "", backend, tokenizer())  # type: ignore[arg-type]
 
-    engine = LocalEngine(
-        "timed",
+    engine = local_engine(
         target,  # type: ignore[arg-type]
         tokenizer(),
+        name="timed",
         context_length=CONTEXT,
         kv_tokens=2 * CONTEXT,
         prefill_chunk=CONTEXT,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_engines import local_engine
 from oracles.packed_models import PackedMemory
 from oracles.smallest_model import SHAPE
 from oracles.tiny_models import MemorySource, tokenizer
@@ -64,7 +65,7 @@ class Clocked(NativeBackend):
 
 def engine_on(backend: Clocked, **options: Any) -> LocalEngine:
     options = {"context_length": CONTEXT, "kv_tokens": 3 * CONTEXT, **options}
-    return LocalEngine("tiny", backend, tokenizer(), clock=lambda: backend.now, **options)
+    return local_engine(backend, tokenizer(), clock=lambda: backend.now, **options)
 
 
 def backend() -> Clocked:

@@ -46,7 +46,7 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, prompt: PromptSpec, holes: float = 0.0) -> None:
         """holes: share of the documents that can have one which take the form fim, whichever is
         due. Raises WeightsError for a chat template that does not compile."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._fim, self._holes = prompt.fim, holes
         # The marker's ids, after which a hole is filled; none without the form fim.
         self.before_middle = tokenizer.encode(prompt.fim.middle, bos=False) if prompt.fim else []
@@ -118,7 +118,7 @@ class Renderer:
         return [*ids, self.end]
 
     def _plain(self, text: str) -> list[int]:
-        return self._tokenizer.encode_plain(text, bos=None)
+        return self.tokenizer.encode_plain(text, bos=None)
 
     def _chat(self, document: Document) -> list[int]:
         turns = document.turns or (
@@ -129,7 +129,7 @@ class Renderer:
         assert self._template is not None
         try:
             return encode_chat(
-                self._template, self._tokenizer, messages, add_generation_prompt=False
+                self._template, self.tokenizer, messages, add_generation_prompt=False
             )
         except UsageError as error:
             raise CalibrationError(f"document {document.id}: {error}") from error
@@ -141,8 +141,8 @@ class Renderer:
         else:
             (start, end), text = document.hole, document.text
             prefix, middle, suffix = text[:start], text[start:end], text[end:]
-        asked = fim.encode(self._fim, self._tokenizer, prefix, suffix)
-        return [*asked, *self._tokenizer.encode_plain(middle)]
+        asked = fim.encode(self._fim, self.tokenizer, prefix, suffix)
+        return [*asked, *self.tokenizer.encode_plain(middle)]
 
 
 def _end_of_text(tokenizer: Tokenizer) -> int | None:

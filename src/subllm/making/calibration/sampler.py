@@ -20,6 +20,14 @@ _LONGEST = 4096  # tokens of one document; more would be a sample of little else
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How many tokens are wanted of a text, and how many it must have at least."""
+
+    tokens: int
+    least: int = 0
+
+
+@dataclass(frozen=True)
 class Taken:
     """Documents as token ids, with a key each that decides the order in the matrix."""
 
@@ -31,22 +39,22 @@ class Taken:
 def take(
     source: TextSource,
     renderer: Renderer,
-    budget: int,
+    amount: Amount,
     seed: int,
     *,
-    least: int,
     repeat: bool = True,
     part: int = 0,
     short: str = "one sample needs {least}; add text to it or choose a shorter --seq-len",
 ) -> Taken:
-    """Exactly `budget` tokens of `source`; the last document is cut.
+    """Exactly `amount.tokens` tokens of `source`; the last document is cut.
 
     When the documents run out, they are used again in their next forms; without
     `repeat` there are then fewer tokens. A text that the source has twice counts once.
     `part` is the source's place in a mix: the keys depend on no path, so that moved files
     give the same matrix. Raises CalibrationError, saying `short`, when all documents together
-    have fewer than `least` tokens.
+    have fewer than `amount.least`.
     """
+    budget, least = amount.tokens, amount.least
     taken: list[tuple[int, list[int]]] = []
     seen: set[int] = set()
     kept = []

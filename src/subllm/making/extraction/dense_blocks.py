@@ -16,8 +16,9 @@ from subllm.kernels.sparsity.int4 import pack_int4
 from subllm.kernels.sparsity.layout import Values
 from subllm.kernels.sparsity.packed_file import PackedWriter
 from subllm.kernels.sparsity.packing import PackedTensor, pack
-from subllm.making.calibration.load import load_calibration
+from subllm.making.calibration.load import TextOrigin, load_calibration
 from subllm.making.calibration.packs import pack_names
+from subllm.making.calibration.render import Renderer
 from subllm.making.calibration.source import CalibrationData
 from subllm.making.extraction.blocks.open import open_blocks
 from subllm.making.extraction.blockwise import BlockRecipe, BlockwiseExtraction
@@ -30,7 +31,6 @@ from subllm.making.extraction.quantiser import needs_of, stored_as
 from subllm.making.extraction.shared import DENSE
 from subllm.making.extraction.steps import KeepAll
 from subllm.models.arch.spec import LinearSpec
-from subllm.models.catalog.loader import Catalog
 from subllm.models.catalog.prompt import PromptSpec
 from subllm.models.store.store import Store
 from subllm.models.text.tokenizer import Tokenizer
@@ -120,13 +120,11 @@ def calibrated(
     are fastest here. Raises CalibrationError."""
     data = load_calibration(
         ",".join(f"pack:{name}=1" for name in pack_names()),
-        language=plan.language,
-        tokenizer=tokenizer,
-        prompt=prompt,
+        TextOrigin(plan.language),
+        Renderer(tokenizer, prompt),
         samples=samples,
         seq_len=min(_LENGTH, reader.spec.context_length),
         seed=0,
-        catalog=Catalog({}, {}),
     )
     device = choose_device("auto")
 

@@ -14,7 +14,8 @@ import torch
 from subllm.errors import UsageError
 from subllm.kernels.sparsity.pattern import Pattern
 from subllm.languages import GENERAL
-from subllm.making.calibration.load import load_calibration, load_heldout
+from subllm.making.calibration.load import TextOrigin, load_calibration, load_heldout
+from subllm.making.calibration.render import Renderer
 from subllm.making.calibration.source import CalibrationData
 from subllm.making.extraction.card import card_bytes, fits_by_block, fitting_batch
 from subllm.making.extraction.compute import Choice, choose, computes
@@ -230,15 +231,11 @@ def prepare(
     def text(spec: str, language: str, samples: int) -> CalibrationData:
         return load_calibration(
             spec,
-            language=language,
-            tokenizer=tokenizer,
-            prompt=manifest.prompt,
+            TextOrigin(language, catalog, options.offline, progress),
+            Renderer(tokenizer, manifest.prompt),
             samples=samples,
             seq_len=options.seq_len,
             seed=options.seed,
-            catalog=catalog,
-            offline=options.offline,
-            progress=progress,
         )
 
     def calibration(samples: int) -> CalibrationData | None:
@@ -401,15 +398,11 @@ def _heldout(
     domains = dict.fromkeys((options.language, *options.evaluate))
     return {
         domain: load_heldout(
-            domain,
-            tokenizer=tokenizer,
-            prompt=base.prompt,
+            TextOrigin(domain, catalog, options.offline, progress),
+            Renderer(tokenizer, base.prompt),
             sequences=HELDOUT_SEQUENCES,
             seq_len=HELDOUT_LENGTH,
             spec=options.calibration if domain == options.language else "",
-            catalog=catalog,
-            offline=options.offline,
-            progress=progress,
         )
         for domain in domains
     }

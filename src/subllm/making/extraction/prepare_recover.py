@@ -13,7 +13,8 @@ import torch
 from subllm.errors import CorruptError, LayoutError, StoreError, UsageError
 from subllm.kernels.sparsity.layout import LAYOUT_VERSION
 from subllm.kernels.sparsity.packed_file import PackedReader
-from subllm.making.calibration.load import load_calibration, load_heldout, spec_of
+from subllm.making.calibration.load import TextOrigin, load_calibration, load_heldout, spec_of
+from subllm.making.calibration.render import Renderer
 from subllm.making.extraction.defaults import DEFAULT_SAMPLES, HELDOUT_SEQUENCES
 from subllm.making.extraction.device import choose_device
 from subllm.making.extraction.plan import value_type
@@ -229,11 +230,16 @@ class Origin:
         if calibration is None or not needs_of(value_type(manifest.values)):
             return None
         return load_calibration(
-            source or self.calibration, language=manifest.language, tokenizer=self.tokenizer,
-            prompt=manifest.prompt, samples=calibration.samples or DEFAULT_SAMPLES,
-            seq_len=calibration.seq_len, seed=calibration.seed, catalog=self.catalog,
-            offline=self.options.offline, progress=self.progress,
-        ).tokens  # fmt: skip
+            source or self.calibration,
+            self._origin(manifest.language),
+            Renderer(self.tokenizer, manifest.prompt),
+            samples=calibration.samples or DEFAULT_SAMPLES,
+            seq_len=calibration.seq_len,
+            seed=calibration.seed,
+        ).tokens
+
+    def _origin(self, language: str) -> TextOrigin:
+        return TextOrigin(language, self.catalog, self.options.offline, self.progress)
 
     def heldout(self, source: str) -> dict[str, Tokens]:
         """By domain: of its language, from `source` where that has no pack, and of all that it
@@ -241,13 +247,14 @@ class Origin:
         language = self.manifest.language
         return {
             domain: load_heldout(
-                domain, tokenizer=self.tokenizer, prompt=self.manifest.prompt,
-                sequences=HELDOUT_SEQUENCES, seq_len=HELDOUT_LENGTH,
-                spec=source if domain == language else "", catalog=self.catalog,
-                offline=self.options.offline, progress=self.progress,
+                self._origin(domain),
+                Renderer(self.tokenizer, self.manifest.prompt),
+                sequences=HELDOUT_SEQUENCES,
+                seq_len=HELDOUT_LENGTH,
+                spec=source if domain == language else "",
             )
             for domain in dict.fromkeys((language, *self.manifest.perplexity))
-        }  # fmt: skip
+        }
 
     def unrounded(self) -> Path | None:
         """What its values were rounded from, under the same masks; None where that is missing,

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from subllm.errors import CalibrationError
 from subllm.languages import GENERAL
-from subllm.making.calibration.load import load_heldout_texts, load_texts
+from subllm.making.calibration.load import (
+    Beside,
+    TextOrigin,
+    load_heldout_texts,
+    load_texts,
+)
 from subllm.making.calibration.mix import parse_beside
 from subllm.making.calibration.packs import (
     Kind,
@@ -17,6 +22,7 @@ from subllm.making.calibration.packs import (
     written_names,
 )
 from subllm.making.calibration.render import Renderer
+from subllm.making.calibration.sampler import Amount
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import RecoveryText, joined, pack_rows, with_filled
 from subllm.models.arch.spec import ArchSpec
@@ -104,18 +110,20 @@ def load_recovery_data(
         assert not beside
         beside = learned_from or f"pack:{language}"
         learned_from, share = parse_beside(joining)
-    share_of_holes = MORE_HOLES if holes else 0.0
+    origin = TextOrigin(language, catalog, offline, progress)
+    renderer = Renderer(tokenizer, prompt, MORE_HOLES if holes else 0.0)
     texts = load_texts(
-        learned_from, language=language, tokenizer=tokenizer, prompt=prompt, tokens=LEARNED_TOKENS,
-        least=recipe.tokens, seed=seed, catalog=catalog, offline=offline, progress=progress,
-        own=own, beside=beside, share=share, holes=share_of_holes,
-    )  # fmt: skip
+        learned_from,
+        origin,
+        renderer,
+        Amount(LEARNED_TOKENS, recipe.tokens),
+        seed=seed,
+        own=own,
+        beside=Beside(beside, share) if beside else None,
+    )
     heldout = load_heldout_texts(
-        language, tokenizer=tokenizer, prompt=prompt, tokens=JUDGED_TOKENS,
-        least=recipe.length, spec=source, catalog=catalog, offline=offline, progress=progress,
-        own=own, holes=share_of_holes,
-    )  # fmt: skip
-    renderer = Renderer(tokenizer, prompt)
+        origin, renderer, Amount(JUDGED_TOKENS, recipe.length), spec=source, own=own
+    )
     end = renderer.end
     bos = tokenizer.bos_id if tokenizer.adds_bos else None
 

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Engine
 from subllm.errors import EngineError, UsageError
@@ -86,11 +88,16 @@ def make(
         if _reached(maker, options):
             return _finish(maker, options, by)
         engine = load_engine(
-            store, model, threads=threads,
+            store,
+            model,
+            computing=Computing(threads=threads),
+            limits=EngineLimits(
+                max_batch=options.together,
+                queue_limit=2 * options.together,
+                kv_tokens=_ROOM * options.together,
+            ),
             context_length=asker.context,
-            max_batch=options.together, queue_limit=2 * options.together,
-            kv_tokens=_ROOM * options.together,
-        )  # fmt: skip
+        )
         try:
             began = time.monotonic()
             _run(maker, engine, asker, by, options, began, progress)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from subllm.engine.computing import Computing
 from subllm.measuring.evaluation.engines import Engines, EngineSource
 from subllm.measuring.evaluation.facts import machine_facts, model_facts, now
 from subllm.measuring.evaluation.prompts import Form
@@ -144,17 +145,9 @@ def open_bench(
     quiet: bool = False,
 ) -> Bench:
     """A bench as the settings say. records: by default in the store."""
-    engines = Engines(
-        store,
-        backend=settings.backend,
-        device=settings.device,
-        threads=settings.threads,
-        kv_type=settings.kv_type,
-        screened_head=settings.screened_head,
-    )
     return Bench(
         store,
-        engines,
+        Engines(store, Computing.of(settings)),
         (records or settings.home / DIRECTORY).expanduser(),
         progress,
         device=settings.device,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from subllm.engine.backends.table import BackendName, KvTypeName
 from subllm.engine.choice import choose_backend
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Engine
 from subllm.models.store.store import Store
@@ -33,28 +34,15 @@ class Engines:
     It is kept until another model, or more room, is asked for.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        backend: BackendName = "auto",
-        device: str = "auto",
-        threads: int | None = None,
-        kv_type: KvTypeName = "bfloat16",
-        screened_head: bool = True,
-    ) -> None:
+    def __init__(self, store: Store, computing: Computing = Computing()) -> None:
         self._store = store
-        self._backend: BackendName = backend
-        self._device = device
-        self._threads = threads
-        self._kv_type: KvTypeName = kv_type
-        self._screened_head = screened_head
+        self._computing = computing
         self._engine: Engine | None = None
         self._for: tuple[str, int, int] | None = None
 
     def tools(self) -> dict[str, str]:
-        backend = choose_backend(self._backend, self._device)
-        return {"backend": backend, "keys and values": self._kv_type}
+        backend = choose_backend(self._computing.backend, self._computing.device)
+        return {"backend": backend, "keys and values": self._computing.kv_type}
 
     def __call__(self, model: str, together: int, longest: int) -> Engine:
         digest = self._store.resolve(model)
@@ -66,14 +54,9 @@ class Engines:
         self._engine = load_engine(
             self._store,
             model,
-            backend=self._backend,
-            device=self._device,
-            threads=self._threads,
+            computing=self._computing,
+            limits=EngineLimits(max_batch=together, kv_tokens=together * (longest + _ROOM)),
             context_length=longest,
-            max_batch=together,
-            kv_tokens=together * (longest + _ROOM),
-            kv_type=self._kv_type,
-            screened_head=self._screened_head,
         )
         self._for = (digest, together, longest)
         return self._engine

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from subllm.errors import BenchmarkError
 from subllm.making.calibration.files import FilesSource
 from subllm.making.calibration.jsonl import JsonlSource
-from subllm.making.calibration.load import load_heldout
+from subllm.making.calibration.load import TextOrigin, load_heldout
 from subllm.making.calibration.render import Renderer
-from subllm.making.calibration.sampler import pack, row_content, take
+from subllm.making.calibration.sampler import Amount, pack, row_content, take
 from subllm.making.calibration.source import TextSource
 from subllm.models.catalog.prompt import PromptSpec
 from subllm.models.text.tokenizer import Tokenizer
@@ -40,12 +40,15 @@ def held_out(
     """
     if path is None:
         tokens = load_heldout(
-            language, tokenizer=tokenizer, prompt=prompt, sequences=sequences, seq_len=length
+            TextOrigin(language),
+            Renderer(tokenizer, prompt),
+            sequences=sequences,
+            seq_len=length,
         )
         return tokens, f"pack:{language} (held out)"
     source = _source(path, language)
     width = row_content(tokenizer, length)
-    taken = take(source, Renderer(tokenizer, prompt), sequences * width, 0, least=0, repeat=False)
+    taken = take(source, Renderer(tokenizer, prompt), Amount(sequences * width), 0, repeat=False)
     if taken.tokens < width:
         raise BenchmarkError(
             f"{path} has {taken.tokens} tokens of {language}, at least {width} are needed; "

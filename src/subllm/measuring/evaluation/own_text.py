@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from subllm.engine.request import SamplingParams
-from subllm.making.calibration.load import load_heldout, own_heldout
+from subllm.making.calibration.load import TextOrigin, load_heldout, own_heldout
+from subllm.making.calibration.render import Renderer
 from subllm.making.calibration.source import Document
 from subllm.measuring.evaluation.engines import EngineSource
 from subllm.measuring.evaluation.generate import Ask, generate
@@ -71,15 +72,18 @@ def load_own_text(
     manifest = store.model(model)
     tokenizer, prompt = open_tokenizer(store, manifest), manifest.prompt
     length = min(LENGTH, prompt.context_length)
+    origin = TextOrigin(language, catalog, offline, progress)
     tokens = load_heldout(
-        language, tokenizer=tokenizer, prompt=prompt, sequences=SEQUENCES, seq_len=length,
-        spec=spec, catalog=catalog, offline=offline, progress=progress, own=True,
-    )  # fmt: skip
+        origin,
+        Renderer(tokenizer, prompt),
+        sequences=SEQUENCES,
+        seq_len=length,
+        spec=spec,
+        own=True,
+    )
     form: Form = "raw" if prompt.fim is None else "fim"
     prompter = Prompter(tokenizer, prompt, form)
-    documents = own_heldout(
-        spec, language=language, catalog=catalog, offline=offline, progress=progress
-    )
+    documents = own_heldout(spec, origin)
     holes = []
     for problem in _holes(documents, language):
         fitting = _fitting(problem, prompter, prompt.context_length - _MAX_TOKENS)

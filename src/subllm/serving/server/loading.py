@@ -14,6 +14,7 @@ from subllm.serving.server.footprint import Footprint
 
 if TYPE_CHECKING:
     from subllm.engine.backends.table import BackendName, KvTypeName
+    from subllm.engine.computing import Computing
     from subllm.engine.draft import Draft
     from subllm.engine.request import Engine
     from subllm.models.store.manifest import ModelManifest
@@ -33,7 +34,7 @@ class StoreLoader:
                     context keeps its own
     memory          bytes that the server's models may take; None: no bound
 
-    The others are those of `load_engine`.
+    The others are those of `Computing` and `EngineLimits`.
     """
 
     store: Store
@@ -72,30 +73,27 @@ class StoreLoader:
 
     def engine(self, ref: ModelRef) -> Engine:
         """Raises as `load_engine` does."""
+        from subllm.engine.limits import EngineLimits
         from subllm.engine.loader import load_engine  # numpy and the core, when first needed
 
-        context = self.context_of(self.store.model(ref.version))
         return load_engine(
             self.store,
             ref.version,
-            backend=self.backend,
-            device=self.device,
-            threads=self.threads,
-            context_length=context,
-            kv_type=self.kv_type,
-            screened_head=self.screened_head,
-            copy_weights=self.copy_weights,
-            max_batch=self.max_batch,
-            queue_limit=self.queue_limit,
+            computing=self._computing(),
+            limits=EngineLimits(max_batch=self.max_batch, queue_limit=self.queue_limit),
+            context_length=self.context_of(self.store.model(ref.version)),
         )
 
     def draft(self, ref: ModelRef) -> Draft:
         """The same model to draft for another. Raises as `load_draft` does."""
         from subllm.engine.loader import load_draft
 
-        return load_draft(
-            self.store,
-            ref.version,
+        return load_draft(self.store, ref.version, self._computing())
+
+    def _computing(self) -> Computing:
+        from subllm.engine.computing import Computing
+
+        return Computing(
             backend=self.backend,
             device=self.device,
             threads=self.threads,

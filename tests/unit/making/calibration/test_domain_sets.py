@@ -19,7 +19,9 @@ from fakes.hub import FakeHub
 from huggingface_hub import constants
 
 from subllm.languages import canonical
-from subllm.making.calibration.load import load_calibration, load_heldout
+from subllm.making.calibration.load import TextOrigin, load_calibration, load_heldout
+from subllm.making.calibration.render import Renderer
+from subllm.making.calibration.source import CalibrationData
 from subllm.models.acquire import datasets as acquire_datasets
 from subllm.models.acquire.hub_client import HubClient
 from subllm.models.catalog.loader import load_catalog
@@ -139,8 +141,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield fake
 
 
-def options(seq_len: int) -> dict[str, Any]:
-    return {"tokenizer": tokenizer(), "prompt": PLAIN, "seq_len": seq_len, "catalog": CATALOG}
+def calibration(spec: str, domain: str, seq_len: int) -> CalibrationData:
+    origin, renderer = TextOrigin(domain, CATALOG), Renderer(tokenizer(), PLAIN)
+    return load_calibration(spec, origin, renderer, samples=6, seq_len=seq_len, seed=0)
 
 
 def test_there_is_a_row_for_every_set() -> None:
@@ -161,13 +164,19 @@ def test_a_set_calibrates_its_domain(name: str, hub: FakeHub) -> None:
         files[test] = encoded(test, [ROWS[name](i) for i in range(900, 920)])
     hub.add_repo(entry.repo, files, "dataset", branch=entry.revision)
     domain = canonical(entry.language) if entry.language else entry.domain
-    found = load_calibration(f"hub:{name}", language=domain, samples=6, seed=0, **options(96))
+    found = calibration(f"hub:{name}", domain, 96)
     assert found.source == f"hub:{name}"
     assert found.tokens.shape == (6, 96)
     if test != train:
         assert hub.sent(test) == 0
     if entry.language is None:
-        held = load_heldout(domain, spec=f"hub:{name}", sequences=3, **options(96))
+        held = load_heldout(
+            TextOrigin(domain, CATALOG),
+            Renderer(tokenizer(), PLAIN),
+            spec=f"hub:{name}",
+            sequences=3,
+            seq_len=96,
+        )
         seen, unseen = (set(MARK.findall(text_of(tokens))) for tokens in (found.tokens, held))
         assert len(seen) >= 3 and len(unseen) >= 2
         assert not seen & unseen
@@ -181,9 +190,9 @@ def test_a_domain_may_mix_its_sets(hub: FakeHub) -> None:
         rows = encoded(file, [ROWS[name](i) for i in range(60)])
         hub.add_repo(entry.repo, {file: rows}, "dataset", branch=entry.revision)
     mix = ",".join(f"hub:{name}=1" for name in names)
-    found = load_calibration(mix, language="math", samples=6, seed=0, **options(64))
+    found = calibration(mix, "math", 64)
     text = text_of(found.tokens)
     assert found.source == "mix:" + ",".join(f"hub:{name}=0.3333" for name in names)
     assert "answer : b" in text and "It is " in text
-    again = load_calibration(mix, language="math", samples=6, seed=0, **options(64))
+    again = calibration(mix, "math", 64)
     assert np.array_equal(found.tokens, again.tokens)

@@ -11,15 +11,20 @@ import pytest
 
 from subllm.errors import CalibrationError, OfflineError, TableError, UnknownNameError
 from subllm.making.calibration.load import (
+    Beside,
+    TextOrigin,
     load_calibration,
     load_heldout,
     load_heldout_texts,
     load_texts,
     own_heldout,
 )
-from subllm.making.calibration.sampler import digest
+from subllm.making.calibration.render import Renderer
+from subllm.making.calibration.sampler import Amount, digest
 from subllm.making.calibration.source import CalibrationData, Texts
-from subllm.models.catalog.loader import Catalog, load_catalog
+from subllm.models.catalog.loader import load_catalog
+from subllm.models.catalog.prompt import PromptSpec
+from subllm.models.text.tokenizer import Tokenizer
 
 from .tiny import CODE, END, FIM, MARK, PLAIN, tokenizer
 
@@ -28,16 +33,15 @@ TOKENIZER = tokenizer()
 
 
 def load(spec: str = "", **changes: Any) -> CalibrationData:
-    values: dict[str, Any] = {
-        "language": "python",
-        "tokenizer": TOKENIZER,
-        "prompt": FIM,
-        "samples": 8,
-        "seq_len": 64,
-        "seed": 0,
-        "catalog": Catalog({}, {}),
-    }
-    return load_calibration(spec, **(values | changes))
+    rows = {"samples": 8, "seq_len": 64, "seed": 0}
+    rows |= {name: changes.pop(name) for name in list(changes) if name in rows}
+    return load_calibration(spec, *origin_and_renderer(**changes), **rows)
+
+
+def origin_and_renderer(
+    language: str = "python", text: Tokenizer = TOKENIZER, prompt: PromptSpec = FIM, **origin: Any
+) -> tuple[TextOrigin, Renderer]:
+    return TextOrigin(language, **origin), Renderer(text, prompt)
 
 
 def tree(root: Path, count: int = 40, suffix: str = "py") -> Path:
@@ -75,7 +79,7 @@ def test_small_packs_go_round_in_other_forms() -> None:
 
 def test_heldout_text_is_not_in_the_training_text() -> None:
     train = TOKENIZER.decode(load(samples=60).tokens.ravel().tolist())
-    heldout = load_heldout("python", tokenizer=TOKENIZER, prompt=FIM, sequences=3, seq_len=64)
+    heldout = load_heldout(*origin_and_renderer(), sequences=3, seq_len=64)
     assert heldout.shape == (3, 64) and heldout.dtype == np.int32
     text = TOKENIZER.decode(heldout.ravel().tolist())
     for i in range(16):
@@ -85,17 +89,16 @@ def test_heldout_text_is_not_in_the_training_text() -> None:
 
 
 def test_heldout_text_is_never_repeated() -> None:
-    asked = {"tokenizer": TOKENIZER, "prompt": FIM}
-    found = load_heldout("general", sequences=100, seq_len=64, **asked)
+    found = load_heldout(*origin_and_renderer("general"), sequences=100, seq_len=64)
     assert 2 <= len(found) < 20
     with pytest.raises(CalibrationError, match=r"pack:general leaves \d+ tokens of general to"):
-        load_heldout("general", sequences=2, seq_len=4000, **asked)
+        load_heldout(*origin_and_renderer("general"), sequences=2, seq_len=4000)
     with pytest.raises(CalibrationError, match="unknown pack 'fortran'"):
-        load_heldout("fortran", **asked)
+        load_heldout(*origin_and_renderer("fortran"))
 
 
 def test_rows_of_a_model_with_bos() -> None:
-    data = load(tokenizer=tokenizer(bos=True), prompt=PLAIN)
+    data = load(text=tokenizer(bos=True), prompt=PLAIN)
     assert data.tokens.shape == (8, 64)
     assert (data.tokens[:, 0] == MARK).all()
 
@@ -120,9 +123,10 @@ def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_language_without_a_pack_keeps_an_eighth_back(tmp_path: Path) -> None:
     root = tree(tmp_path / "code", suffix="go")
-    asked: dict[str, Any] = {"tokenizer": TOKENIZER, "prompt": PLAIN}
     train = load(str(root), language="go", prompt=PLAIN, samples=200).tokens
-    heldout = load_heldout("go", spec=str(root), sequences=50, seq_len=64, **asked)
+    heldout = load_heldout(
+        *origin_and_renderer("go", prompt=PLAIN), spec=str(root), sequences=50, seq_len=64
+    )
     texts = [TOKENIZER.decode(t.ravel().tolist()) for t in (train, heldout)]
     seen = [{i for i in range(40) if f"import module_{i}\n" in text} for text in texts]
     assert seen[0] and seen[1] and not seen[0] & seen[1]
@@ -136,39 +140,36 @@ def texts_of(texts: Texts) -> str:
 
 def test_own_text_is_held_out_also_where_the_language_has_a_pack(tmp_path: Path) -> None:
     root = str(tree(tmp_path / "code"))
-    asked: dict[str, Any] = {
-        "language": "python", "tokenizer": TOKENIZER, "prompt": PLAIN, "catalog": Catalog({}, {}),
-        "least": 64,
-    }  # fmt: skip
-    learned = load_texts(root, tokens=60_000, seed=0, own=True, **asked)
-    held = {k: v for k, v in asked.items() if k != "language"}
-    judged = load_heldout_texts("python", spec=root, tokens=4096, own=True, **held)
+    asked = origin, renderer = origin_and_renderer(prompt=PLAIN)
+    learned = load_texts(root, *asked, Amount(60_000, 64), seed=0, own=True)
+    judged = load_heldout_texts(*asked, Amount(4096, 64), spec=root, own=True)
     seen = [
         {i for i in range(40) if f"module_{i}.pi" in texts_of(texts)} for texts in (learned, judged)
     ]
     assert seen[0] and seen[1] and not seen[0] & seen[1] and len(seen[0] | seen[1]) == 40
-    documents = own_heldout(root, language="python")
+    documents = own_heldout(root, origin)
     assert {int(d.id[1:-3]) for d in documents} == seen[1]
-    tokens = load_heldout(
-        "python", spec=root, tokenizer=TOKENIZER, prompt=PLAIN, seq_len=64, own=True
-    )
+    tokens = load_heldout(origin, renderer, spec=root, seq_len=64, own=True)
     assert any(f"module_{i}" in TOKENIZER.decode(tokens.ravel().tolist()) for i in seen[1])
     # Without being asked for, it is the pack's, and nothing of the code is left out.
     assert judged.source == f"path:{root}"
-    assert load_heldout_texts("python", spec=root, tokens=99, **held).source == "pack:python"
-    whole = load_texts(root, tokens=60_000, seed=0, **asked)
+    assert load_heldout_texts(*asked, Amount(99, 64), spec=root).source == "pack:python"
+    whole = load_texts(root, *asked, Amount(60_000, 64), seed=0)
     assert all(f"module_{i}.pi" in texts_of(whole) for i in range(40))
     with pytest.raises(CalibrationError, match=r"has \d+ tokens, left out of learning to judge by"):
-        load_heldout_texts("python", spec=root, tokens=99999, own=True, **(held | {"least": 9999}))
+        load_heldout_texts(*asked, Amount(99999, 9999), spec=root, own=True)
 
 
 def test_beside_own_text_comes_other_text_by_share(tmp_path: Path) -> None:
     root = str(tree(tmp_path / "code"))
     texts = load_texts(
-        root, language="python", tokenizer=TOKENIZER, prompt=PLAIN, catalog=Catalog({}, {}),
-        least=64, tokens=2000, seed=0, own=True, beside="pack:python=0.5,pack:general=0.5",
-        share=0.7,
-    )  # fmt: skip
+        root,
+        *origin_and_renderer(prompt=PLAIN),
+        Amount(2000, 64),
+        seed=0,
+        own=True,
+        beside=Beside("pack:python=0.5,pack:general=0.5", 0.7),
+    )
     assert texts.source == f"mix:path:{root}=0.7,pack:python=0.15,pack:general=0.15"
     assert sum(map(len, texts.documents)) == 2000
 
@@ -231,17 +232,8 @@ def test_hub_sets_stay_offline_when_told(tmp_path: Path, monkeypatch: pytest.Mon
         load("hub:py_alpaca", catalog=load_catalog(), offline=True)
 
 
-def texts(spec: str = "", **changes: Any) -> Texts:
-    values: dict[str, Any] = {
-        "language": "python",
-        "tokenizer": TOKENIZER,
-        "prompt": FIM,
-        "tokens": 4000,
-        "least": 64,
-        "seed": 0,
-        "catalog": Catalog({}, {}),
-    }
-    return load_texts(spec, **(values | changes))
+def texts(spec: str = "", tokens: int = 4000, least: int = 64, seed: int = 0) -> Texts:
+    return load_texts(spec, *origin_and_renderer(), Amount(tokens, least), seed=seed)
 
 
 def test_texts_to_learn_from_are_whole_documents_in_a_seeded_order() -> None:
@@ -251,7 +243,7 @@ def test_texts_to_learn_from_are_whole_documents_in_a_seeded_order() -> None:
     assert texts().documents == found.documents
     assert texts(seed=1).documents != found.documents
     learned = "".join(TOKENIZER.decode(ids) for ids in found.documents)
-    heldout = load_heldout_texts("python", tokenizer=TOKENIZER, prompt=FIM, tokens=10_000, least=64)
+    heldout = load_heldout_texts(*origin_and_renderer(), Amount(10_000, 64))
     judged = "".join(TOKENIZER.decode(ids) for ids in heldout.documents)
     assert sum(map(len, heldout.documents)) == heldout.unique_tokens < 10_000
     for i in range(16):

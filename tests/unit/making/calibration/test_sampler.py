@@ -11,7 +11,7 @@ import pytest
 
 from subllm.errors import CalibrationError
 from subllm.making.calibration.render import Renderer
-from subllm.making.calibration.sampler import digest, pack, take
+from subllm.making.calibration.sampler import Amount, digest, pack, take
 from subllm.making.calibration.source import PIECE, Document, belongs, pieces
 from subllm.models.tables.seeded import key
 
@@ -34,7 +34,7 @@ PLAIN_RENDERER = Renderer(tokenizer(None), PLAIN)
 
 def test_documents_are_joined_and_cut_without_padding() -> None:
     source = Listed([Document("a", "abc"), Document("b", "defg"), Document("c", "hi")])
-    taken = take(source, PLAIN_RENDERER, 10, 0, least=5)
+    taken = take(source, PLAIN_RENDERER, Amount(10, 5), 0)
     assert (taken.tokens, taken.unique_tokens) == (10, 10)
     assert [ids for _, ids in taken.documents] == [
         [*b"abc", END],
@@ -60,8 +60,8 @@ def test_too_few_tokens_start_again_in_other_forms() -> None:
     code = "def f(x):\n    return x\n"
     source = Listed([Document("a", code, "Do.", "python"), Document("b", "pass", "Go.", "python")])
     renderer = Renderer(tokenizer(), FIM)
-    taken = take(source, renderer, 900, 0, least=20)
-    once = take(source, renderer, 900, 0, least=20, repeat=False)
+    taken = take(source, renderer, Amount(900, 20), 0)
+    once = take(source, renderer, Amount(900, 20), 0, repeat=False)
     assert taken.tokens == 900 and once.tokens < 300
     assert taken.unique_tokens == once.tokens == once.unique_tokens
     assert taken.documents[:2] == once.documents
@@ -71,19 +71,19 @@ def test_too_few_tokens_start_again_in_other_forms() -> None:
 
 def test_a_text_that_is_there_twice_counts_once() -> None:
     source = Listed([Document("a", "same"), Document("b", "same"), Document("c", " \n")])
-    assert take(source, PLAIN_RENDERER, 99, 0, least=1, repeat=False).unique_tokens == 5
+    assert take(source, PLAIN_RENDERER, Amount(99, 1), 0, repeat=False).unique_tokens == 5
 
 
 def test_less_than_one_sample_is_refused() -> None:
     with pytest.raises(CalibrationError, match=r"path:/x has 4 tokens, one sample needs 512"):
-        take(Listed([Document("a", "abc")]), PLAIN_RENDERER, 5120, 0, least=512)
+        take(Listed([Document("a", "abc")]), PLAIN_RENDERER, Amount(5120, 512), 0)
     with pytest.raises(CalibrationError, match="has 0 tokens"):
-        take(Listed([]), PLAIN_RENDERER, 5120, 0, least=512)
+        take(Listed([]), PLAIN_RENDERER, Amount(5120, 512), 0)
 
 
 def test_no_document_fills_the_sample() -> None:
     source = Listed([Document("long", "x" * 100_000), Document("short", "y")])
-    taken = take(source, PLAIN_RENDERER, 50_000, 0, least=1, repeat=False)
+    taken = take(source, PLAIN_RENDERER, Amount(50_000, 1), 0, repeat=False)
     assert [len(ids) for _, ids in taken.documents] == [4096, 2]
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from subllm.making.calibration.load import load_calibration, load_heldout
+from subllm.making.calibration.load import TextOrigin, load_calibration, load_heldout
 from subllm.making.calibration.packs import (
     CODE,
     DATA,
@@ -18,7 +18,7 @@ from subllm.making.calibration.packs import (
     read_pack,
     written_names,
 )
-from subllm.models.catalog.loader import Catalog
+from subllm.making.calibration.render import Renderer
 
 from .tiny import FILL, FIM, MARK, tokenizer
 
@@ -76,20 +76,18 @@ def test_answers_are_in_the_packs_language(language: str) -> None:
 def test_a_pack_loads_in_every_form(language: str) -> None:
     data = load_calibration(
         "",
-        language=language,
-        tokenizer=tokenizer(),
-        prompt=FIM,
+        TextOrigin(language),
+        Renderer(tokenizer(), FIM),
         samples=128,
         seq_len=512,
         seed=0,
-        catalog=Catalog({}, {}),
     )
     assert data.tokens.shape == (128, 512)
     text = tokenizer().decode(data.tokens.ravel().tolist())
     assert MARK in data.tokens and FILL in data.tokens
     assert "assistant\n" in text and "### Instruction:" in text
     # The tiny tokenizer has three or four tokens where a real one has one.
-    heldout = load_heldout(language, tokenizer=tokenizer(), prompt=FIM)
+    heldout = load_heldout(TextOrigin(language), Renderer(tokenizer(), FIM))
     assert heldout.shape == (8, 512)
 
 

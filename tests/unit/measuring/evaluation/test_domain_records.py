@@ -10,6 +10,7 @@ import pytest
 from oracles.domain_rows import rows_of
 from oracles.packed_models import NAME, packed_oracle, store_model
 
+from subllm.engine.computing import Computing
 from subllm.errors import UnknownNameError
 from subllm.measuring.evaluation.bench import Bench
 from subllm.measuring.evaluation.engines import Engines
@@ -77,7 +78,7 @@ def run(
     progress: Any = None,
     **options: Any,
 ) -> Result:
-    opened = engines(store, backend="native", kv_type=kv_type)
+    opened = engines(store, Computing(backend="native", kv_type=kv_type))
     with Bench(store, opened, root / "out", progress or NullProgress()) as bench:
         how = TaskOptions(own={task: data}, **{"together": 8, **options})
         (measure,) = load_measures(task, how, bench, [])

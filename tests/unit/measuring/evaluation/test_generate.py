@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from local_engines import local_engine
 from oracles.packed_models import packed_oracle
 from oracles.tiny_models import tokenizer
 
@@ -37,7 +38,7 @@ class AtCharacters:
 def engine() -> Iterator[LocalEngine]:
     packed, _ = packed_oracle("qwen2")
     backend = NativeBackend(packed, threads=1, kv="float32", exact=True)
-    made = LocalEngine("tiny", backend, TOKENIZER, context_length=64, max_batch=3)
+    made = local_engine(backend, TOKENIZER, context_length=64, max_batch=3)
     yield made
     made.close()
 
@@ -103,7 +104,7 @@ def test_loops_end_where_they_may_not_go_on() -> None:
     only = SamplingParams(max_tokens=400, ignore_eos=True, logit_bias=((ord("x"), 100.0),))
     packed, _ = packed_oracle("qwen2", max_position_embeddings=512)
     backend = NativeBackend(packed, threads=1, kv="float32", exact=True)
-    longer = LocalEngine("tiny", backend, TOKENIZER, context_length=450, max_batch=2)
+    longer = local_engine(backend, TOKENIZER, context_length=450, max_batch=2)
     try:
         asks = [Ask("a", PROMPTS["p0"], only, loops=True), Ask("b", PROMPTS["p0"], only)]
         answers = asked(longer, *asks, together=2)

@@ -17,6 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from local_engines import local_engine
 from oracles.packed_models import packed_oracle
 from oracles.tiny_models import END, oracle, source, tokenizer
 
@@ -51,12 +52,12 @@ def harness_model(reference: Any, context: int = CONTEXT) -> Any:
 
 def torch_engine(reference: Any, context: int = CONTEXT) -> LocalEngine:
     backend = TorchBackend(source(reference), device="cpu", dtype="float32", threads=1)
-    return LocalEngine("tiny", backend, TOKENIZER, context_length=context)
+    return local_engine(backend, TOKENIZER, context_length=context)
 
 
 def native_engine(packed: Any, context: int = CONTEXT) -> LocalEngine:
     backend = NativeBackend(packed, threads=1, kv="float32", exact=True)
-    return LocalEngine("tiny", backend, TOKENIZER, context_length=context)
+    return local_engine(backend, TOKENIZER, context_length=context)
 
 
 def pair(kind: str, family: str = "qwen2") -> tuple[LocalEngine, Any]:

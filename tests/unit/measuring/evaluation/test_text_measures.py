@@ -13,6 +13,8 @@ import torch
 from oracles.packed_models import packed_oracle, store_model
 from oracles.tiny_models import tokenizer
 
+from subllm.engine.computing import Computing
+from subllm.engine.limits import EngineLimits
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Engine
 from subllm.errors import BenchmarkError, UsageError
@@ -55,11 +57,9 @@ class Exact:
         engine = load_engine(
             self.store,
             model,
-            backend="native",
-            threads=1,
+            computing=Computing(backend="native", threads=1, dtype="float32"),
+            limits=EngineLimits(max_batch=together),
             context_length=longest,
-            max_batch=together,
-            dtype="float32",
         )
         self.opened.append(model)
         self.engines.append(engine)

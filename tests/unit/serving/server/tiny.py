@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import openai
+from local_engines import local_engine
 from oracles import tiny_models
 from oracles.packed_models import PackedMemory
 from oracles.proposers import Eager
@@ -22,7 +23,6 @@ from subllm.engine.backend import Backend
 from subllm.engine.backends.native import NativeBackend
 from subllm.engine.backends.torch import TorchBackend
 from subllm.engine.draft import Draft
-from subllm.engine.engine import LocalEngine
 from subllm.engine.kv_room import KvRoom
 from subllm.engine.request import (
     FinishReason,
@@ -165,7 +165,7 @@ class Engine:
         options = {"context_length": CONTEXT, "prefill_chunk": 16, **options}
         if not native:  # drafting wants to know what it costs
             options = {"clock": lambda: 0.0, **options}
-        self._engine = LocalEngine(name, backend, tokenizer(), **options)
+        self._engine = local_engine(backend, tokenizer(), name=name, **options)
         self.name = name
         self.delay = 0.0
         self.gate = threading.Event()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.hub import FakeHub
 
+from subllm.engine.computing import Computing
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.errors import AcquireError, SharedModelsError, UnknownNameError, UsageError
@@ -35,7 +36,7 @@ both = pytest.mark.parametrize("kind", KINDS)
 
 
 def text_of(store: Store, name: str) -> str:
-    engine = load_engine(store, name, threads=1)
+    engine = load_engine(store, name, computing=Computing(threads=1))
     try:
         engine.add(Request("r", (40, 41, 42), SamplingParams(max_tokens=12, temperature=0.0)))
         text = ""

@@ -7,7 +7,8 @@ from typing import Any
 
 from subllm.errors import UsageError
 from subllm.kernels.sparsity.pattern import Pattern
-from subllm.making.calibration.load import load_calibration
+from subllm.making.calibration.load import TextOrigin, load_calibration
+from subllm.making.calibration.render import Renderer
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.making.extraction.compute import faster
 from subllm.making.extraction.device import choose_device
@@ -79,15 +80,11 @@ def sensitivity(
     length = min(LENGTH, reader.spec.context_length)
     data = load_calibration(
         options.calibration,
-        language=options.language,
-        tokenizer=tokenizer,
-        prompt=manifest.prompt,
+        TextOrigin(options.language, catalog, options.offline, progress),
+        Renderer(tokenizer, manifest.prompt),
         samples=SEQUENCES,
         seq_len=length,
         seed=options.seed + 1,  # other rows than those that masks are chosen on
-        catalog=catalog,
-        offline=options.offline,
-        progress=progress,
     )
 
     def key(compute: str) -> dict[str, Any]:
