@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from subllm.kernels.products.triton import compiled as ops
+from subllm.kernels.products.triton.operands import KvPlanes, Rotation, Scores, SeenKeys
 from subllm.kernels.products.triton.planes import DevicePacked
 from subllm.kernels.sparsity.mask import select
 from subllm.kernels.sparsity.packing import pack
@@ -51,11 +52,12 @@ def specimens() -> dict[str, Callable[[], Any]]:
     cache = torch.zeros((4, 64, 2, 64), dtype=torch.bfloat16)
     index, angles = torch.zeros(1, dtype=torch.int32), torch.zeros((64, 32))
     found["rotate and store"] = lambda: ops.rotate_and_store(
-        *(qkv, index, angles, angles, index, cache, cache, None, 1e-6)
+        qkv, index, index, Rotation(angles, angles), KvPlanes(cache, cache)
     )
     tables = torch.zeros((1, 64), dtype=torch.int32)
     found["paged attention"] = lambda: ops.paged_attention(
-        *(qkv[:, :14], cache, cache, tables, index, 0.125, None, None, qkv[:, :14])
+        *(qkv[:, :14], KvPlanes(cache, cache), SeenKeys(tables, index), Scores(0.125)),
+        qkv[:, :14],
     )
     found["greedy"] = lambda: ops.greedy(torch.zeros((1, 4096)), index)
     return found

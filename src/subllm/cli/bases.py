@@ -41,15 +41,18 @@ def fetch(
 ) -> BaseManifest:
     """Pull `base`; errors as of `acquire.pull.pull`."""
     from subllm.models.acquire.pull import pull
+    from subllm.models.acquire.reach import Reach
 
     return pull(
         base,
         context.store,
         context.catalog,
-        source=source,
         name=name,
         refresh=refresh,
+        reach=Reach(
+            source=source,
+            offline=context.settings.offline,
+            probe_seconds=context.settings.hub_probe_seconds,
+        ),
         progress=progress,
-        offline=context.settings.offline,
-        probe_seconds=context.settings.hub_probe_seconds,
     )

@@ -11,6 +11,7 @@ from fakes.hub import FakeHub
 
 from subllm.errors import AcquireError
 from subllm.models.acquire import pull as pull_module
+from subllm.models.acquire.reach import Reach
 from subllm.models.store.store import Store
 
 from .samples import BASE, HUB_FILES, Ran
@@ -111,8 +112,8 @@ def test_a_missing_base_is_fetched_by_other_commands(
     """With the settings that `pull` itself heeds."""
     seen: list[object] = []
 
-    def pull(base: str, *_: object, **options: object) -> None:
-        seen.extend((base, options["probe_seconds"], options["offline"]))
+    def pull(base: str, *_: object, reach: Reach, **__: object) -> None:
+        seen.extend((base, reach.probe_seconds, reach.offline))
         raise AcquireError("far away; come nearer")
 
     monkeypatch.setattr(pull_module, "pull", pull)

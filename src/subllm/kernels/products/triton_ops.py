@@ -25,6 +25,14 @@ import torch
 
 from subllm.errors import BackendError
 from subllm.kernels.products.triton import choice, plain
+from subllm.kernels.products.triton.operands import (
+    Bias,
+    KvPlanes,
+    Penalties,
+    Rotation,
+    Scores,
+    SeenKeys,
+)
 from subllm.kernels.products.triton.planes import DevicePacked
 
 __all__ = [
@@ -115,29 +123,19 @@ def norm(
 def rotate_and_store(
     qkv: torch.Tensor,
     positions: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
     slots: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    *,
-    qk_norm: torch.Tensor | None = None,
-    eps: float = 1e-6,
+    rotation: Rotation,
+    kv: KvPlanes,
 ) -> None:
     """Rotates the queries of `qkv` in place, and its keys on the way to their place.
 
     qkv        [tokens, heads + 2 * kv_heads, dim]: queries, keys, values. What it holds of
                keys afterwards is not specified.
     positions  int32 or int64 [tokens]
-    cos, sin   float32 [positions, dim / 2]; half against half, as `Rope` has it
     slots      int32 or int64 [tokens]: block * block_size + place in it, where a token's key and
                value go; -1: nowhere (a row that fills up a batch)
-    keys, values  [blocks, block_size, kv_heads, dim], any float type
-    qk_norm    float32 [heads + kv_heads, dim]: RMSNorm of each head before its rotation
     """
-    implementation(qkv.device.type).rotate_and_store(
-        qkv, positions, cos, sin, slots, keys, values, qk_norm, eps
-    )
+    implementation(qkv.device.type).rotate_and_store(qkv, positions, slots, rotation, kv)
 
 
 def activate(
@@ -152,34 +150,22 @@ def activate(
 
 def paged_attention(
     queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    kv: KvPlanes,
+    seen: SeenKeys,
+    scores: Scores,
     *,
-    scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of one query per row over the keys of its sequence: [rows, heads, dim].
 
-    queries  [rows, heads, dim], rotated; may be a view of a qkv buffer
-    keys, values  [blocks, block_size, kv_heads, dim]; heads is a multiple of kv_heads
-    tables   int32 [rows, max_blocks]: the blocks of a row's sequence, in order; behind its
-             length any block, or -1
-    lengths  int32 [rows]: keys that the row sees, from position 0 on, its own included. Draws of
-             one chunk are rows with the same table and ascending lengths. 0: zeros come out
-    window   only the last so many of them
-    softcap  scores become softcap * tanh(score / softcap)
+    queries  [rows, heads, dim], rotated; may be a view of a qkv buffer; heads is a multiple of
+             kv_heads
 
     Time goes with max_blocks and the lengths; the order of sums with neither lengths of other
     rows nor max_blocks.
     """
     out = _out(out, tuple(queries.shape), queries.dtype, queries.device, "paged_attention")
-    implementation(queries.device.type).paged_attention(
-        queries, keys, values, tables, lengths, scale, window, softcap, out
-    )
+    implementation(queries.device.type).paged_attention(queries, kv, seen, scores, out)
     return out
 
 
@@ -194,30 +180,16 @@ def greedy(logits: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Te
 def adjust(
     logits: torch.Tensor,
     *,
-    bias_ids: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-    history: torch.Tensor | None = None,
-    prompt_lengths: torch.Tensor | None = None,
-    lengths: torch.Tensor | None = None,
-    repetition: torch.Tensor | None = None,
-    presence: torch.Tensor | None = None,
-    frequency: torch.Tensor | None = None,
+    bias: Bias | None = None,
+    penalties: Penalties | None = None,
     allowed: torch.Tensor | None = None,
 ) -> None:
     """Bias, penalties and what is allowed, on logits float32 [rows, vocab] in place; as
     `runtime.sampler.adjust`. What is None is left out, for all rows.
 
-    bias_ids  integers [rows, n], distinct in a row, -1: none; bias float32 [rows, n]
-    history   integers [rows, room], `lengths` [rows] of them, of which `prompt_lengths` [rows]
-              are the prompt; wanted with penalties
-    repetition  float32 [rows], 1: none
-    presence, frequency  float32 [rows], 0: none; both or neither
-    allowed   int32 [rows, words]: bit t % 32 of word t / 32 is token t
+    allowed  int32 [rows, words]: bit t % 32 of word t / 32 is token t
     """
-    choice.adjust(
-        *(logits, bias_ids, bias, history, prompt_lengths, lengths),
-        *(repetition, presence, frequency, allowed),
-    )
+    choice.adjust(logits, bias, penalties, allowed)
 
 
 def sample(

@@ -36,6 +36,16 @@ class TextSide:
     prompt: PromptSpec
 
 
+@dataclass(frozen=True)
+class Containing:
+    """unsafe  run programs although this machine cannot contain them
+    quiet   do not tell how programs are contained
+    """
+
+    unsafe: bool = False
+    quiet: bool = False
+
+
 class Bench:
     """Opens what is needed when it is first needed; a context manager that closes it."""
 
@@ -46,27 +56,22 @@ class Bench:
         records: Path,
         progress: Progress,
         *,
-        device: str = "auto",
-        threads: int | None = None,
+        computing: Computing = Computing(),
         offline: bool = False,
-        unsafe: bool = False,
-        quiet: bool = False,
+        containing: Containing = Containing(),
     ) -> None:
-        """records          directory of the files with every completion, question and verdict
-        device, threads  that models are made with, where some must be
-        offline          take data of the hub from its cache only
-        unsafe           run programs although this machine cannot contain them
-        quiet            do not tell how programs are contained
+        """records    directory of the files with every completion, question and verdict
+        computing  device and threads that models are made with, where some must be
+        offline    take data of the hub from its cache only
         """
         self.store = store
         self.engines = engines
         self.records = records
         self.progress = progress
-        self.device = device
-        self.threads = threads
+        self.device = computing.device
+        self.threads = computing.threads
         self.offline = offline
-        self._unsafe = unsafe
-        self._quiet = quiet
+        self._containing = containing
         self._sandbox: Sandbox | None = None
         self._toolchains: dict[str, Toolchain] = {}
         self._texts: dict[str, TextSide] = {}
@@ -83,8 +88,8 @@ class Bench:
     def toolchain(self, language: str) -> Toolchain:
         """Raises SandboxError, ToolchainMissingError."""
         if self._sandbox is None:
-            self._sandbox = Sandbox(unsafe=self._unsafe)
-            if not self._quiet:
+            self._sandbox = Sandbox(unsafe=self._containing.unsafe)
+            if not self._containing.quiet:
                 self._tell(self._sandbox)
         if language not in self._toolchains:
             self._toolchains[language] = toolchain(language, self._sandbox)
@@ -145,14 +150,13 @@ def open_bench(
     quiet: bool = False,
 ) -> Bench:
     """A bench as the settings say. records: by default in the store."""
+    computing = Computing.of(settings)
     return Bench(
         store,
-        Engines(store, Computing.of(settings)),
+        Engines(store, computing),
         (records or settings.home / DIRECTORY).expanduser(),
         progress,
-        device=settings.device,
-        threads=settings.threads,
+        computing=computing,
         offline=settings.offline,
-        unsafe=unsafe,
-        quiet=quiet,
+        containing=Containing(unsafe, quiet),
     )

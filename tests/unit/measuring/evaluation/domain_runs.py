@@ -11,7 +11,7 @@ from subllm.measuring.evaluation import lm_eval
 from subllm.measuring.evaluation.domains import domain_task
 from subllm.measuring.evaluation.lm_eval.answers import AnswerCache, Effort
 from subllm.measuring.evaluation.lm_eval.rows import TaskRows, load_rows
-from subllm.measuring.evaluation.lm_eval.run import run_task
+from subllm.measuring.evaluation.lm_eval.run import Asking, run_task
 from subllm.measuring.evaluation.measures.domain import figures_of
 from subllm.measuring.evaluation.meteor import load_meteor
 from subllm.measuring.evaluation.records import Question
@@ -50,6 +50,6 @@ def run(
     lm_eval.require()
     rows = load_rows(entry, data, limit=limit, seed=seed, offline=offline)
     meteor = load_meteor() if entry.metric == "meteor" else None
-    how: dict[str, Any] = {"run": "", "seed": seed, "together": 8, "progress": None}
-    questions, effort = run_task(engine, TOKENIZER, entry, rows, meteor, cache=cache, **how)
+    asking = Asking(seed, together=8, cache=cache)
+    questions, effort = run_task(engine, TOKENIZER, entry, rows, meteor, asking, run="")
     return Asked(rows, questions, effort, figures_of(questions, seed))

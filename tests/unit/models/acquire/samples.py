@@ -17,6 +17,7 @@ from fakes.index import FakeIndex
 
 from subllm.errors import SubllmError
 from subllm.models.acquire.pull import pull
+from subllm.models.acquire.reach import Reach
 from subllm.models.arch.registry import spec_from_config
 from subllm.models.arch.tensors import tensor_shapes
 from subllm.models.catalog.loader import Catalog
@@ -218,8 +219,9 @@ class Puller:
         """`known` is a catalog with the hub's one repository unless given."""
         self.watcher = Watcher()
         known = known or catalog(hub_source())
-        options = {"endpoint": self.hub.url, "probe_seconds": 60.0} | options
-        return pull(base, self.store, known, progress=self.watcher, **options)
+        rest = {key: options.pop(key) for key in ("name", "refresh") if key in options}
+        reach = Reach(**{"endpoint": self.hub.url, "probe_seconds": 60.0, **options})
+        return pull(base, self.store, known, reach=reach, progress=self.watcher, **rest)
 
     def fails(self, kind: type[SubllmError], *arguments: Any, **options: Any) -> str:
         """The message, one line; the store is as it was."""

@@ -13,6 +13,7 @@ from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
 from subllm.errors import AcquireError, SharedModelsError, UnknownNameError, UsageError
 from subllm.models.acquire.pull import pull
+from subllm.models.acquire.reach import Reach
 from subllm.models.acquire.share.index import CARD, LICENCE
 from subllm.models.catalog.loader import Catalog
 from subllm.models.store.collect import gc
@@ -212,7 +213,7 @@ def test_a_base_is_pulled_as_ever_and_a_place_of_models_is_no_base(
         where = place_of(kind, tmp_path)
         give(giver, where)
         with pytest.raises(SharedModelsError) as caught:
-            pull(where, taker, Catalog({}, {}), endpoint=hub.url, probe_seconds=60.0)
+            pull(where, taker, Catalog({}, {}), reach=Reach(endpoint=hub.url, probe_seconds=60.0))
         assert f"'subllm pull {where}' fetches them" in str(caught.value)
     for empty in (str(tmp_path / "checkpoint"), "hf:org/empty"):
         (tmp_path / "checkpoint").mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from subllm.engine.backends.cuda.steps import Found
 from subllm.engine.backends.torch.drawing import choose
 from subllm.engine.sampler import needs_adjustment
 from subllm.errors import LogitsError
+from subllm.kernels.products.triton.operands import Bias, Penalties
 from subllm.kernels.products.triton_ops import adjust, sample
 
 _ROWS = 16  # drawn at once: each takes some float64 numbers for every token
@@ -70,12 +71,11 @@ def _sampled(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
         most = max(map(len, sums))
         ids = np.array([[*s, *[-1] * (most - len(s))] for s in sums], np.int64)
         bias = [[*s.values(), *[0.0] * (most - len(s))] for s in sums]
-        adjust(logits, bias_ids=sent(ids), bias=sent(np.array(bias, np.float32)))
+        adjust(logits, bias=Bias(sent(ids), sent(np.array(bias, np.float32))))
     if any(
         p.repetition_penalty != 1.0 or p.presence_penalty or p.frequency_penalty for p in params
     ):
-        adjust(
-            logits,
+        penalties = Penalties(
             history=sent(_filled([draw.history for draw in draws], 0)),
             lengths=sent(np.array([len(draw.history) for draw in draws], np.int64)),
             prompt_lengths=sent(np.array([draw.prompt_length for draw in draws], np.int64)),
@@ -83,6 +83,7 @@ def _sampled(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
             presence=each(lambda draw: draw.params.presence_penalty).float(),
             frequency=each(lambda draw: draw.params.frequency_penalty).float(),
         )
+        adjust(logits, penalties=penalties)
     if any(draw.allowed is not None for draw in draws):
         words = -(-logits.shape[1] // 32)
         every = np.full(words, 0xFFFFFFFF, np.uint32)

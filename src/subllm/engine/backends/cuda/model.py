@@ -18,6 +18,7 @@ from subllm.engine.backends.cuda.weights import Layer, Product, Weights
 from subllm.engine.backends.torch.attention import attend_to, view
 from subllm.engine.backends.torch.rope import Rope
 from subllm.engine.backends.torch.weights import Norm
+from subllm.kernels.products.triton.operands import KvPlanes, Rotation, Scores, SeenKeys
 from subllm.kernels.products.triton_ops import (
     activate,
     norm,
@@ -68,13 +69,9 @@ class PagedRows:
     ) -> torch.Tensor:
         return paged_attention(
             queries,
-            keys,
-            values,
-            self.tables,
-            self.lengths,
-            scale=self.spec.attn_scale,
-            window=window,
-            softcap=self.spec.attn_softcap,
+            KvPlanes(keys, values),
+            SeenKeys(self.tables, self.lengths),
+            Scores(self.spec.attn_scale, window, self.spec.attn_softcap),
         )
 
 
@@ -146,9 +143,12 @@ class PackedModel:
         by_head = qkv.view(len(x), heads, spec.head_dim)
         keys, values = pool.keys[index], pool.values[index]
         rotate_and_store(
-            by_head, rows.positions, cos, sin, rows.slots, keys, values,
-            qk_norm=layer.qk_norm, eps=spec.norm_eps,
-        )  # fmt: skip
+            by_head,
+            rows.positions,
+            rows.slots,
+            Rotation(cos, sin, layer.qk_norm, spec.norm_eps),
+            KvPlanes(keys, values),
+        )
         window = spec.sliding_window if sliding else None
         out = attention(by_head[:, : spec.num_heads], keys, values, window)
         self._add(layer.out, out.reshape(len(x), -1), layer.post_attention_norm, x)

@@ -8,38 +8,35 @@ from __future__ import annotations
 
 import torch
 
+from subllm.kernels.products.triton.operands import Bias, Penalties
+
 
 def adjust(
     logits: torch.Tensor,
-    bias_ids: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    history: torch.Tensor | None,
-    prompt_lengths: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-    repetition: torch.Tensor | None,
-    presence: torch.Tensor | None,
-    frequency: torch.Tensor | None,
+    bias: Bias | None,
+    penalties: Penalties | None,
     allowed: torch.Tensor | None,
 ) -> None:
     vocab = logits.shape[1]
-    if bias_ids is not None and bias is not None:
-        named = bias_ids >= 0
+    if bias is not None:
         # A column more takes what names no token.
         more = torch.zeros((len(logits), vocab + 1), dtype=logits.dtype, device=logits.device)
-        more.scatter_(1, torch.where(named, bias_ids, vocab).long(), bias.to(logits.dtype))
+        at = torch.where(bias.ids >= 0, bias.ids, vocab).long()
+        more.scatter_(1, at, bias.values.to(logits.dtype))
         logits += more[:, :vocab]
-    if history is not None and lengths is not None and prompt_lengths is not None:
+    if penalties is not None:
+        history = penalties.history
         place = torch.arange(history.shape[1], device=logits.device)
-        within = place < lengths[:, None]
-        if repetition is not None:
-            seen = _counts(history, within, vocab) > 0
-            penalty = repetition[:, None]
-            changed = torch.where(logits > 0, logits / penalty, logits * penalty)
-            logits.copy_(torch.where(seen, changed, logits))
-        if presence is not None and frequency is not None:
-            counts = _counts(history, within & (place >= prompt_lengths[:, None]), vocab)
-            changed = logits - presence[:, None] - frequency[:, None] * counts
-            logits.copy_(torch.where(counts > 0, changed, logits))
+        within = place < penalties.lengths[:, None]
+        seen = _counts(history, within, vocab) > 0
+        penalty = penalties.repetition[:, None]
+        changed = torch.where(logits > 0, logits / penalty, logits * penalty)
+        logits.copy_(torch.where(seen, changed, logits))
+        written = within & (place >= penalties.prompt_lengths[:, None])
+        counts = _counts(history, written, vocab)
+        often = penalties.frequency[:, None] * counts
+        changed = logits - penalties.presence[:, None] - often
+        logits.copy_(torch.where(counts > 0, changed, logits))
     if allowed is not None:
         token = torch.arange(vocab, device=logits.device)
         words = allowed[:, torch.clamp(token // 32, max=allowed.shape[1] - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 
+from subllm.kernels.products.triton.operands import KvPlanes, Rotation, Scores, SeenKeys
 from subllm.kernels.products.triton.planes import NIBBLES, DevicePacked
 from subllm.kernels.sparsity.layout import GROUP, SUB, SUPER
 
@@ -102,27 +103,24 @@ def norm(
 def rotate_and_store(
     qkv: torch.Tensor,
     positions: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
     slots: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    qk_norm: torch.Tensor | None,
-    eps: float,
+    rotation: Rotation,
+    kv: KvPlanes,
 ) -> None:
-    kv_heads = keys.shape[2]
+    kv_heads = kv.keys.shape[2]
     heads = qkv.shape[1] - 2 * kv_heads
     rotated = qkv[:, : heads + kv_heads]
     wide = rotated.float()
-    if qk_norm is not None:
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * qk_norm
+    if rotation.qk_norm is not None:
+        mean = wide.square().mean(-1, keepdim=True)
+        wide = wide * torch.rsqrt(mean + rotation.eps) * rotation.qk_norm
     first, second = wide.chunk(2, dim=-1)
-    c, s = cos[positions.long()][:, None], sin[positions.long()][:, None]
+    c, s = (table[positions.long()][:, None] for table in (rotation.cos, rotation.sin))
     rotated.copy_(torch.cat((first * c - second * s, second * c + first * s), dim=-1))
     kept = slots >= 0
     at = slots[kept].long()
-    keys.flatten(0, 1)[at] = rotated[kept, heads:].to(keys.dtype)
-    values.flatten(0, 1)[at] = qkv[kept, heads + kv_heads :].to(values.dtype)
+    kv.keys.flatten(0, 1)[at] = rotated[kept, heads:].to(kv.keys.dtype)
+    kv.values.flatten(0, 1)[at] = qkv[kept, heads + kv_heads :].to(kv.values.dtype)
 
 
 def activate(x: torch.Tensor, kind: str, gated: bool, out: torch.Tensor) -> None:
@@ -137,31 +135,28 @@ def activate(x: torch.Tensor, kind: str, gated: bool, out: torch.Tensor) -> None
 
 def paged_attention(
     queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
+    kv: KvPlanes,
+    seen: SeenKeys,
+    scores: Scores,
     out: torch.Tensor,
 ) -> None:
-    group = queries.shape[1] // keys.shape[2]
-    room = tables.shape[1] * keys.shape[1]
+    tables, lengths, window = seen.tables, seen.lengths, scores.window
+    group = queries.shape[1] // kv.keys.shape[2]
+    room = tables.shape[1] * kv.keys.shape[1]
     places = torch.arange(room, device=queries.device)
     hidden = places >= lengths[:, None]
     if window is not None:
         hidden |= places < lengths[:, None] - window
     blocks = tables.long().clamp(min=0)
-    k = keys[blocks].flatten(1, 2).float().repeat_interleave(group, 2)  # [B, room, heads, dim]
-    v = values[blocks].flatten(1, 2).float().repeat_interleave(group, 2)
+    k = kv.keys[blocks].flatten(1, 2).float().repeat_interleave(group, 2)  # [B, room, heads, dim]
+    v = kv.values[blocks].flatten(1, 2).float().repeat_interleave(group, 2)
     v = v.masked_fill(hidden[:, :, None, None], 0)  # what was never written may be NaN
-    scores = torch.einsum("bhd,bthd->bht", queries.float(), k) * scale
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(hidden[:, None], float("-inf"))
-    peak = scores.amax(-1, keepdim=True)
-    shares = torch.where(hidden[:, None], 0, (scores - peak.clamp(min=-3e38)).exp())
+    found = torch.einsum("bhd,bthd->bht", queries.float(), k) * scores.scale
+    if scores.softcap is not None:
+        found = torch.tanh(found / scores.softcap) * scores.softcap
+    found = found.masked_fill(hidden[:, None], float("-inf"))
+    peak = found.amax(-1, keepdim=True)
+    shares = torch.where(hidden[:, None], 0, (found - peak.clamp(min=-3e38)).exp())
     total = shares.sum(-1, keepdim=True).clamp(min=1e-30)
     out.copy_(torch.einsum("bht,bthd->bhd", shares / total, v))
 

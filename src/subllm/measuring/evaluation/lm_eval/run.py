@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.evaluator import evaluate
@@ -24,26 +25,32 @@ from subllm.progress import Progress
 _LOGGERS = ("lm_eval", "datasets")
 
 
+@dataclass(frozen=True)
+class Asking:
+    """seed      decides what is sampled
+    together  answers that are generated at once
+    cache     of answers given before; must be of this very model and backend
+    """
+
+    seed: int
+    together: int
+    cache: AnswerCache | None = None
+    progress: Progress | None = None
+
+
 def run_task(
     engine: Engine,
     tokenizer: Tokenizer,
     task: DomainTask,
     rows: TaskRows,
     meteor: Meteor | None,
-    *,
+    asking: Asking,
     run: str,
-    seed: int,
-    together: int,
-    cache: AnswerCache | None,
-    progress: Progress | None,
 ) -> tuple[list[Question], Effort]:
     """The chosen ones of `rows`, asked in their order on an engine that is otherwise idle.
 
-    meteor    scores translations
-    run       of the records, in which each question is a line
-    seed      decides what is sampled
-    together  answers that are generated at once
-    cache     of answers given before; must be of this very model and backend
+    meteor  scores translations
+    run     of the records, in which each question is a line
 
     Raises BenchmarkError for rows that the task cannot read, EngineError, StoreError for a
     cache that cannot be used.
@@ -51,10 +58,10 @@ def run_task(
     model = EngineLM(
         engine,
         tokenizer,
-        seed=seed,
-        together=together,
-        cache=cache,
-        progress=progress,
+        seed=asking.seed,
+        together=asking.together,
+        cache=asking.cache,
+        progress=asking.progress,
         title=task.name,
     )
     with _quiet():

@@ -137,7 +137,7 @@ class Questions:
             effort = Effort()
             if missing:
                 # Imported late: the harness takes two seconds.
-                from subllm.measuring.evaluation.lm_eval.run import run_task
+                from subllm.measuring.evaluation.lm_eval.run import Asking, run_task
 
                 decides = canonical_json([header.model.digest, bench.engines.tools()]).decode()
                 with AnswerCache(bench.records / ANSWERS, decides) as cache:
@@ -147,11 +147,8 @@ class Questions:
                         entry,
                         replace(rows, chosen=missing),
                         meteor,
-                        run=records.key,
-                        seed=self.seed,
-                        together=self.together,
-                        cache=cache,
-                        progress=bench.progress,
+                        Asking(self.seed, self.together, cache, bench.progress),
+                        records.key,
                     )
                 for question in questions:
                     records.append(question)

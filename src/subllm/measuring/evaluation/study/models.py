@@ -57,6 +57,13 @@ class Candidate:
     make: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    method: str
+    pattern: str
+    calibration: Calibration
+
+
 def find_models(
     bench: Bench, catalog: Catalog, options: StudyOptions, grounds: Sequence[Ground]
 ) -> list[Candidate]:
@@ -73,7 +80,7 @@ def find_models(
             found.append(_dense(bench, ground, options))
             bench.progress.advance("models")
             for recipe in _recipes(options):
-                one = _sub_model(bench, catalog, options, ground, *recipe, taken)
+                one = _sub_model(bench, catalog, options, ground, recipe, taken)
                 taken.add(one.name)
                 found.append(one)
                 bench.progress.advance("models")
@@ -116,7 +123,7 @@ def named_models(
     return found
 
 
-def _recipes(options: StudyOptions) -> Iterator[tuple[str, str, Calibration]]:
+def _recipes(options: StudyOptions) -> Iterator[_Recipe]:
     # Imported late, with torch.
     from subllm.making.pruning.registry import get_method
 
@@ -125,7 +132,7 @@ def _recipes(options: StudyOptions) -> Iterator[tuple[str, str, Calibration]]:
         calibrations = options.calibrations if calibrated else (Calibration(GENERAL),)
         for pattern in options.patterns:
             for calibration in calibrations:
-                yield method, pattern, calibration
+                yield _Recipe(method, pattern, calibration)
 
 
 def _count(options: StudyOptions) -> int:
@@ -137,20 +144,18 @@ def _sub_model(
     catalog: Catalog,
     options: StudyOptions,
     ground: Ground,
-    method: str,
-    pattern: str,
-    calibration: Calibration,
+    recipe: _Recipe,
     taken: set[str],
 ) -> Candidate:
     from subllm.making.extraction.extract import extract
     from subllm.making.extraction.plan import value_type
     from subllm.making.extraction.prepare import ExtractOptions, prepare
 
-    store, progress = bench.store, bench.progress
+    store, progress, calibration = bench.store, bench.progress, recipe.calibration
     asked = ExtractOptions(
         language=calibration.language,
-        method=method,
-        pattern=pattern,
+        method=recipe.method,
+        pattern=recipe.pattern,
         values=options.values,
         head=options.head,
         calibration=calibration.source,
@@ -176,7 +181,7 @@ def _sub_model(
         language=calibration.language,
         domain=calibration.domain(catalog) if plan.calibration else "",
         source=plan.calibration.source if plan.calibration else "",
-        method=method,
+        method=recipe.method,
         pattern=str(plan.allocation),
         stored=stored is not None,
         bytes_per_token=ground.bytes_per_token(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from oracles.packed_matrices import DEVICE
 
+from subllm.kernels.products.triton.operands import KvPlanes, Rotation, Scores, SeenKeys
 from subllm.kernels.products.triton_ops import (
     activate,
     greedy,
@@ -98,9 +99,8 @@ def test_rotate_and_store(heads: int, kv_heads: int, dim: int, normed: bool) -> 
     want = np.concatenate((first * c - second * s, second * c + first * s), -1)
     keys, values = (torch.full((2, 4, kv_heads, dim), 9.0) for _ in range(2))
     rotate_and_store(
-        *(qkv, positions, cos, sin, slots, keys, values),
-        qk_norm=weight if normed else None,
-        eps=1e-5,
+        *(qkv, positions, slots, Rotation(cos, sin, weight if normed else None, 1e-5)),
+        KvPlanes(keys, values),
     )
     close(qkv[:, :heads], want[:, :heads])
     for row, slot in ((0, 5), (2, 2)):
@@ -154,9 +154,11 @@ def test_paged_attention(
             keys[mine[-1], length % block :] = torch.nan
             values[mine[-1], length % block :] = torch.nan
     got = paged_attention(
-        *(q, keys, values, tables, torch.tensor(lengths, dtype=torch.int32)),
-        scale=0.3, window=window, softcap=cap,
-    )  # fmt: skip
+        q,
+        KvPlanes(keys, values),
+        SeenKeys(tables, torch.tensor(lengths, dtype=torch.int32)),
+        Scores(0.3, window, cap),
+    )
     close(got, np.stack(wants))
 
 
@@ -165,7 +167,8 @@ def test_paged_attention_by_hand() -> None:
     keys = torch.tensor([[[[0.0]], [[math.log(3.0)]]]])
     values = torch.tensor([[[[8.0]], [[4.0]]]])
     tables, lengths = torch.zeros((1, 1), dtype=torch.int32), torch.tensor([2], dtype=torch.int32)
-    got = paged_attention(torch.ones(1, 1, 1), keys, values, tables, lengths, scale=1.0)
+    kv, seen = KvPlanes(keys, values), SeenKeys(tables, lengths)
+    got = paged_attention(torch.ones(1, 1, 1), kv, seen, Scores(1.0))
     assert got.item() == pytest.approx(8 / 4 + 4 * 3 / 4)
 
 

@@ -11,6 +11,7 @@ from subllm.engine import sampler
 from subllm.engine.backend import Draw
 from subllm.engine.params import SamplingParams
 from subllm.errors import LogitsError
+from subllm.kernels.products.triton.operands import Bias, Penalties
 from subllm.kernels.products.triton_ops import adjust, sample
 
 PARAMS = [
@@ -98,14 +99,18 @@ def test_adjusted() -> None:
     got = torch.from_numpy(logits.copy()).to(DEVICE)
     adjust(
         got,
-        bias_ids=torch.tensor([[3, 69], [3, 69], [3, -1]]),
-        bias=torch.tensor([[2.0, -5.0], [2.0, -5.0], [2.0, 7.0]]),
-        history=torch.from_numpy(history).to(DEVICE),
-        lengths=torch.tensor(lengths),
-        prompt_lengths=torch.tensor(prompts),
-        repetition=torch.tensor([p.repetition_penalty for p in params]),
-        presence=torch.tensor([p.presence_penalty for p in params]),
-        frequency=torch.tensor([p.frequency_penalty for p in params]),
+        bias=Bias(
+            torch.tensor([[3, 69], [3, 69], [3, -1]]),
+            torch.tensor([[2.0, -5.0], [2.0, -5.0], [2.0, 7.0]]),
+        ),
+        penalties=Penalties(
+            history=torch.from_numpy(history).to(DEVICE),
+            lengths=torch.tensor(lengths),
+            prompt_lengths=torch.tensor(prompts),
+            repetition=torch.tensor([p.repetition_penalty for p in params]),
+            presence=torch.tensor([p.presence_penalty for p in params]),
+            frequency=torch.tensor([p.frequency_penalty for p in params]),
+        ),
         allowed=torch.from_numpy(words.view(np.int32)).to(DEVICE),
     )
     for row in range(3):
