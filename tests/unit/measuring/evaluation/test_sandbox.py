@@ -38,7 +38,7 @@ def test_says_what_is_enforced(sandbox: Sandbox) -> None:
     text = "\n".join(sandbox.enforced)
     assert "no network" in text
     assert "disk: a private file system" in text
-    assert ("memory and processes: control groups" in text) != any(
+    assert ("memory: control groups" in text) != any(
         "memory is looked at" in line for line in sandbox.missing
     )
 
@@ -103,7 +103,7 @@ def test_names_outside_are_refused(sandbox: Sandbox, name: str) -> None:
 def test_a_command_that_is_not_there(sandbox: Sandbox) -> None:
     outcome = sandbox.run(["no-such-program"], files={}, limits=LIMITS)
     assert (outcome.status, outcome.exit_code) == ("exited", 127)
-    assert "cannot start no-such-program" in outcome.stderr
+    assert "no-such-program" in outcome.stderr
 
 
 def test_shown_directories_are_read_only(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_session_answers_until_it_is_closed(sandbox: Sandbox) -> None:
 
 def test_closing_ends_what_runs() -> None:
     token = word("sandbox-closing-token")
-    errors = []
+    errors: list[str] = []
 
     def run(sandbox: Sandbox) -> None:
         try:
@@ -196,49 +196,56 @@ def test_nothing_outlives_a_harness_that_is_killed() -> None:
             time.sleep(0.02)
         harness.kill()
     assert processes_with(token, patience=5.0) == []
-    deadline = time.monotonic() + 10
-    while directory.exists():
-        assert time.monotonic() < deadline, "its directory was left"
-        time.sleep(0.02)
+    with sandbox_or_skip():
+        assert not directory.exists(), "the next one leaves its directory"
 
 
 def test_no_group_and_no_directory_is_left() -> None:
+    before = list(Path("/sys/fs/cgroup").glob(f"**/subllm-{os.getpid()}-*"))
     with sandbox_or_skip() as sandbox:
         sandbox.run(["true"], files={}, limits=LIMITS)
-        launcher = sandbox._client._process.pid
         assert sandbox._directory.exists()
     assert not sandbox._directory.exists()
-    assert list(Path("/sys/fs/cgroup").glob(f"**/subllm-{launcher}*")) == []
+    assert list(Path("/sys/fs/cgroup").glob(f"**/subllm-{os.getpid()}-*")) == before
 
 
-def test_refused_where_nothing_can_be_contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that refuses namespaces: here by having used up their number."""
-    monkeypatch.setattr("subllm.measuring.evaluation.sandbox.client._CODE", _WITHOUT_NAMESPACES)
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(SandboxError, match="--unsafe"):
+@pytest.fixture
+def no_namespaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that refuses namespaces: bubblewrap says so."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions' >&2; exit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_refused_where_nothing_can_be_contained() -> None:
+    with pytest.raises(SandboxError, match=r"No permissions.*--unsafe"):
         Sandbox()
+
+
+def test_without_bubblewrap_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(SandboxError, match=r"apt install bubblewrap.*--unsafe"):
+        Sandbox()
+
+
+def test_not_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(SandboxError, match="Linux only"):
+        Sandbox(unsafe=True)
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_unsafe_contains_what_it_can() -> None:
     with Sandbox(unsafe=True) as sandbox:
         python = PythonRuns(sandbox)
         assert any("programs see and change what you may" in line for line in sandbox.missing)
         outcome = python("import os\nopen('made', 'w').write(os.getcwd())", collect=("made",))
         assert outcome.exit_code == 0
         assert not Path(outcome.files["made"].decode()).exists()
-        # What the machine still allows is still there.
-        if not any("seccomp" in line for line in sandbox.missing):
-            assert "PermissionError" in python("import socket\nsocket.socket()").stderr
         slow = python("while True: pass", limits=replace(LIMITS, wall_seconds=0.5))
         assert slow.status == "timeout"
         token = word("sandbox-unsafe-token")
         left = f"import subprocess\nsubprocess.Popen(['setsid', 'sh', '-c', 'sleep 99; : {token}'])"
         assert python(left).exit_code == 0
         assert processes_with(token) == []
-
-
-_WITHOUT_NAMESPACES = """
-import sys; sys.path.insert(0, sys.argv.pop(1))
-from subllm.measuring.evaluation.sandbox import launcher, syscalls
-def refuse(flags):
-    raise PermissionError(1, "unshare: Operation not permitted")
-syscalls.unshare = refuse
-launcher.main()
-"""

@@ -7,7 +7,6 @@ time of several processes is added up.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,17 +50,3 @@ def usage(process: int) -> Usage:
                 threads += int(fields[17])
                 pages += int(fields[21])
     return Usage(threads, pages * _PAGE, ticks / _TICKS)
-
-
-def kill_below(process: int) -> None:
-    """Kill all descendants of `process`, which must be the one that inherits their orphans.
-
-    For runs without a namespace. What forks is stopped first, so that it cannot outrun us.
-    """
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        seen: set[int] = {process}
-        while new := set(below(process)) - seen:
-            for pid in new:
-                with suppress(OSError):
-                    os.kill(pid, number)
-            seen |= new

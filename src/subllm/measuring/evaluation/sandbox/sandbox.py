@@ -1,4 +1,4 @@
-"""Running programs that nobody has read: the harness's side.
+"""Running programs that nobody has read.
 
     with Sandbox() as sandbox:
         outcome = sandbox.run(["python3", "x.py"], files={"x.py": text}, limits=limits)
@@ -14,24 +14,28 @@ against tests that run in the same process.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from subllm.errors import SandboxError
-from subllm.measuring.evaluation.sandbox import means, wire
-from subllm.measuring.evaluation.sandbox.client import LauncherClient, scope_possible
+from subllm.measuring.evaluation.sandbox import bubblewrap, calls, cgroups
+from subllm.measuring.evaluation.sandbox.bubblewrap import Way
 from subllm.measuring.evaluation.sandbox.limits import Limits, Outcome
+from subllm.measuring.evaluation.sandbox.run import Run, kill_session
 
-_GRACE_SECONDS = 60.0  # beyond a run's own limit: then its keeper has failed
+_PREFIX = "subllm-sandbox-"
 _TRIAL = Limits(
     wall_seconds=20.0,
     cpu_seconds=10.0,
@@ -42,6 +46,10 @@ _TRIAL = Limits(
     open_files=64,
     output_bytes=1 << 16,
 )
+# Of all runs of this process: each has its own user, whichever sandbox it is in.
+_slots: set[int] = set()
+_slots_lock = threading.Lock()
+Given = tuple[int, int]  # standard input and output of a session
 
 
 class Sandbox:
@@ -62,57 +70,87 @@ class Sandbox:
         """
         if sys.platform != "linux":
             raise SandboxError("programs can be contained on Linux only; evaluate there")
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()  # to keepers
-        self._idle: list[socket.socket] = []  # those of them that wait for a request
+        self._changed = threading.Condition()
+        self._running: dict[int, Run] = {}  # by slot
+        self._started = 0  # runs that have not ended
         self._closed = False
-        self._directory = Path(tempfile.mkdtemp(prefix="subllm-sandbox-"))
-        root = self._directory / "root"
+        # Bubblewrap ends with the thread that started it: one that lasts.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
+        _sweep()
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._directory.chmod(0o711)  # runs may be other users
+        self._calls = calls.program()
+        self._group: cgroups.Group | None = None
         try:
-            root.mkdir()
-            for directory in (self._directory, root):
-                directory.chmod(0o711)  # runs may be other users
-            self._client = self._first_that_works(means.modes(unsafe, rootless), root)
+            self._way = self._first_that_works(unsafe, rootless)
         except BaseException:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self.close()
             raise
+        self.enforced, self.missing = self._words()
 
-    def _first_that_works(self, modes: list[str], root: Path) -> LauncherClient:
+    def _first_that_works(self, unsafe: bool, rootless: bool) -> Way | None:
         reasons = []
-        for mode in modes:
+        ways: list[Way] = []
+        try:
+            ways = bubblewrap.ways(rootless)
+        except SandboxError:
+            if not unsafe:
+                raise
+        for way in ways:
+            self._group = None if way.rootless else cgroups.find()
+            self._way = way
             try:
-                client = self._start(mode, root)
+                outcome = self.run(["true"], files={}, limits=_TRIAL)
             except SandboxError as error:
-                reasons.append(f"{mode}: {error}")
+                reasons.append(str(error))
             else:
-                return client
+                if outcome.exit_code == 0:
+                    return way
+                reasons.append(outcome.stderr.strip() or f"a trial run ended as {outcome.status}")
+            if self._group is not None:
+                self._group.remove()
+                self._group = None
+        if unsafe:
+            return None
         raise SandboxError(
-            f"programs cannot be contained on this machine ({'; '.join(reasons)}); "
-            f"{means.advice()}, evaluate elsewhere, or run them unprotected with --unsafe"
+            f"programs cannot be contained on this machine ({'; '.join(reasons)}); allow user "
+            "namespaces (sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a "
+            "container with --privileged), evaluate elsewhere, or run them unprotected with "
+            "--unsafe"
         )
 
-    def _start(self, mode: str, root: Path) -> LauncherClient:
-        """A launcher that has shown that it can run something; raises SandboxError."""
-        client = LauncherClient(mode, root)
-        if not client.groups and scope_possible():
-            with suppress(SandboxError):
-                scoped = LauncherClient(mode, root, scoped=True)
-                client.close()
-                client = scoped
-        try:
-            answer, blobs = self._ask(client, ["true"], {}, b"", _TRIAL, (), ())
-            if answer["exit_code"] != 0:
-                said = blobs[1].decode(errors="replace").strip()
-                raise SandboxError(said or f"a trial run ended as {answer['status']}")
-        except BaseException:
-            self._hang_up()
-            client.close()
-            raise
-        self.enforced = client.enforced
-        self.missing = client.missing
-        if not answer["proc"]:
-            self.missing += ("no /proc for programs: this container forbids to mount it",)
-        return client
+    def _words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """For people: what is enforced here and how, and what is not."""
+        limits = "CPU time, file size, open files, wall clock, output: limits"
+        if self._way is None:
+            return (limits,), (
+                "no bubblewrap: programs see and change what you may see and change, use the "
+                "network, and may leave processes behind",
+                "disk: only the size of each file is limited",
+                "memory and processes are counted every 10 ms only",
+            )
+        enforced = [
+            "no network, no view of other files and processes: bubblewrap",
+            "nothing outlives its run: a process namespace for each",
+            "disk: a private file system of limited size",
+            "processes: a resource limit",
+            limits,
+        ]
+        missing = []
+        if self._way.root:
+            enforced.append("no rights: a user of its own for each run, without capabilities")
+        if self._group is not None:
+            version = self._group.version
+            enforced.append(f"memory: control groups version {version}")
+        else:
+            missing.append(
+                "no control group: memory is looked at every 10 ms only, without that of files"
+            )
+        if self._calls is not None:
+            enforced.append("no sockets, tracing, mounts or kernel interfaces: seccomp")
+        else:
+            missing.append("no libseccomp: system calls are not filtered; apt install libseccomp2")
+        return tuple(enforced), tuple(missing)
 
     def run(
         self,
@@ -131,25 +169,11 @@ class Sandbox:
         directory to bring back in the outcome. Nothing that the program does raises;
         SandboxError means that the sandbox failed.
         """
-        answer, blobs = self._ask(self._client, command, files, stdin, limits, read_only, collect)
-        return Outcome(
-            status=answer["status"],
-            exit_code=answer["exit_code"],
-            stdout=blobs[0].decode(errors="replace"),
-            stderr=blobs[1].decode(errors="replace"),
-            seconds=answer["seconds"],
-            cpu_seconds=answer["cpu_seconds"],
-            stdout_truncated=answer["stdout_truncated"],
-            stderr_truncated=answer["stderr_truncated"],
-            files=dict(zip(answer["collected"], blobs[2:], strict=True)),
-        )
-
-    def scratch(self, name: str) -> Path:
-        """A directory of this machine that lasts as long as the sandbox, to show to runs."""
-        directory = self._directory / name
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o755)
-        return directory
+        slot, run = self._start(command, files, stdin, limits, read_only, collect, None)
+        outcome = self._finish(slot, run)
+        if outcome.status == "killed" and self._closed:
+            raise SandboxError("the sandbox was closed while a program ran in it")
+        return outcome
 
     def session(
         self,
@@ -162,78 +186,162 @@ class Sandbox:
         """Start `command` to talk to it while it runs, as `run` otherwise."""
         ours, theirs = socket.socketpair()
         with theirs:
-            connection = self._connect(self._client, [theirs.fileno(), theirs.fileno()])
-        try:
-            wire.send(connection, *_request(command, files, b"", limits, read_only, ()))
-        except OSError as error:
-            self._disconnect(connection)
-            ours.close()
-            raise SandboxError(f"the sandbox failed: {error}") from error
-        return Session(self, connection, ours)
+            given = (theirs.fileno(), theirs.fileno())
+            try:
+                slot, run = self._start(command, files, b"", limits, read_only, (), given)
+            except BaseException:
+                ours.close()
+                raise
+        thread = threading.Thread(target=self._finish, args=(slot, run), daemon=True)
+        thread.start()
+        return Session(run, thread, ours)
 
-    def _ask(
+    def scratch(self, name: str) -> Path:
+        """A directory of this machine that lasts as long as the sandbox, to show to runs."""
+        directory = self._directory / name
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)
+        return directory
+
+    def _start(
         self,
-        client: LauncherClient,
         command: Sequence[str],
         files: Mapping[str, bytes | str],
         stdin: bytes,
         limits: Limits,
         read_only: Sequence[Path],
         collect: Sequence[str],
-    ) -> tuple[dict[str, Any], list[bytes]]:
-        header, blobs = _request(command, files, stdin, limits, read_only, collect)
-        connection = self._connect(client)
+        given: Given | None,
+    ) -> tuple[int, Run]:
+        for name in (*files, *collect):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise SandboxError(f"{name!r} is not a name below the working directory; rename it")
+        with self._changed:
+            if self._closed:
+                raise SandboxError("the sandbox is closed; make a new one")
+            with _slots_lock:
+                slot = next(n for n in range(len(_slots) + 1) if n not in _slots)
+                _slots.add(slot)
+            self._started += 1
         try:
-            connection.settimeout(limits.wall_seconds + _GRACE_SECONDS)
-            wire.send(connection, header, blobs)
-            answer, results = wire.receive(connection)
+            run = self._spawn(slot, command, files, stdin, limits, read_only, collect, given)
         except BaseException as error:
-            self._disconnect(connection)  # which ends the run
-            if not isinstance(error, wire.Ended | OSError):
-                raise
-            what = "was closed" if self._closed else f"failed: {error!r}"
-            raise SandboxError(f"the sandbox {what} while a program ran in it") from error
-        with self._lock:
-            self._idle.append(connection)
-        if "error" in answer:
-            raise SandboxError(f"the sandbox failed: {answer['error']}")
-        return answer, results
-
-    def _connect(self, client: LauncherClient, descriptors: Sequence[int] = ()) -> socket.socket:
-        """A connection to a keeper that has no other run."""
-        with self._lock:
-            if self._idle and not descriptors:
-                return self._idle.pop()
-        connection = client.connect(descriptors)
-        with self._lock:
-            self._open.add(connection)
+            self._leave(slot)
+            if isinstance(error, OSError):
+                raise SandboxError(f"the sandbox failed: {error}") from error
+            raise
+        with self._changed:
+            self._running[slot] = run
             closed = self._closed
         if closed:
-            self._disconnect(connection)
-            raise SandboxError("the sandbox is closed; make a new one")
-        return connection
+            run.stop()
+        return slot, run
 
-    def _disconnect(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
-        connection.close()
+    def _spawn(
+        self,
+        slot: int,
+        command: Sequence[str],
+        files: Mapping[str, bytes | str],
+        stdin: bytes,
+        limits: Limits,
+        read_only: Sequence[Path],
+        collect: Sequence[str],
+        given: Given | None,
+    ) -> Run:
+        contents = {n: t.encode() if isinstance(t, str) else t for n, t in files.items()}
+        way, cwd, environment = self._way, Path("/"), dict(bubblewrap.ENVIRONMENT)
+        home = self._directory / f"run-{slot}" if way is None else Path(bubblewrap.WORK)
+        group = None if self._group is None else self._group.child(f"run-{slot}")
+        with ExitStack() as ours, ExitStack() as failed:
+            reading, writing = {}, {}
+            for name in (bubblewrap.BEGUN, *collect):
+                reading[name], writing[name] = os.pipe()
+                if way is not None and way.rootless:  # the shell inside opens it by its name
+                    os.fchown(writing[name], bubblewrap.NOBODY, bubblewrap.NOBODY)
+                ours.callback(os.close, writing[name])
+                failed.callback(os.close, reading[name])
+            passed = list(writing.values())
 
-    def _hang_up(self) -> None:
-        """Close the connections to all keepers, who then end their runs and themselves."""
-        with self._lock:
-            connections, self._open, self._idle = self._open, set(), []
-        for connection in connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # wakes who waits for an answer
+            def lend(content: bytes) -> int:
+                """A descriptor to read `content` from."""
+                descriptor = os.memfd_create("sandbox")
+                ours.callback(os.close, descriptor)
+                passed.append(descriptor)
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(content)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                return descriptor
+
+            script = bubblewrap.script(way, slot, command, limits, writing)
+            if way is None:
+                _write(home, contents)
+                cwd = home
+                argv = bubblewrap.limited(script, limits, count=False)
+            else:
+                argv = bubblewrap.contained(
+                    *(way, script, limits),
+                    read_only=[str(path.absolute()) for path in read_only],
+                    files={name: lend(content) for name, content in contents.items()},
+                    calls=None if self._calls is None else lend(self._calls),
+                )
+            if group is not None:
+                group.limit(limits.memory_bytes)
+                argv = bubblewrap.joined(group.directory, argv)
+            environment |= {"HOME": str(home), "TMPDIR": str(home)}
+
+            def begin() -> Run:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE if given is None else given[0],
+                    stdout=subprocess.PIPE if given is None else given[1],
+                    stderr=subprocess.PIPE if given is None else subprocess.DEVNULL,
+                    pass_fds=passed,
+                    env=environment,
+                    cwd=cwd,
+                    start_new_session=True,  # Ctrl-C is for the harness
+                )
+                kill = None if way is not None else lambda: kill_session(process.pid, home)
+                return Run(process, limits, stdin=stdin, collect=reading, group=group, kill=kill)
+
+            run = self._starter.submit(begin).result()
+            failed.pop_all()
+        return run
+
+    def _finish(self, slot: int, run: Run) -> Outcome:
+        try:
+            outcome = run.outcome()
+        finally:
+            self._leave(slot)
+        files = dict(outcome.files)
+        if files.pop(bubblewrap.BEGUN, None) is None and outcome.status == "exited":
+            said = outcome.stderr.strip() or f"exit status {outcome.exit_code}"
+            raise SandboxError(f"the sandbox failed: {said}")
+        return replace(outcome, files=files)
+
+    def _leave(self, slot: int) -> None:
+        """The run of `slot` has ended."""
+        if self._way is None:
+            shutil.rmtree(self._directory / f"run-{slot}", ignore_errors=True)
+        with self._changed:
+            self._running.pop(slot, None)
+            with _slots_lock:
+                _slots.discard(slot)
+            self._started -= 1
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """End all runs and the processes of the sandbox; returns when they have ended."""
-        with self._lock:
+        """End all runs; returns when they have ended."""
+        with self._changed:
             if self._closed:
                 return
             self._closed = True
-        self._hang_up()
-        self._client.close()
+            for run in self._running.values():
+                run.stop()
+            self._changed.wait_for(lambda: not self._started)
+        self._starter.shutdown()
+        if self._group is not None:
+            self._group.remove()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -254,39 +362,30 @@ class Session:
     What comes from it is as little to be trusted as any output.
     """
 
-    def __init__(self, sandbox: Sandbox, keeper: socket.socket, connection: socket.socket) -> None:
-        self._sandbox = sandbox
-        self._keeper = keeper
+    def __init__(self, run: Run, thread: threading.Thread, connection: socket.socket) -> None:
+        self._run = run
+        self._thread = thread
         self.connection = connection
 
     def close(self) -> None:
         """End the program; returns when it and all that it started have ended."""
         self.connection.close()
-        with suppress(wire.Ended, OSError):
-            self._keeper.shutdown(socket.SHUT_WR)
-            self._keeper.settimeout(_GRACE_SECONDS)
-            wire.receive(self._keeper)
-        self._sandbox._disconnect(self._keeper)
+        self._run.stop()
+        self._thread.join()
 
 
-def _request(
-    command: Sequence[str],
-    files: Mapping[str, bytes | str],
-    stdin: bytes,
-    limits: Limits,
-    read_only: Sequence[Path],
-    collect: Sequence[str],
-) -> tuple[dict[str, Any], list[bytes]]:
-    for name in (*files, *collect):
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise SandboxError(f"{name!r} is not a name below the working directory; rename it")
-    contents = [text.encode() if isinstance(text, str) else text for text in files.values()]
-    header = {
-        "command": list(command),
-        "files": list(files),
-        "read_only": [str(path.absolute()) for path in read_only],
-        "collect": list(collect),
-        "limits": asdict(limits),
-    }
-    return header, [stdin, *contents]
+def _write(home: Path, contents: Mapping[str, bytes]) -> None:
+    home.mkdir()
+    for name, content in contents.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o755)
+
+
+def _sweep() -> None:
+    """Remove the directories of harnesses that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX).split("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
