@@ -179,7 +179,7 @@ class Planner:
             raise bad_request(
                 f"a stop string must have 1 to {limits.stop_chars} characters", "stop"
             )
-        if len(asked.logit_bias) > limits.logit_bias:
+        if len(asked.draws.logit_bias) > limits.logit_bias:
             raise bad_request(
                 f"logit_bias: at most {limits.logit_bias} biases are accepted", "logit_bias"
             )
@@ -193,6 +193,7 @@ class Planner:
                 raise bad_request("suffix needs the prompt as text, not as token ids", "suffix")
 
     def _params(self, asked: Generation, text: TextSide) -> SamplingParams:
+        draws = asked.draws
         given = {
             name: value
             for name in (
@@ -203,7 +204,7 @@ class Planner:
                 "presence_penalty",
                 "frequency_penalty",
             )
-            if (value := getattr(asked, name)) is not None
+            if (value := getattr(draws, name)) is not None
         }
         # A stop that is a special token never shows up as text: match its id too.
         ids = [text.tokenizer.id_of(stop) for stop in asked.stop]
@@ -212,9 +213,9 @@ class Planner:
         longest = config.chat_max_tokens if asked.messages else config.completion_max_tokens
         return SamplingParams(
             **given,
-            top_k=max(asked.top_k or 0, 0),
-            logit_bias=_logit_bias(asked.logit_bias, text.tokenizer.vocab_size),
-            seed=asked.seed,
+            top_k=max(draws.top_k or 0, 0),
+            logit_bias=_logit_bias(draws.logit_bias, text.tokenizer.vocab_size),
+            seed=draws.seed,
             max_tokens=longest if asked.max_tokens is None else asked.max_tokens,
             stop=asked.stop,
             stop_token_ids=tuple(dict.fromkeys([*special, *asked.stop_token_ids])),

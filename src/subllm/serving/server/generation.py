@@ -27,6 +27,24 @@ class Caller:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How the tokens of a reply are drawn; as in `SamplingParams`."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+USUAL = Draws()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """One request. None stands for what the client left out.
 
@@ -61,15 +79,7 @@ class Generation:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[str, float] = field(default_factory=dict)
-    seed: int | None = None
+    draws: Draws = USUAL
     ignore_eos: bool = False
     logprobs: int | None = None
     prediction: str = ""

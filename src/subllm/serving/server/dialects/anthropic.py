@@ -19,7 +19,7 @@ from subllm.serving.server.dialects.body import Body
 from subllm.serving.server.dialects.tools_wire import MOST_TOOLS, Schema, ToolName, tool_use
 from subllm.serving.server.errors import ApiError, bad_request
 from subllm.serving.server.framing import Events
-from subllm.serving.server.generation import Generation
+from subllm.serving.server.generation import Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.reply import Chunk, Reply
 from subllm.serving.server.service import Service
@@ -212,9 +212,7 @@ class MessagesBody(CountBody):
             **self.asked(),
             max_tokens=self.max_tokens,
             stop=tuple(self.stop_sequences or ()),
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
+            draws=Draws(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k),
         )
 
 

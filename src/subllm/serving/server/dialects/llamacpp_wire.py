@@ -15,7 +15,7 @@ from pydantic import Field
 
 from subllm.serving.server.dialects.body import Body, Predict, prompts, stops
 from subllm.serving.server.dialects.tools_wire import Schema
-from subllm.serving.server.generation import UNBOUNDED, Generation
+from subllm.serving.server.generation import UNBOUNDED, Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.trimming import Trim
 from subllm.serving.server.values import (
@@ -91,15 +91,17 @@ class Native(Body):
             "n": self.n_cmpl or 1,
             "max_tokens": limit,
             "stop": tuple(stop for stop in stops(self.stop) if stop),
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repetition_penalty": self.repeat_penalty,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
-            "logit_bias": biases,
-            "seed": None if self.seed == -1 else self.seed,
+            "draws": Draws(
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                repetition_penalty=self.repeat_penalty,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+                logit_bias=biases,
+                seed=None if self.seed == -1 else self.seed,
+            ),
             "ignore_eos": bool(self.ignore_eos),
             "form": self.json_schema,
             "trim": Trim(

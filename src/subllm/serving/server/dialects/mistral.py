@@ -13,7 +13,7 @@ from subllm.serving.server.dialects.body import Body, stops
 from subllm.serving.server.dialects.openai_reply import OpenAiReply
 from subllm.serving.server.errors import ApiError
 from subllm.serving.server.framing import Events
-from subllm.serving.server.generation import Generation
+from subllm.serving.server.generation import Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.reply import Chunk
 from subllm.serving.server.service import Service
@@ -56,9 +56,7 @@ class FimBody(Body):
             prompts=(self.prompt,),
             suffix=self.suffix or None,
             max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.random_seed,
+            draws=Draws(temperature=self.temperature, top_p=self.top_p, seed=self.random_seed),
             stop=stops(self.stop),
         )
 

@@ -23,7 +23,7 @@ from subllm.serving.server.dialects.tools_wire import (
     ToolBodies,
     tool_use,
 )
-from subllm.serving.server.generation import UNBOUNDED, Generation
+from subllm.serving.server.generation import UNBOUNDED, Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.tools import CallingMessage
 from subllm.serving.server.values import (
@@ -68,11 +68,17 @@ class Options(Wire):
     stop: Text | Texts | None = None
 
     def chosen(self) -> dict[str, Any]:
-        """Those that are given, as fields of a `Generation`. Raises ApiError."""
+        """Fields of a `Generation`. Raises ApiError."""
         refuse(self.model_extra, _REFUSED_OPTIONS)
         limit = self.num_predict
         return {
             "max_tokens": UNBOUNDED if limit is not None and limit < 0 else limit,
+            "stop": tuple(stop for stop in stops(self.stop) if stop),
+        }
+
+    def drawn(self) -> dict[str, Any]:
+        """Fields of its `Draws`."""
+        return {
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,
@@ -81,7 +87,6 @@ class Options(Wire):
             "presence_penalty": self.presence_penalty,
             "frequency_penalty": self.frequency_penalty,
             "seed": None if self.seed == -1 else self.seed,
-            "stop": tuple(stop for stop in stops(self.stop) if stop),
         }
 
 
@@ -128,9 +133,11 @@ class _Generating(Named):
 
     def shared(self) -> dict[str, Any]:
         form = ANY_OBJECT if self.format == "json" else self.format or None
+        options = self.options or Options()
         return {
             **self.chosen(),
-            **(self.options or Options()).chosen(),
+            **options.chosen(),
+            "draws": Draws(**options.drawn()),
             "keep_alive": keep_alive_of(self.keep_alive),
             "form": form,
         }

@@ -38,7 +38,7 @@ from subllm.serving.server.dialects.tools_wire import (
     tool_use,
 )
 from subllm.serving.server.errors import bad_request
-from subllm.serving.server.generation import UNBOUNDED, Generation
+from subllm.serving.server.generation import UNBOUNDED, Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.tools import CallingMessage, ToolUse
 from subllm.serving.server.trimming import Trim
@@ -126,13 +126,20 @@ class Sampling(Body):
 
     def request(self) -> dict[str, Any]:
         """The fields of a `Generation` that both routes share. Raises ApiError."""
-        native = self.options.chosen() if self.options else {}
         given = {
             **self.chosen(),
             "n": self.n or 1,
             "max_tokens": self._max_tokens(),
             "stop": stops(self.stop),
             "stop_token_ids": tuple(self.stop_token_ids or ()),
+            "ignore_eos": bool(self.ignore_eos),
+            "seconds": self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
+            "keep_alive": keep_alive_of(self.keep_alive),
+            "prediction": self.prediction.text if self.prediction else "",
+            "form": self.response_format.form() if self.response_format else None,
+            "trim": Trim(warm_up=self._reads_ahead),
+        }
+        drawn = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
@@ -142,15 +149,10 @@ class Sampling(Body):
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias or {},
             "seed": self.seed,
-            "ignore_eos": bool(self.ignore_eos),
-            "seconds": self.t_max_predict_ms / 1000 if self.t_max_predict_ms else None,
-            "keep_alive": keep_alive_of(self.keep_alive),
-            "prediction": self.prediction.text if self.prediction else "",
-            "form": self.response_format.form() if self.response_format else None,
-            "trim": Trim(warm_up=self._reads_ahead),
         }
-        # Ollama's word counts where OpenAI's is not said.
-        return {**given, **{name: native[name] for name in native if given[name] in (None, ())}}
+        options = self.options or Options()
+        draws = Draws(**_or(drawn, options.drawn()))
+        return {**_or(given, options.chosen()), "draws": draws}
 
     @property
     def _reads_ahead(self) -> bool:
@@ -165,6 +167,11 @@ class Sampling(Body):
         if self._reads_ahead:
             return 1
         return UNBOUNDED if self.n_predict is not None and self.n_predict < 0 else self.n_predict
+
+
+def _or(given: dict[str, Any], native: dict[str, Any]) -> dict[str, Any]:
+    """Ollama's word counts where OpenAI's is not said."""
+    return {**given, **{name: native[name] for name in native if given[name] in (None, ())}}
 
 
 class CompletionBody(Sampling):

@@ -18,7 +18,7 @@ from subllm.serving.server.dialects.tools_wire import (
     tool_use,
 )
 from subllm.serving.server.errors import bad_request
-from subllm.serving.server.generation import Generation
+from subllm.serving.server.generation import Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.tools import CallingMessage, PastCall, Tool, ToolUse, arguments_of
 from subllm.serving.server.values import MaxTokens, Temperature, Text, TopP, Wire
@@ -175,8 +175,7 @@ class ResponsesBody(Body):
             messages=(*first, *turns),
             tools=self.tool_use(),
             max_tokens=self.max_output_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
+            draws=Draws(temperature=self.temperature, top_p=self.top_p),
             form=told.format.form() if told.format else None,
         )
 

@@ -21,7 +21,7 @@ from subllm.serving.server.convert import Plan
 from subllm.serving.server.dialects.body import Body
 from subllm.serving.server.dialects.tabby_stops import stops_of
 from subllm.serving.server.errors import validation_error
-from subllm.serving.server.generation import Generation
+from subllm.serving.server.generation import Draws, Generation
 from subllm.serving.server.refusals import refuse
 from subllm.serving.server.reply import Chunk, Reply
 from subllm.serving.server.service import Service
@@ -100,8 +100,7 @@ class TabbyBody(Body):
             extra=segments.extra if raw is None else (),
             max_tokens=MAX_TOKENS,
             stop=stops_of(fields["language"], fields["path"]) if raw is None else (),
-            temperature=self.temperature,
-            seed=self.seed,
+            draws=Draws(temperature=self.temperature, seed=self.seed),
         )
 
 
