@@ -24,7 +24,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -50,6 +50,17 @@ _TRIAL = Limits(
 _slots: set[int] = set()
 _slots_lock = threading.Lock()
 Given = tuple[int, int]  # standard input and output of a session
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What is run; see `Sandbox.run`."""
+
+    command: Sequence[str]
+    files: Mapping[str, bytes | str]
+    stdin: bytes
+    read_only: Sequence[Path]
+    collect: Sequence[str] = ()
 
 
 class Sandbox:
@@ -169,7 +180,7 @@ class Sandbox:
         directory to bring back in the outcome. Nothing that the program does raises;
         SandboxError means that the sandbox failed.
         """
-        slot, run = self._start(command, files, stdin, limits, read_only, collect, None)
+        slot, run = self._start(_Program(command, files, stdin, read_only, collect), limits, None)
         outcome = self._finish(slot, run)
         if outcome.status == "killed" and self._closed:
             raise SandboxError("the sandbox was closed while a program ran in it")
@@ -188,7 +199,7 @@ class Sandbox:
         with theirs:
             given = (theirs.fileno(), theirs.fileno())
             try:
-                slot, run = self._start(command, files, b"", limits, read_only, (), given)
+                slot, run = self._start(_Program(command, files, b"", read_only), limits, given)
             except BaseException:
                 ours.close()
                 raise
@@ -203,17 +214,8 @@ class Sandbox:
         directory.chmod(0o755)
         return directory
 
-    def _start(
-        self,
-        command: Sequence[str],
-        files: Mapping[str, bytes | str],
-        stdin: bytes,
-        limits: Limits,
-        read_only: Sequence[Path],
-        collect: Sequence[str],
-        given: Given | None,
-    ) -> tuple[int, Run]:
-        for name in (*files, *collect):
+    def _start(self, program: _Program, limits: Limits, given: Given | None) -> tuple[int, Run]:
+        for name in (*program.files, *program.collect):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not path.parts:
                 raise SandboxError(f"{name!r} is not a name below the working directory; rename it")
@@ -225,7 +227,7 @@ class Sandbox:
                 _slots.add(slot)
             self._started += 1
         try:
-            run = self._spawn(slot, command, files, stdin, limits, read_only, collect, given)
+            run = self._spawn(slot, program, limits, given)
         except BaseException as error:
             self._leave(slot)
             if isinstance(error, OSError):
@@ -238,24 +240,14 @@ class Sandbox:
             run.stop()
         return slot, run
 
-    def _spawn(
-        self,
-        slot: int,
-        command: Sequence[str],
-        files: Mapping[str, bytes | str],
-        stdin: bytes,
-        limits: Limits,
-        read_only: Sequence[Path],
-        collect: Sequence[str],
-        given: Given | None,
-    ) -> Run:
-        contents = {n: t.encode() if isinstance(t, str) else t for n, t in files.items()}
+    def _spawn(self, slot: int, program: _Program, limits: Limits, given: Given | None) -> Run:
+        contents = {n: t.encode() if isinstance(t, str) else t for n, t in program.files.items()}
         way, cwd, environment = self._way, Path("/"), dict(bubblewrap.ENVIRONMENT)
         home = self._directory / f"run-{slot}" if way is None else Path(bubblewrap.WORK)
         group = None if self._group is None else self._group.child(f"run-{slot}")
         with ExitStack() as ours, ExitStack() as failed:
             reading, writing = {}, {}
-            for name in (bubblewrap.BEGUN, *collect):
+            for name in (bubblewrap.BEGUN, *program.collect):
                 reading[name], writing[name] = os.pipe()
                 if way is not None and way.rootless:  # the shell inside opens it by its name
                     os.fchown(writing[name], bubblewrap.NOBODY, bubblewrap.NOBODY)
@@ -273,7 +265,7 @@ class Sandbox:
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 return descriptor
 
-            script = bubblewrap.script(way, slot, command, limits, writing)
+            script = bubblewrap.script(way, slot, program.command, limits, writing)
             if way is None:
                 _write(home, contents)
                 cwd = home
@@ -281,7 +273,7 @@ class Sandbox:
             else:
                 argv = bubblewrap.contained(
                     *(way, script, limits),
-                    read_only=[str(path.absolute()) for path in read_only],
+                    read_only=[str(path.absolute()) for path in program.read_only],
                     files={name: lend(content) for name, content in contents.items()},
                     calls=None if self._calls is None else lend(self._calls),
                 )
@@ -302,7 +294,9 @@ class Sandbox:
                     start_new_session=True,  # Ctrl-C is for the harness
                 )
                 kill = None if way is not None else lambda: kill_session(process.pid, home)
-                return Run(process, limits, stdin=stdin, collect=reading, group=group, kill=kill)
+                return Run(
+                    process, limits, stdin=program.stdin, collect=reading, group=group, kill=kill
+                )
 
             run = self._starter.submit(begin).result()
             failed.pop_all()
