@@ -37,7 +37,7 @@ def take(
     least: int,
     repeat: bool = True,
     part: int = 0,
-    short: str = "one sample needs {least}; add text to it or choose a shorter --seq-len",
+    short: str = "one sample needs {least}; add text to it or choose shorter sequences (seq_len)",
 ) -> Taken:
     """Exactly `budget` tokens of `source`; the last document is cut.
 
