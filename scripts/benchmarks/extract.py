@@ -65,19 +65,24 @@ def run_cli(*command: str) -> str:
 
 
 def measure_ours(arguments: argparse.Namespace, home: Path) -> dict:
-    """`subllm extract python --fast` under a name of its own, which goes first, so that
-    the cache cannot answer."""
+    """`subllm extract python`, as fast as it gets, under a name of its own, which goes first, so
+    that the cache cannot answer."""
     name = f"{arguments.base}-python-bench"
     program = str(Path(sys.executable).with_name("subllm"))
     subprocess.run([program, "rm", "--yes", name], capture_output=True, check=False)
     shutil.rmtree(home / "partial", ignore_errors=True)
+    recipe = home / "bench.toml"
+    recipe.write_text(
+        f'[prune]\nmethod = "wanda"\npattern = "{arguments.pattern}"\n[store]\nvalues = "int8"\n'
+        f"[calibration]\nfast = true\nsamples = {arguments.samples}\n"
+        f"seq_len = {arguments.seq_len}\n"
+        '[recovery]\nfor = "off"\n'
+    )
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     result = json.loads(
         run_cli(
-            "extract", "python", "--fast", "--json", "--tag", "bench", "--base", arguments.base,
-            "--values", "int8",
-            "--pattern", arguments.pattern, "--samples", str(arguments.samples),
-            "--seq-len", str(arguments.seq_len),
+            "extract", "python", "--json", "--tag", "bench", "--base", arguments.base,
+            "--recipe", str(recipe),
         )
     )  # fmt: skip
     result["wall_seconds"] = time.monotonic() - start

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 BASE = "qwen2.5-coder:0.5b"
 PROGRAM = Path(sys.executable).with_name("subllm")
 SAMPLES = "8"
-PLAIN = ("--recover", "off", "--samples", SAMPLES)
+RECIPES = ROOT / "tests" / "e2e"
+PLAIN = ("--recover", "off", "--recipe", str(RECIPES / "plain.toml"))
+HALF = ("--recover", "off", "--recipe", str(RECIPES / "half.toml"))
 """Of an extraction: as --fast, but with the same numbers whatever the machine's speed."""
 """Calibration sequences of every sub-model here: what is tested does not depend on more."""
 

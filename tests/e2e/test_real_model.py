@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
-from .conftest import BASE, PLAIN, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
+from .conftest import BASE, HALF, PLAIN, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -196,8 +196,7 @@ def test_killed_extraction_resumes(machine: Machine, tour: list[Run]) -> None:
 def test_masks_agree_with_the_authors_schedule(machine: Machine, tour: list[Run]) -> None:
     """In the same dtype, on the real weights: whole model in memory, hooks, one sample at a
     time."""
-    half = ("--pattern", "8:16", "--values", "int8", "--tag", "half")
-    ours = machine.ok("extract", "python", *PLAIN, *half, "--json").document
+    ours = machine.ok("extract", "python", *HALF, "--tag", "half", "--json").document
     out = machine.home / "plain.json"
     subprocess.run(
         [

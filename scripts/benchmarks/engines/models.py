@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def dense(store: Store, base: str, values: str) -> str:
 def pruned_by_magnitude(base: str, values: str) -> str:
     """The name of an 8:16 model in `values` that is as fast as any and made in no time."""
     tag = f"bench_{values}"
-    run_cli("extract", "python", "--base", base, "--method", "magnitude", "--pattern", PATTERN,
-            "--values", values, "--recover", "off", "--tag", tag)  # fmt: skip
+    _extract(base, tag, f'[prune]\nmethod = "magnitude"\npattern = "{PATTERN}"', values)
     return model_name(base, "python", tag)
 
 
@@ -60,9 +60,15 @@ def sub_model(store: Store, base: str, values: str) -> str:
         return name
     tag = f"bench_wanda_{values}"
     run_cli("pull", base)
-    run_cli("extract", "python", "--base", base, "--pattern", PATTERN, "--values", values,
-            "--recover", "off", "--tag", tag)  # fmt: skip
+    _extract(base, tag, f'[prune]\npattern = "{PATTERN}"', values)
     return model_name(base, "python", tag)
+
+
+def _extract(base: str, tag: str, prune: str, values: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        recipe = Path(directory) / "recipe.toml"
+        recipe.write_text(f'{prune}\n[store]\nvalues = "{values}"\n[recovery]\nfor = "off"\n')
+        run_cli("extract", "python", "--base", base, "--recipe", str(recipe), "--tag", tag)
 
 
 def _fits(known: ModelManifest, store: Store, base: str, values: str) -> bool:

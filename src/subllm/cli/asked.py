@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import typer
-
-from subllm.errors import UsageError
 
 
 def explicit(context: typer.Context, leave: Collection[str]) -> list[str]:
@@ -26,16 +24,3 @@ def explicit(context: typer.Context, leave: Collection[str]) -> list[str]:
             elif one not in (None, False, ""):
                 words += [options[0], str(one)]
     return words
-
-
-def named_values(option: str, given: Sequence[str]) -> dict[str, str]:
-    """Of an option that takes NAME=VALUE and may be repeated. Raises UsageError."""
-    found: dict[str, str] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"{option} {one!r} is not understood; use NAME=VALUE")
-        if name.strip() in found:
-            raise UsageError(f"{option} {name.strip()} is given twice")
-        found[name.strip()] = value.strip()
-    return found

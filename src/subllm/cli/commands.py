@@ -1,19 +1,21 @@
 """Names and one-line help of all commands, so that `subllm --help` imports none of them.
 
 A command lives in the module `subllm.cli.<name>`, which has a function `command` (its
-docstring is the help) and may have `EXAMPLES`, lines shown below the options. One that has
-commands of its own has a `group` of them instead.
+docstring is the help) and may have `EXAMPLES`, lines shown below the options, and `MOVED`, options
+that it had once (`moved`). One that has commands of its own has a `group` of them instead.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from subllm.cli.moved import Moved, command_class
 
 SECTIONS = ("Models", "Serving", "Asking", "Shell")
 
@@ -30,6 +32,7 @@ class CommandInfo:
 COMMANDS: tuple[CommandInfo, ...] = (
     CommandInfo("pull", "Models", "Fetch a base model, or models that somebody pushed."),
     CommandInfo("extract", "Models", "Extract the sub-model of a language from a base."),
+    CommandInfo("recipe", "Models", "Show the recipes that 'extract' and 'recover' take."),
     CommandInfo("add", "Models", "Make a dense base servable beside its sub-models."),
     CommandInfo("recover", "Models", "Let a sub-model learn on from its dense base."),
     CommandInfo("tune", "Models", "Make a sub-model of your own code from one in the store."),
@@ -97,8 +100,10 @@ def build_command(info: CommandInfo) -> Any:
         return found
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     examples: str = getattr(module, "EXAMPLES", "")
+    moved: Mapping[str, Moved] = getattr(module, "MOVED", {})
     app.command(
         info.name,
+        cls=command_class(moved),
         short_help=info.summary,
         epilog=verbatim("Examples:", examples) if examples else None,
     )(module.command)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subllm.cli import console
-from subllm.errors import UsageError
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
@@ -18,27 +17,14 @@ if TYPE_CHECKING:
     from subllm.models.store.manifest import ModelManifest
     from subllm.progress import Progress
 
-BUDGET_HELP = (
-    "Let each group of matrices keep what it needs, within this share of the bytes of weights "
-    "that dense int8 of the base reads for a token (all matrices, norms and what is read of the "
-    "head). Measures the base once for each language: minutes. Instead of --pattern."
-)
-KEEP_HELP = (
-    "The same with the fewest bytes that are expected to hold this share of the dense base's "
-    "first choices on held-out text, such as 0.95; the report says whether they did."
-)
-
 _BARS, _PLAIN = "▁▂▃▄▅▆▇█", "12345678"
 _WIDTH = 48  # columns of a drawing at most; more layers share them
 
 
-def goal_of(pattern: str | None, budget: float | None, keep: float | None) -> Goal | None:
-    """What was asked for instead of a pattern. Raises UsageError for more than one of them,
-    and for a share that is none."""
+def goal_of(budget: float | None, keep: float | None) -> Goal | None:
+    """What a recipe asks for instead of a pattern."""
     from subllm.making.pruning.budget import Goal
 
-    if sum(given is not None for given in (pattern, budget, keep)) > 1:
-        raise UsageError("give one of --pattern, --budget and --keep; they all say what is kept")
     return None if budget is None and keep is None else Goal(budget, keep)
 
 
@@ -88,7 +74,7 @@ def missed(goal: Goal, chosen: Chosen, manifest: ModelManifest) -> str | None:
     if found.agreement >= goal.keep:
         return None
     return (
-        f"--keep {goal.keep:g} is missed: {found.agreement:.1%} of the dense base's first choices "
+        f"keep = {goal.keep:g} is missed: {found.agreement:.1%} of the dense base's first choices "
         f"hold on held-out text where {chosen.agreement:.1%} were expected; ask for more"
     )
 

@@ -8,52 +8,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subllm.cli import console
-from subllm.cli.asked import explicit, named_values
+from subllm.cli.asked import explicit
 from subllm.cli.bases import BASE_HELP, BASE_NAME_HELP
-from subllm.cli.density import (
-    BUDGET_HELP,
-    KEEP_HELP,
-    goal_document,
-    goal_of,
-    missed,
-    prepare_for,
-    summary,
-)
+from subllm.cli.density import goal_document, goal_of, missed, prepare_for, summary
 from subllm.cli.losses import perplexity_rows, problem_rows, recovery_rows
-from subllm.cli.problems import NoProblems
-from subllm.cli.teachers import Teacher, taught_by
-from subllm.making.extraction.defaults import (
-    DEFAULT_PATTERN,
-    DEFAULT_RECOVERY,
-    DEFAULT_SAMPLES,
-    DEFAULT_VALUES,
-    FAST_SECONDS,
-    PLAIN_METHOD,
-    RECOVERED_METHOD,
-    fast_counts,
-)
+from subllm.cli.moved import in_recipe, toml_list, toml_table
+from subllm.cli.recipes import RecipeOption, asked_for
+from subllm.cli.teachers import taught_by
+from subllm.making.extraction.defaults import DEFAULT_RECOVERY, FAST_SECONDS
 
 if TYPE_CHECKING:
+    from subllm.making.extraction.prepare import ExtractOptions
+    from subllm.making.extraction.recipes.sections import Recipe
     from subllm.measuring.evaluation.kept import Kept
     from subllm.models.store.manifest import ModelManifest
 
 EXAMPLES = """
 subllm extract python                         of the default base
 subllm extract all --base qwen2.5-coder:1.5b  python, java, cpp, javascript
-subllm extract java --pattern 2:4 --values int4
 subllm extract python --base ./model.gguf     or a directory, or hf:org/name
-subllm extract python --method ria --method-param a=0.7
 subllm extract python --fast                  two minutes, no recovery
 subllm extract python --recover 90m           or 2h, 500ktok, 2Mtok, off
-subllm extract python --teacher qwen2.5-coder:1.5b   holes from the larger
-subllm extract python --head int4 --tag small
-subllm extract python --budget 0.7            density where it counts most
+subllm extract python --recipe editor         for completions at a cursor
+subllm extract python --recipe mine.toml      'subllm recipe show default'
+subllm extract python --recipe small --tag small
 subllm extract python --calibration ~/src/app  on your own code
 subllm extract cpp --calibration pack:cpp=0.5,~/src/engine=0.5
 """
+MOVED = {
+    "--method": in_recipe("[prune] method = {value}"),
+    "--method-param": in_recipe("[prune] params = {value}", toml_table),
+    "--pattern": in_recipe("[prune] pattern = {value}"),
+    "--budget": in_recipe("[prune] budget = {value}"),
+    "--keep": in_recipe("[prune] keep = {value}"),
+    "--values": in_recipe("[store] values = {value}"),
+    "--head": in_recipe("[store] head = {value}"),
+    "--no-keep-state": in_recipe("[store] keep_state = false"),
+    "--samples": in_recipe("[calibration] samples = {value}"),
+    "--seq-len": in_recipe("[calibration] seq_len = {value}"),
+    "--seed": in_recipe("[calibration] seed = {value}"),
+    "--teacher": in_recipe("[recovery] teacher = {value}"),
+    "--evaluate": in_recipe("[report] evaluate = {value}", toml_list),
+    "--no-problems": in_recipe("[report] problems = false"),
+}
 
 DEFAULT_BASE = "qwen2.5-coder:0.5b"
-_NOT_AGAIN = ("base", "base_name", "calibration", "device", "json_output")  # or said otherwise
+_NOT_AGAIN = ("base", "base_name", "calibration", "device", "json_output", "recipe")
+"""Of an update, or said otherwise."""
 
 
 def command(
@@ -67,43 +68,6 @@ def command(
     ],
     base: Annotated[str, typer.Option(help=BASE_HELP)] = DEFAULT_BASE,
     base_name: Annotated[str, typer.Option(metavar="FAMILY:SIZE", help=BASE_NAME_HELP)] = "",
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="How weights are chosen: wanda, ria, sparsegpt, dpruner, maskllm or magnitude. "
-            f"Default: {RECOVERED_METHOD}; without recovery {PLAIN_METHOD}."
-        ),
-    ] = None,
-    method_param: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A parameter of the method, such as a=0.7 for ria; may be given again.",
-        ),
-    ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="N:M keeps N of every M inputs (M 4, 8, 16, 32); P% removes that share of a row. "
-            f"Default: {DEFAULT_PATTERN}; where it is known which matrices of the base need more, "
-            "as many bytes in different patterns."
-        ),
-    ] = None,
-    budget: Annotated[float | None, typer.Option(metavar="SHARE", help=BUDGET_HELP)] = None,
-    keep: Annotated[float | None, typer.Option(metavar="SHARE", help=KEEP_HELP)] = None,
-    values: Annotated[
-        str | None,
-        typer.Option(
-            help=f"How kept weights are stored: bf16, int8, int4. Default: {DEFAULT_VALUES}."
-        ),
-    ] = None,
-    head: Annotated[
-        str,
-        typer.Option(
-            help="How head and embedding are stored: bf16, int8, int4. Sub-models share "
-            "them with those of the same choice."
-        ),
-    ] = "int8",
     calibration: Annotated[
         str,
         typer.Option(
@@ -111,17 +75,6 @@ def command(
             "data'), or a mix such as pack:python=0.7,PATH=0.3. Default: the language's own pack."
         ),
     ] = "",
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100_000,
-            help=f"Calibration sequences. Default: {DEFAULT_SAMPLES}; with --fast as many as "
-            f"fit {FAST_SECONDS} s, {fast_counts()[0]} at least.",
-        ),
-    ] = None,
-    seq_len: Annotated[int, typer.Option(min=8, help="Tokens in each sequence.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the calibration sample.")] = 0,
     recover: Annotated[
         str | None,
         typer.Option(
@@ -131,28 +84,15 @@ def command(
             "'subllm recover'.",
         ),
     ] = None,
-    no_keep_state: Annotated[
-        bool,
-        typer.Option(
-            "--no-keep-state",
-            help="Do not keep what was learned before it is rounded, two bytes a kept weight, "
-            "which 'subllm recover' goes on from.",
-        ),
-    ] = False,
-    evaluate: Annotated[
-        str, typer.Option(help="Also measure the loss on these languages: a,b or 'all'.")
-    ] = "",
+    recipe: RecipeOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     fast: Annotated[
         bool,
         typer.Option(
             "--fast",
-            help="Plain Wanda, no recovery, and only as many calibration sequences "
-            f"as this machine runs in about {FAST_SECONDS} s.",
+            help=f"The same as --recipe fast: about {FAST_SECONDS} s, no recovery.",
         ),
     ] = False,
-    teacher: Teacher = "",
-    no_problems: NoProblems = False,
     tag: Annotated[str, typer.Option(help="Appended to the name, to keep variants apart.")] = "",
     name: Annotated[str, typer.Option(help="A name of your own instead of base-language.")] = "",
     json_output: Annotated[
@@ -163,8 +103,9 @@ def command(
 
     Calibration shows which weights of the base carry the activations of that language's code;
     those are kept. They then learn what the dense base answers to text of the language, for as
-    long as --recover says, and are packed for sparse kernels. Stopped halfway, also by Ctrl-C,
-    the same command goes on where it was; done before, it answers from the store.
+    long as --recover says, and are packed for sparse kernels. A recipe says the rest; what an
+    option says holds against it. Stopped halfway, also by Ctrl-C, the same command goes on where
+    it was; done before, it answers from the store.
 
     After recovery 40 small problems (of 'subllm eval --task builtin') tell how many the sub-model
     solves beside the dense base, where 'subllm add' has made that one, the language's compiler or
@@ -184,72 +125,60 @@ def command(
         raise UsageError("--name is for one language; use --tag with 'all'")
     if name:
         check_model_name(name, languages[0])
-    params = named_values("--method-param", method_param or ())
-    if fast and (method not in (None, PLAIN_METHOD) or params):
-        raise UsageError("--fast is plain wanda; leave --method and --method-param out")
-    goal = goal_of(pattern, budget, keep)
-    wanted = recover or ("off" if fast else DEFAULT_RECOVERY)
-    plain: dict[str, Any] = {
-        "method": method or PLAIN_METHOD,
-        "recover": "off",
-    }
-    how = plain
-    if not parse_budget(wanted).off:  # before anything is fetched
-        how = {
-            "method": method or RECOVERED_METHOD,
-            "recover": wanted,
-        }
-    elif teacher:
-        raise UsageError("a teacher is for recovery, which is off here; leave --teacher out")
+    if fast and recipe:
+        raise UsageError("--fast is --recipe fast; leave one of them out")
+    if recover is not None:
+        parse_budget(recover)  # before anything is fetched
+    by = asked_for(
+        ["fast"] if fast else recipe, {} if recover is None else {"recovery": {"for": recover}}
+    )
+    how = by.recipe
+    _check(how)
+    wanted = "for" in by.said.get("recovery", ()) or how.recovery.off or how.recovery.teacher
+    goal = goal_of(how.prune.budget, how.prune.keep)
     context = open_context()
-    domains = _domains(evaluate)
+    domains = _domains(how.report.evaluate)
     documents = []
     stopped = False
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
-        if teacher:
-            how = how | {"teacher": ensure_base(context, teacher, progress)}
+        if how.recovery.teacher:
+            teacher = ensure_base(context, how.recovery.teacher, progress)
+            how = how.but({"recovery": {"teacher": teacher}})
         from subllm.making.calibration.load import absolute_spec
         from subllm.making.extraction.extract import extract
         from subllm.making.extraction.made import made_by
-        from subllm.making.extraction.prepare import ExtractOptions
 
         again = ["--base", base, *explicit(asked, _NOT_AGAIN)]
+        if by.name not in ("", "default") and not fast:
+            again += ["--recipe", by.name]
         text = with_made(context.settings.home, calibration)
         if text:
             again += ["--calibration", absolute_spec(text)]
         for one in languages:
-            options = ExtractOptions(
-                language=one,
-                **how,
-                method_params=params,
-                pattern=pattern or DEFAULT_PATTERN,
-                values=values or DEFAULT_VALUES,
-                head=head,
-                keep_unrounded=not no_keep_state,
+            options = replace(
+                _options(one, how),
                 calibration=text,
-                samples=samples,
-                fast=fast,
-                seq_len=seq_len,
-                seed=seed,
                 device=device or context.settings.device,
                 evaluate=domains,
                 tag=tag,
                 name=name,
                 offline=context.settings.offline,
-                made=made_by(["extract", one, *again], base),
+                made=made_by(["extract", one, *again], base, by),
             )
+            lay_out = how.prune.pattern == "auto"
             try:
                 prepared, chosen = prepare_for(
-                    context, base, options, goal, progress, lay_out=pattern is None
+                    context, base, options, goal, progress, lay_out=lay_out
                 )
             except UsageError as error:
-                if recover is not None or teacher or how is plain:
+                if wanted:
                     raise
                 # Nobody asked for a recovery; what is wrong without one as well is raised again.
-                options = replace(options, **plain)
+                plain = how.but({"recovery": {"for": "off"}})
+                options = replace(options, method=plain.method, recover="off")
                 prepared, chosen = prepare_for(
-                    context, base, options, goal, progress, lay_out=pattern is None
+                    context, base, options, goal, progress, lay_out=lay_out
                 )
                 console.note(f"{one}: no recovery here: {error}")
             _announce(prepared)
@@ -261,7 +190,7 @@ def command(
                 progress.note(f"{prepared.name}: stopped; the same command goes on where it was")
                 raise
             manifest, kept = report.manifest, None
-            if manifest.recovery is not None and not no_problems:
+            if manifest.recovery is not None and how.report.problems:
                 try:
                     kept = ask_problems(context, report.name, progress)
                 except KeyboardInterrupt:  # what took long is told all the same
@@ -293,12 +222,42 @@ def _languages(language: str) -> tuple[str, ...]:
     return (check_language(canonical(language)),)
 
 
-def _domains(evaluate: str) -> tuple[str, ...]:
-    return tuple(
-        language
-        for part in evaluate.split(",")
-        if part.strip()
-        for language in _languages(part.strip())
+def _domains(evaluate: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(language for part in evaluate for language in _languages(part.strip()))
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises UsageError for what does not go together."""
+    from subllm.errors import UsageError
+
+    if recipe.calibration.fast and not recipe.recovery.off:
+        raise UsageError(
+            "a fast calibration (--fast) leaves recovery out; leave --recover out, or take another "
+            "recipe"
+        )
+    if recipe.recovery.teacher and recipe.recovery.off:
+        raise UsageError("a teacher is for recovery, which is off here; take another recipe")
+
+
+def _options(language: str, recipe: Recipe) -> ExtractOptions:
+    from subllm.making.extraction.prepare import ExtractOptions
+
+    samples = recipe.calibration.samples
+    return ExtractOptions(
+        language=language,
+        method=recipe.method,
+        method_params=recipe.prune.params,
+        pattern=recipe.pattern,
+        values=recipe.store.values,
+        head=recipe.store.head,
+        samples=None if samples == "auto" else samples,
+        seq_len=recipe.calibration.seq_len,
+        seed=recipe.calibration.seed,
+        fast=recipe.calibration.fast,
+        recover=recipe.recovery.budget,
+        recipe=recipe.recovery.learning,
+        teacher=recipe.recovery.teacher,
+        keep_unrounded=recipe.store.keep_state,
     )
 
 

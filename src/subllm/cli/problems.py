@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from subllm.cli import console
 
@@ -16,14 +14,6 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 15 * 60.0
 """What the problems may take at the end of a command, as estimated. Longer ones are left to
 whoever asks for them by `subllm eval`."""
-
-NoProblems = Annotated[
-    bool,
-    typer.Option(
-        "--no-problems",
-        help="After recovery, do not ask the built-in problems of what was made.",
-    ),
-]
 
 
 def ask_problems(context: Context, name: str, progress: Progress) -> Kept | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,15 +10,16 @@ import typer
 from subllm.cli import console
 from subllm.cli.context import Context, complete_name, open_context
 from subllm.cli.losses import ENDED, perplexity_rows, problem_rows, recovery_rows
-from subllm.cli.problems import NoProblems
-from subllm.cli.teachers import Teacher, taught_by
+from subllm.cli.moved import in_recipe
+from subllm.cli.recipes import RecipeOption, asked_for
+from subllm.cli.teachers import taught_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from subllm.making.extraction.learn_on import LearnedReport
     from subllm.making.extraction.prepare_recover import PreparedRecovery
+    from subllm.making.extraction.recipes.read import Asked
     from subllm.measuring.evaluation.kept import Kept
     from subllm.models.store.manifest import ModelManifest
 
@@ -28,8 +30,22 @@ subllm recover qwen2.5-coder:0.5b-python --status
 subllm recover qwen2.5-coder:0.5b-python --stop
 subllm recover qwen2.5-coder:0.5b-python --for 90m --calibration ~/src/app
 subllm recover qwen2.5-coder:0.5b-python --for 90m --data made:python=0.3
-subllm recover qwen2.5-coder:0.5b-cpp --for 1h --teacher qwen2.5-coder:1.5b
+subllm recover qwen2.5-coder:0.5b-cpp --for 1h --recipe editor
 """
+MOVED = {
+    "--teacher": in_recipe("[recovery] teacher = {value}"),
+    "--no-problems": in_recipe("[report] problems = false"),
+}
+
+
+@dataclass(frozen=True)
+class _How:
+    """Options, "" for those that were left out, and the recipe."""
+
+    calibration: str
+    data: str
+    device: str
+    recipe: Asked
 
 
 def command(
@@ -71,9 +87,8 @@ def command(
             "data'), several as A=0.2,B=0.1 with their shares of all. Default share: half.",
         ),
     ] = "",
-    teacher: Teacher = "",
+    recipe: RecipeOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
-    no_problems: NoProblems = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document.")
     ] = False,
@@ -86,15 +101,17 @@ def command(
     of its --for, also after a kill. What it needs for that stays in the store as long as the
     sub-model ('subllm show' says how much), also after another --for, and what an extraction
     learned before it rounded its values. At the end 40 small problems tell what was kept, as
-    for 'extract'; not after Ctrl-C, nor in the background.
+    for 'extract'; not after Ctrl-C, nor in the background. Of a recipe it takes [recovery], but for
+    how long, and [report] problems.
     """
     from subllm.errors import UsageError
 
     if status + stop + bool(budget) != 1 or (in_background and not budget):
         raise UsageError("say one of --for, --status and --stop; --background goes with --for")
+    by = asked_for(recipe)
     context = open_context()
     context.store.model(name)
-    how = {"calibration": calibration, "data": data, "teacher": teacher, "device": device}
+    how = _How(calibration, data, device, by)
     if status:
         _status(context, name, json_output)
     elif stop:
@@ -102,18 +119,16 @@ def command(
     elif in_background:
         _launch(context.settings.home, name, budget, how, json_output)
     else:
-        _recover(context, name, budget, how, not no_problems, json_output)
+        _recover(context, name, budget, how, json_output)
 
 
 def _recover(
     context: Context,
     name: str,
     text: str,
-    how: Mapping[str, str],
-    problems: bool,
+    how: _How,
     json_output: bool,
 ) -> None:
-    """how: its options by name, "" for those that were left out."""
     from subllm.cli import recover_job
     from subllm.cli.bases import ensure_base
     from subllm.cli.made_text import with_made
@@ -128,11 +143,13 @@ def _recover(
         from subllm.making.extraction.prepare_recover import RecoverOptions, prepare_recover
         from subllm.making.extraction.recover import recover
 
+        learning, teacher = how.recipe.recipe.recovery, how.recipe.recipe.recovery.teacher
         options = RecoverOptions(
-            calibration=with_made(settings.home, how["calibration"]),
-            data=with_made(settings.home, how["data"]),
-            teacher=ensure_base(context, how["teacher"], progress) if how["teacher"] else "",
-            device=how["device"] or settings.device,
+            calibration=with_made(settings.home, how.calibration),
+            data=with_made(settings.home, how.data),
+            teacher=ensure_base(context, teacher, progress) if teacher else "",
+            device=how.device or settings.device,
+            recipe=learning.learning,
             offline=settings.offline,
         )
         prepared = prepare_recover(context.store, name, budget, options, context.catalog, progress)
@@ -141,7 +158,7 @@ def _recover(
         # Listening first: whoever finds the record may stop it at once.
         with asked.listening(), recover_job.recorded(settings.home, name, text):
             report = recover(context.store, prepared, progress, asked, settings.threads)
-        if problems and not asked():
+        if how.recipe.recipe.report.problems and not asked():
             try:
                 kept = ask_problems(context, name, progress)
             except KeyboardInterrupt:  # what took an hour is told all the same
@@ -205,21 +222,17 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
     }
 
 
-def _launch(
-    home: Path,
-    name: str,
-    budget: str,
-    how: Mapping[str, str],
-    json_output: bool,
-) -> None:
+def _launch(home: Path, name: str, budget: str, how: _How, json_output: bool) -> None:
     from subllm.cli import recover_job
     from subllm.making.recovery.budget import parse_budget
 
     parse_budget(budget)
     recover_job.refuse_second(home, name)
-    arguments = ["--for", budget, "--no-problems"]
-    for option, value in how.items():
-        if value:
+    recipe = how.recipe.recipe.but({"report": {"problems": False}})
+    path = recover_job.write_recipe(home, name, recipe)
+    arguments = ["--for", budget, "--recipe", str(path)]
+    for option in ("calibration", "data", "device"):
+        if value := getattr(how, option):
             arguments += [f"--{option}", value]
     job = recover_job.launch(home, name, arguments)
     log = recover_job.log_path(home, name)

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from subllm.cli import jobs
 from subllm.cli.jobs import Job
 from subllm.errors import LockedError
+
+if TYPE_CHECKING:
+    from subllm.making.extraction.recipes.sections import Recipe
 
 START_SECONDS = 180.0  # the text is tokenized first
 _NICE = 10
@@ -20,6 +24,16 @@ _NICE = 10
 def log_path(home: Path, name: str) -> Path:
     """Where a recovery in the background writes what it says."""
     return home / "run" / f"recover-{_slug(name)}.log"
+
+
+def write_recipe(home: Path, name: str, recipe: Recipe) -> Path:
+    """The recipe that a recovery in the background takes, whatever becomes of the user's file."""
+    from subllm.making.extraction.recipes.write import to_toml
+
+    path = home / "run" / f"recover-{_slug(name)}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_toml(recipe.sections()) + "\n", encoding="utf-8")
+    return path
 
 
 def find(home: Path, name: str) -> Job | None:

@@ -17,7 +17,7 @@ from subllm.serving.server.loading import StoreLoader
 
 if TYPE_CHECKING:
     from subllm.cli.context import Context
-    from subllm.models.store.manifest import BaseManifest, ModelManifest, RunRecord
+    from subllm.models.store.manifest import BaseManifest, MadeBy, ModelManifest, RunRecord
     from subllm.models.store.sizes import Sizes
 
 EXAMPLES = """
@@ -26,6 +26,8 @@ subllm show qwen2.5-coder:0.5b --json
 """
 
 Facts = list[tuple[str, str]]
+_TOLD = {"prune.method", "prune.pattern", "store.values", "store.head", "recovery.for"}
+"""Keys of a recipe that are shown even where they are as usual."""
 
 
 def command(
@@ -84,6 +86,34 @@ def command(
         )
         if is_mixed(manifest):
             draw(densities(manifest))
+        if run is not None and run.made is not None and (recipe := _recipe(run.made)):
+            console.result(f"\n{recipe}")
+
+
+def _recipe(made: MadeBy) -> str:
+    """As TOML: what was asked for, and the default of it where that decides most; `subllm recipe
+    show of:NAME` has every key. "" for what was not extracted by a recipe."""
+    from subllm.errors import UsageError
+    from subllm.making.extraction.made import recipe_of
+    from subllm.making.extraction.recipes.sections import Recipe
+    from subllm.making.extraction.recipes.write import to_toml
+
+    if made.arguments[0] != "extract":
+        return ""
+    try:
+        whole = made.recipe or recipe_of(made).recipe.sections()
+    except UsageError:
+        return ""
+    usual = Recipe().sections()
+    told = {
+        section: {
+            key: value
+            for key, value in keys.items()
+            if f"{section}.{key}" in _TOLD or value != usual.get(section, {}).get(key)
+        }
+        for section, keys in whole.items()
+    }
+    return to_toml(told)
 
 
 def _served(context: Context, manifest: BaseManifest | ModelManifest) -> int:

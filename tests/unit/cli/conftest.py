@@ -20,7 +20,7 @@ from subllm.cli import app, daemon
 from subllm.models.store.store import Store
 
 from . import tiny_store
-from .samples import HUB_FILES, Ran, fill
+from .samples import HUB_FILES, Ran, fill, with_recipe
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_recovery_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `extract` recovers for unless a test says otherwise."""
-    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "off")
+    monkeypatch.setattr("subllm.making.extraction.defaults.DEFAULT_RECOVERY", "off")
 
 
 @pytest.fixture
-def subllm(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def subllm(
+    capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Ran]:
     def run(*arguments: str) -> Ran:
-        status = app.run(list(arguments))
+        status = app.run(with_recipe(tmp_path_factory.mktemp("recipe"), *arguments))
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,15 @@ def fill(root: Path) -> Store:
             ),
         )
     return store
+
+
+def with_recipe(directory: Path, *arguments: str) -> list[str]:
+    """`arguments`, where a recipe takes the place of those that are keys of one, such as
+    "prune.pattern='8:16'"."""
+    keys = [word for word in arguments if re.match(r"[a-z]+\.[a-z_.]+=", word)]
+    words = [word for word in arguments if word not in keys]
+    if not keys:
+        return words
+    path = directory / "own.toml"
+    path.write_text("\n".join(keys))
+    return [*words, "--recipe", str(path)]

@@ -162,10 +162,17 @@ def rows(count: int) -> list[dict[str, str]]:
 def test_a_sub_model_learns_from_what_was_made(
     tiny: Store, code: str, subllm: Command, tmp_path: Path
 ) -> None:
-    where = ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+    where = [
+        "--base",
+        BASE,
+        "--calibration",
+        code,
+        "calibration.samples=4",
+        "calibration.seq_len=64",
+    ]
     assert subllm("extract", "python", *where, "--recover", "off").status == 0
     path = made(tiny.root, "python", rows(60))
-    recover = ["recover", NAME, "--for", "2048tok", "--no-problems"]
+    recover = ["recover", NAME, "--for", "2048tok", "report.problems=false"]
     ran = subllm(*recover, "--data", "made:python=0.25", "--json")
     assert ran.status == 0, ran.err
     assert f"mix:jsonl:{path}=0.25,path:{code}=0.75" in ran.err
@@ -204,7 +211,14 @@ def test_a_sub_model_learns_from_what_was_made(
 def test_own_text_that_is_unreadable_makes_no_model(
     tiny: Store, code: str, subllm: Command, tmp_path: Path
 ) -> None:
-    where = ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+    where = [
+        "--base",
+        BASE,
+        "--calibration",
+        code,
+        "calibration.samples=4",
+        "calibration.seq_len=64",
+    ]
     assert subllm("extract", "python", *where, "--recover", "off").status == 0
     names = tiny.names()
     bad = tmp_path / "bad.jsonl"

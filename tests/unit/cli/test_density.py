@@ -24,12 +24,12 @@ def extract(tmp_path, subllm: Command) -> Command:
         lines = [f"def twice_{number}_{i}(value):\n    return value * {i}\n" for i in range(20)]
         (tmp_path / "code").mkdir(exist_ok=True)
         (tmp_path / "code" / f"module_{number}.py").write_text("\n".join(lines))
-    options = ["--base", BASE, "--calibration", str(tmp_path / "code"), "--samples", "4"]
-    return lambda *more: subllm("extract", "python", *more, *options, "--seq-len", "64")
+    options = ["--base", BASE, "--calibration", str(tmp_path / "code"), "calibration.samples=4"]
+    return lambda *more: subllm("extract", "python", *more, *options, "calibration.seq_len=64")
 
 
 def test_a_budget_is_kept_and_drawn(tiny: Store, extract: Command, subllm: Command) -> None:
-    ran = extract("--budget", "0.8", "--json")
+    ran = extract("prune.budget=0.8", "--json")
     assert ran.status == 0, ran.err
     assert "measuring what each group of matrices is worth to python" in ran.err
     assert "of the bytes that dense int8 reads for a token" in ran.err
@@ -53,7 +53,7 @@ def test_a_budget_is_kept_and_drawn(tiny: Store, extract: Command, subllm: Comma
     assert ran.json["pattern"] in subllm("list").out
     assert subllm("complete", "def f(", "-m", NAME, "-n", "3").status == 0
 
-    again = extract("--budget", "0.8", "--tag", "again")
+    again = extract("prune.budget=0.8", "--tag", "again")
     assert "sensitivity of" in again.err and "measured before" in again.err
     assert "taken from the store" in again.err
     assert "kept" in dict(line.split("  ", 1) for line in again.out.splitlines())
@@ -61,30 +61,30 @@ def test_a_budget_is_kept_and_drawn(tiny: Store, extract: Command, subllm: Comma
 
 def test_what_is_to_be_kept_is_checked(tiny: Store, extract: Command) -> None:
     """A random model agrees with itself on little once it is pruned."""
-    ran = extract("--keep", "0.6", "--json")
+    ran = extract("prune.keep=0.6", "--json")
     assert ran.status == 0, ran.err
     held = ran.json["perplexity"]["python"]["agreement"]
     assert ran.json["expected_agreement"] >= 0.6
-    assert ("--keep 0.6 is missed" in ran.err) == (held < 0.6)
+    assert ("keep = 0.6 is missed" in ran.err) == (held < 0.6)
 
 
 def test_one_way_to_say_what_is_kept(tiny: Store, extract: Command, subllm: Command) -> None:
     before = tiny.names()
     for wrong in (
-        ["--budget", "0.8", "--keep", "0.9"],
-        ["--budget", "0.8", "--pattern", "8:16"],
-        ["--keep", "0.8", "--pattern", "8:16"],
+        ["prune.budget=0.8", "prune.keep=0.9"],
+        ["prune.budget=0.8", "prune.pattern='8:16'"],
+        ["prune.keep=0.8", "prune.pattern='8:16'"],
     ):
         ran = extract(*wrong)
         assert ran.status == 2
-        assert "give one of --pattern, --budget and --keep" in ran.err
-    for share in ("0", "1", "1.2", "nan"):
-        ran = extract("--budget", share)
-        assert ran.status == 2 and "is not between 0 and 1; 'subllm add'" in ran.err
-    ran = extract("--budget", "0.1")
-    assert ran.status == 2 and "--budget 0.1 is too small; " in ran.err
-    ran = extract("--budget", "0.8", "--method", "maskllm")
-    assert ran.status == 2 and "which maskllm does not learn; use --pattern" in ran.err
+        assert "say one of pattern, budget and keep" in ran.err
+    for share in ("0.0", "1.0", "1.2", "nan"):
+        ran = extract(f"prune.budget={share}")
+        assert ran.status == 2 and "budget in [prune] is to be " in ran.err
+    ran = extract("prune.budget=0.1")
+    assert ran.status == 2 and "budget 0.1 is too small; " in ran.err
+    ran = extract("prune.budget=0.8", "prune.method='maskllm'")
+    assert ran.status == 2 and "which maskllm does not learn; say a pattern" in ran.err
     assert tiny.names() == before
 
 

@@ -20,7 +20,14 @@ Command = Callable[..., Ran]
 
 @pytest.fixture
 def extract(code: str, subllm: Command) -> Command:
-    options = ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+    options = [
+        "--base",
+        BASE,
+        "--calibration",
+        code,
+        "calibration.samples=4",
+        "calibration.seq_len=64",
+    ]
     return lambda *more: subllm("extract", *more, *options)
 
 
@@ -55,7 +62,7 @@ def test_a_sub_model_is_made_listed_and_asked(
     again = extract("python", "--tag", "own")
     assert "taken from the store" in again.err
     assert "from the store" in again.out
-    other = extract("python", "--tag", "own", "--pattern", "2:4")
+    other = extract("python", "--tag", "own", "prune.pattern='2:4'")
     assert f"{name} exists (wanda 11:16 int4, head int8) and will be replaced" in other.err
     assert tiny.model(name).pattern == "2:4"
 
@@ -64,10 +71,10 @@ def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
     tiny: Store, extract: Command, subllm: Command
 ) -> None:
     plain = [extract("python", *tag).status for tag in ([], ["--tag", "again"])]
-    small = extract("python", "--head", "int4", "--tag", "small")
+    small = extract("python", "store.head='int4'", "--tag", "small")
     assert (plain, small.status) == ([0, 0], 0), small.err
     assert "shared by all sub-models of this base with head int4" in small.out
-    java = extract("java", "--head", "int4", "--json").json
+    java = extract("java", "store.head='int4'", "--json").json
     shared = {name: tiny.model(f"{BASE}-{name}").blobs.shared for name in
               ("python", "python-again", "python-small", "java")}  # fmt: skip
     assert shared["python"] == shared["python-again"] != shared["python-small"] == shared["java"]
@@ -84,7 +91,7 @@ def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
     }
     assert subllm("complete", "def f(", "-m", f"{BASE}-java", "-n", "3").status == 0
 
-    replacing = extract("python", "--head", "int4")
+    replacing = extract("python", "store.head='int4'")
     assert (
         f"{BASE}-python exists (wanda 11:16 int4, head int8) and will be replaced; --tag keeps"
         in (replacing.err)
@@ -94,7 +101,7 @@ def test_a_head_of_another_type_is_a_shared_blob_of_its_own(
 
 
 def test_a_method_has_its_parameters(tiny: Store, extract: Command, subllm: Command) -> None:
-    ran = extract("python", "--method", "ria", "--method-param", "a=0.7", "--json")
+    ran = extract("python", "prune.method='ria'", "prune.params.a=0.7", "--json")
     assert ran.status == 0, ran.err
     assert (ran.json["method"], ran.json["method_params"]) == ("ria", {"a": 0.7})
     assert f"{BASE}-python: ria a=0.7, 11:16, " in ran.err
@@ -107,7 +114,8 @@ def test_a_method_has_its_parameters(tiny: Store, extract: Command, subllm: Comm
 def test_fast_takes_what_the_machine_does_and_keeps_to_it(
     tiny: Store, code: str, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = ["extract", "python", "--base", BASE, "--calibration", code, "--seq-len", "32"]
+    where = ["extract", "python", "--base", BASE, "--calibration", code]
+    fast = ("prune.method='wanda'", "calibration.fast=true", "recovery.for='off'")
 
     def slow(*, seconds: float) -> None:
         monkeypatch.setattr("subllm.making.extraction.defaults.FAST_SECONDS", seconds)
@@ -116,23 +124,23 @@ def test_fast_takes_what_the_machine_does_and_keeps_to_it(
     slow(seconds=0)
     first = subllm(*where, "--fast", "--json")
     assert first.status == 0, first.err
-    assert "--fast: 16 calibration sequences, the fewest that it takes; --samples" in first.err
+    assert "fast: 16 calibration sequences, the fewest that it takes; samples" in first.err
     assert first.json["calibration"]["samples"] == 16
     slow(seconds=1e9)  # measured again, the machine could do more
     again = subllm(*where, "--fast", "--json")
     assert (again.json["cached"], again.json["digest"]) == (True, first.json["digest"])
     assert "taken from the store" in again.err
     assert "calibration sequences" not in again.err
-    given = subllm(*where, "--fast", "--samples", "4", "--json")
+    given = subllm(*where, *fast, "calibration.samples=4", "--json")
     assert given.json["calibration"]["samples"] == 4
-    assert "--fast:" not in given.err
+    assert "fast: " not in given.err
     java = subllm("extract", "java", *where[2:], "--fast", "--json")
     assert java.json["calibration"]["samples"] == 32
-    assert "--fast: 32 calibration sequences, the most that fit" in java.err
+    assert "fast: 32 calibration sequences, the most that fit" in java.err
 
 
 def test_json_is_one_document(tiny: Store, extract: Command) -> None:
-    ran = extract("Java", "--method", "magnitude", "--values", "int4", "--json")
+    ran = extract("Java", "prune.method='magnitude'", "store.values='int4'", "--json")
     assert ran.status == 0, ran.err
     document = ran.json
     assert document["name"] == f"{BASE}-java"
@@ -156,19 +164,21 @@ def test_json_is_one_document(tiny: Store, extract: Command) -> None:
         (["python", "--name", "a:1b"], "'a:1b' names a base, not a model"),
         (["python", "--name", "a:1b-java"], "a:1b-java cannot name a model for python"),
         (["python", "--base", ""], "the base is empty; give a name, hf:org/name"),
-        (["python", "--fast", "--method", "magnitude"], "--fast is plain wanda"),
-        (["python", "--fast", "--method-param", "a=1"], "--fast is plain wanda"),
-        (["python", "--method", "wand"], "did you mean wanda?"),
-        (["python", "--method-param", "a=1"], "wanda takes no parameters"),
-        (["python", "--method", "ria", "--method-param", "b=1"], "ria takes a (power of"),
-        (["python", "--method", "ria", "--method-param", "a=x"], "a number from 0.0 to 4.0"),
-        (["python", "--method-param", "a"], "--method-param 'a' is not understood"),
-        (["python", "--method-param", "a=1", "--method-param", "a=2"], "is given twice"),
+        (["python", "--fast", "store.head='int4'"], "--fast is --recipe fast; leave one"),
+        (
+            ["python", "prune.method='wand'"],
+            "line 1: method in [prune] is to be 'auto', ",
+        ),
+        (["python", "prune.method='wanda'", "prune.params.a=1"], "wanda takes no parameters"),
+        (["python", "prune.method='ria'", "prune.params.b=1"], "ria takes a (power of"),
+        (["python", "prune.method='ria'", "prune.params.a=9"], "a number from 0.0 to 4.0"),
+        (["python", "prune.params.a=1"], "params belong to a method; say which"),
+        (["python", "prune.method='ria'", "prune.params.a='x'"], "is to be a valid number or "),
         (["python", "--device", "gpu"], "device 'gpu' is unknown; use auto, cpu, cuda"),
-        (["python", "--pattern", "9:16x"], "9:16x"),
-        (["python", "--values", "int3"], "int3"),
-        (["python", "--head", "int3"], "value type 'int3' is unknown"),
-        (["python", "--seq-len", "4096"], "--seq-len 4096 is longer than the model's context"),
+        (["python", "prune.pattern='9:16x'"], "9:16x"),
+        (["python", "store.values='int3'"], "int3"),
+        (["python", "store.head='int3'"], "head in [store] is to be 'bf16', 'int8' or 'int4'"),
+        (["python", "calibration.seq_len=4096"], "seq_len 4096 is longer than the model's context"),
         (["../python"], "is no name of a language"),
         (["dense"], "make it servable with 'subllm add BASE'"),
         (["python", "--calibration", "/no/such/place"], "/no/such/place"),
@@ -179,8 +189,10 @@ def test_bad_options_are_one_line_and_change_nothing(
     arguments: list[str], message: str, tiny: Store, code: str, subllm: Command
 ) -> None:
     before = tiny.names()
-    options = ["--samples", "4"]
-    for name, value in (("--base", BASE), ("--calibration", code), ("--seq-len", "64")):
+    options = ["calibration.samples=4"]
+    if not any("seq_len" in word for word in arguments):
+        options.append("calibration.seq_len=64")
+    for name, value in (("--base", BASE), ("--calibration", code)):
         if name not in arguments:
             options += [name, value]
     ran = subllm("extract", *arguments, *options)

@@ -58,12 +58,19 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
 
 def test_extract_brings_it(base: tuple[str, str], home: Store, code: str, subllm: Command) -> None:
     given, name = base
-    options = ["--base", given, "--calibration", code, "--samples", "2", "--seq-len", "64"]
-    ran = subllm("extract", "python", "--method", "magnitude", "--pattern", "2:4", *options)
+    options = [
+        "--base",
+        given,
+        "--calibration",
+        code,
+        "calibration.samples=2",
+        "calibration.seq_len=64",
+    ]
+    ran = subllm("extract", "python", "prune.method='magnitude'", "prune.pattern='2:4'", *options)
     assert ran.status == 0, ran.err
     assert f"{given} is {name} here; --base-name chooses another name" in ran.err.splitlines()
     assert set(home.names()) == {name, f"{name}-python"}
-    again = subllm("extract", "python", "--method", "magnitude", "--pattern", "2:4", *options)
+    again = subllm("extract", "python", "prune.method='magnitude'", "prune.pattern='2:4'", *options)
     assert "taken from the store" in again.err
     assert "in the store already" in again.err
     assert subllm("complete", "def f(", "-m", f"{name}-python", "-n", "2").status == 0

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.fixture
 def where(code: str) -> list[str]:
-    given = ["--calibration", code, "--samples", "4", "--seq-len", "64"]
+    given = ["--calibration", code, "calibration.samples=4", "calibration.seq_len=64"]
     return ["python", "--base", BASE, *given]
 
 
@@ -75,12 +75,12 @@ def test_told_after_recovery_and_the_dense_base_asked_once(
 
 
 def test_left_out_where_not_asked_for(tiny: Store, where: list[str], subllm: Command) -> None:
-    for options in ((), ("--fast",), (*RECOVERED, "--no-problems")):
+    for options in ((), ("--fast",), (*RECOVERED, "report.problems=false")):
         arguments = where if options != ("--fast",) else where[:5]
         ran = subllm("extract", *arguments, *options, "--json")
         assert ran.status == 0, ran.err
         assert ran.json["problems"] is None
-    went = subllm("recover", NAME, "--for", "4096tok", "--no-problems", "--json")
+    went = subllm("recover", NAME, "--for", "4096tok", "report.problems=false", "--json")
     assert went.json["problems"] is None
     assert records(tiny) == {}
 
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_the_problems_out_and_tells_the_rest(
 ) -> None:
     arguments = ["extract", *where, *RECOVERED]
     if command == "recover":
-        assert run([*arguments, "--no-problems"]) == 0
+        assert run([*arguments, "report.problems=false"]) == 0
         arguments = ["recover", NAME, "--for", "4096tok"]
     capsys.readouterr()
 

@@ -29,7 +29,14 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.fixture
 def where(code: str) -> list[str]:
-    return ["--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64"]
+    return [
+        "--base",
+        BASE,
+        "--calibration",
+        code,
+        "calibration.samples=4",
+        "calibration.seq_len=64",
+    ]
 
 
 def test_recovered_listed_shown_and_gone_on_with(
@@ -69,7 +76,10 @@ def test_recovered_listed_shown_and_gone_on_with(
         (["extract", "python", "--recover", "2Mtk"], "use a duration (90m, 2h), tokens"),
         (["extract", "python", "--recover", "0m"], "'0m' is no budget"),
         (["extract", "python", "--recover", "100tok"], "less than the 2,048 tokens of one step"),
-        (["extract", "python", "--fast", "--recover", "90m"], "--fast leaves recovery out"),
+        (
+            ["extract", "python", "--fast", "--recover", "90m"],
+            "(--fast) leaves recovery out",
+        ),
         (["recover", f"{BASE}-java"], "say one of --for, --status and --stop"),
         (["recover", f"{BASE}-java", "--for", "1h", "--stop"], "say one of --for, --status"),
         (["recover", f"{BASE}-java", "--for", "x"], "'x' is no budget for recovery"),
@@ -92,7 +102,7 @@ def test_a_larger_base_teaches(
     tiny: Store, where: list[str], tmp_path: Path, subllm: Command
 ) -> None:
     add_larger(tiny, tmp_path / "larger")
-    recovered = ("--recover", "2048tok", "--teacher", LARGER, "--no-problems")
+    recovered = ("--recover", "2048tok", f"recovery.teacher='{LARGER}'", "report.problems=false")
     ran = subllm("extract", "python", *where, *recovered)
     assert ran.status == 0, ran.err
     assert f"in several forms), holes from {LARGER}; Ctrl-C stops it" in ran.err
@@ -100,11 +110,20 @@ def test_a_larger_base_teaches(
     record = tiny.model(NAME).recovery
     assert record is not None and record.teacher == LARGER
     # What its own base teaches is another sub-model, whose name it may be.
-    own = subllm("extract", "python", *where, *recovered[:2], "--teacher", BASE, "--no-problems")
+    own = subllm(
+        "extract",
+        "python",
+        *where,
+        *recovered[:2],
+        f"recovery.teacher='{BASE}'",
+        "report.problems=false",
+    )
     assert own.status == 0 and "and will be replaced" in own.err
     record = tiny.model(NAME).recovery
     assert record is not None and record.teacher == ""
-    went = subllm("recover", NAME, "--for", "2048tok", "--teacher", LARGER, "--no-problems")
+    went = subllm(
+        "recover", NAME, "--for", "2048tok", f"recovery.teacher='{LARGER}'", "report.problems=false"
+    )
     assert went.status == 0, went.err
     assert f"in several forms), holes from {LARGER}, cpu in " in went.err
 
@@ -120,8 +139,8 @@ def test_who_cannot_teach(tiny: Store, where: list[str], tmp_path: Path, subllm:
     for arguments, message in (
         (["--recover", "2048tok", "--teacher", "other-coder:1m"], "its token ids mean other texts"),
         (["--recover", "2048tok", "--teacher", f"{BASE}-java"], "not a base"),
-        (["--recover", "off", "--teacher", LARGER], "a teacher is for recovery"),
-        (["--fast", "--teacher", LARGER], "a teacher is for recovery"),
+        (["--recover", "off", f"recovery.teacher='{LARGER}'"], "a teacher is for recovery"),
+        (["--fast", f"recovery.teacher='{LARGER}'"], "a teacher is for recovery"),
     ):
         ran = subllm("extract", "python", *where, *arguments)
         assert (ran.status, ran.out) == (2, ""), ran.err
@@ -197,7 +216,7 @@ def test_ctrl_c_stops_an_extraction_that_can_go_on(
 def test_an_extraction_recovers_unless_told_otherwise(
     tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "2048tok")
+    monkeypatch.setattr("subllm.making.extraction.defaults.DEFAULT_RECOVERY", "2048tok")
     ran = subllm("extract", "python", *where)
     assert ran.status == 0, ran.err
     made = tiny.model(NAME)
@@ -206,7 +225,7 @@ def test_an_extraction_recovers_unless_told_otherwise(
     assert subllm("extract", "python", *where, "--fast").status == 0
     made = tiny.model(NAME)
     assert made.recovery is None and (made.method.name, made.values) == ("wanda", "int4")
-    given = subllm("extract", "python", *where, "--method", "wanda", "--values", "int8")
+    given = subllm("extract", "python", *where, "prune.method='wanda'", "store.values='int8'")
     assert given.status == 0, given.err
     made = tiny.model(NAME)
     assert made.recovery is not None and (made.method.name, made.values) == ("wanda", "int8")
@@ -250,10 +269,17 @@ def test_a_recovery_that_nobody_asked_for_stops_no_extraction(
     tiny: Store, tmp_path: Path, subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With too little text to learn from, or too little memory."""
-    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "60m")
+    monkeypatch.setattr("subllm.making.extraction.defaults.DEFAULT_RECOVERY", "60m")
     text = "".join(f"def f_{i}(x):\n    return x * {i}\n\n\n" for i in range(24))
     (tmp_path / "a.py").write_text(text)
-    where = ["--base", BASE, "--calibration", str(tmp_path), "--samples", "2", "--seq-len", "64"]
+    where = [
+        "--base",
+        BASE,
+        "--calibration",
+        str(tmp_path),
+        "calibration.samples=2",
+        "calibration.seq_len=64",
+    ]
     ran = subllm("extract", "python", *where)
     assert ran.status == 0, ran.err
     assert "python: no recovery here: " in ran.err and "recovery needs 2048" in ran.err
@@ -261,14 +287,14 @@ def test_a_recovery_that_nobody_asked_for_stops_no_extraction(
     assert (made.recovery, made.method.name, made.values) == (None, "wanda", "int4")
     asked = subllm("extract", "python", *where, "--recover", "60m")
     assert asked.status == 2 and "recovery needs 2048" in asked.err
-    wrong = subllm("extract", "python", *where, "--pattern", "9:8")
+    wrong = subllm("extract", "python", *where, "prune.pattern='9:8'")
     assert wrong.status == 2 and "no recovery here" not in wrong.err
 
 
 def test_a_machine_with_little_memory_extracts_without_recovery(
     tiny: Store, where: list[str], subllm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subllm.cli.extract.DEFAULT_RECOVERY", "60m")
+    monkeypatch.setattr("subllm.making.extraction.defaults.DEFAULT_RECOVERY", "60m")
     monkeypatch.setattr("subllm.making.extraction.recovering.free_bytes", lambda _: 100_000_000)
     ran = subllm("extract", "python", *where)
     assert ran.status == 0, ran.err

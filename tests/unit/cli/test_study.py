@@ -213,9 +213,10 @@ def test_models_of_the_store_as_they_are(
     tiny: Store, subllm: Command, data: tuple[str, ...], code: str, tmp_path: Path
 ) -> None:
     """Recovered ones, which no grid of methods and patterns makes, beside the dense one."""
-    where = ("--base", BASE, "--calibration", code, "--samples", "4", "--seq-len", "64")
+    where = ["--base", BASE, "--calibration", code, "calibration.samples=4"]
+    where += ["calibration.seq_len=64", "report.problems=false"]
     for language in ("python", "general"):
-        ran = subllm("extract", language, *where, "--recover", "2048tok", "--no-problems")
+        ran = subllm("extract", language, *where, "--recover", "2048tok")
         assert ran.status == 0, ran.err
     assert subllm("add", BASE, "--values", "int4").status == 0
     names = tiny.names()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that tells on a tiny model."""
     monkeypatch.setattr(
-        "subllm.making.extraction.recovering.recipe_for", lambda _: Recipe(lr=3e-3, warmup=0.0)
+        "subllm.making.extraction.recovering.Recipe", lambda: Recipe(lr=3e-3, warmup=0.0)
     )
 
 
@@ -36,8 +36,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def pruned(tiny: Store, code: str, subllm: Command) -> Store:
     """The tiny store with a sub-model that has masks."""
     ran = subllm(
-        "extract", "python", "--base", BASE, "--samples", "4", "--seq-len", "64", "--tag", "small",
-        "--calibration", code,
+        "extract", "python", "--base", BASE, "calibration.samples=4",
+        "calibration.seq_len=64", "--tag", "small", "--calibration", code,
     )  # fmt: skip
     assert ran.status == 0, ran.err
     return tiny
@@ -118,7 +118,7 @@ from subllm.cli import app
 from subllm.making.recovery.distil import Recovery
 from subllm.making.recovery.recipe import Recipe
 
-preparing.recipe_for = lambda spec: Recipe(lr=3e-3, warmup=0.0)
+preparing.Recipe = lambda: Recipe(lr=3e-3, warmup=0.0)
 text.LEARNED_TOKENS, text.JUDGED_TOKENS = 20_000, 512
 steps, real = 0, Recovery._step
 

@@ -42,7 +42,14 @@ def mine(code: str, tmp_path: Path) -> Path:
 def extracted(tiny: Store, mine: Path, subllm: Command, monkeypatch: pytest.MonkeyPatch) -> str:
     """A sub-model of that code, asked for from its parent's directory."""
     monkeypatch.chdir(mine.parent)
-    options = ["--calibration", "mine", "--samples", "4", "--seq-len", "64", "--tag", "own"]
+    options = [
+        "--calibration",
+        "mine",
+        "calibration.samples=4",
+        "calibration.seq_len=64",
+        "--tag",
+        "own",
+    ]
     ran = subllm("extract", "python", "--base", BASE, *options, "--recover", "off")
     assert ran.status == 0, ran.err
     return OWN
@@ -67,9 +74,14 @@ def test_what_was_asked_for_is_kept(
     arguments = list(record.made.arguments)
     assert arguments[:4] == ["extract", "python", "--base", BASE]
     assert arguments[arguments.index("--calibration") + 1] == str(mine)
-    for option, value in (("--samples", "4"), ("--tag", "own"), ("--recover", "off")):
+    for option, value in (("--tag", "own"), ("--recover", "off")):
         assert arguments[arguments.index(option) + 1] == value
-    assert "--values" not in arguments
+    assert "--recipe" not in arguments  # a file that may be gone by then
+    assert record.made.said == {
+        "calibration": {"samples": 4, "seq_len": 64},
+        "recovery": {"for": "off"},
+    }
+    assert record.made.recipe["store"]["head"] == "int8"
     assert set(record.made.texts) == {f"path:{mine}"}
     assert found(subllm("outdated", "--json")) == {}
     ran = subllm("outdated")
@@ -116,8 +128,57 @@ def test_what_subllm_chooses_otherwise(
     # Asked for again, what comes out is today's, whether or not the plan was there already.
     record = tiny.run_record(tiny.resolve(extracted))
     assert record is not None and record.made is not None
-    assert subllm(*record.made.arguments).status == 0
+    assert subllm(*made.again(record.made, extracted)).status == 0
     assert found(subllm("outdated", "--json")) == {}
+
+
+def test_an_update_takes_the_recipe_along(
+    extracted: str, tiny: Store, mine: Path, subllm: Command
+) -> None:
+    rewrite(mine)
+    one = found(subllm("outdated", extracted, "--json"))[extracted]
+    assert one["command"].endswith(f" --recipe of:{extracted}")
+    ran = subllm("update", extracted)
+    assert ran.status == 0, ran.err
+    calibration = tiny.model(extracted).calibration
+    assert calibration is not None and (calibration.samples, calibration.seq_len) == (4, 64)
+    shown = subllm("show", extracted).out
+    assert "[calibration]\nsamples = 4\nseq_len = 64\n" in shown
+    assert '[recovery]\nfor = "off"' in shown
+    whole = subllm("recipe", "show", f"of:{extracted}", "--json").json
+    assert (whole["calibration"]["samples"], whole["store"]["head"]) == (4, "int8")
+
+
+def test_what_a_store_of_before_says_is_a_recipe(
+    extracted: str, tiny: Store, mine: Path, subllm: Command
+) -> None:
+    """Options that were, in records that had no recipe."""
+    digest = tiny.resolve(extracted)
+    record = tiny.run_record(digest)
+    assert record is not None and record.made is not None
+    options = ("--samples", "4", "--seq-len", "64", "--head", "int4", "--no-keep-state")
+    old = record.made.model_copy(
+        update={"arguments": (*record.made.arguments, *options), "recipe": {}, "said": {}}
+    )
+    tiny.put_run_record(digest, record.model_copy(update={"made": old}))
+    assert found(subllm("outdated", "--json")) == {}
+    assert '[store]\nvalues = "int4"\nhead = "int4"\nkeep_state = false' in (
+        subllm("show", extracted).out
+    )
+    rewrite(mine)
+    one = found(subllm("outdated", "--json"))[extracted]
+    assert "--head" not in one["command"] and one["command"].endswith(f" --recipe of:{extracted}")
+    ran = subllm("update", extracted)
+    assert ran.status == 0, ran.err
+    made_again = tiny.model(extracted)
+    assert made_again.head == "int4" and made_again.calibration is not None
+    assert made_again.calibration.samples == 4
+    wrong = old.model_copy(update={"arguments": (*old.arguments, "--pattern", "9:16x")})
+    digest = tiny.resolve(extracted)
+    tiny.put_run_record(digest, record.model_copy(update={"made": wrong}))
+    one = found(subllm("outdated", "--json"))[extracted]
+    assert one["command"] is None and "its recipe is none any more" in one["why"]
+    assert subllm("show", extracted).status == 0
 
 
 def test_a_copy_stays_what_it_was(extracted: str, mine: Path, subllm: Command) -> None:

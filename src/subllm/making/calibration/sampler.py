@@ -44,7 +44,7 @@ def take(
     *,
     repeat: bool = True,
     part: int = 0,
-    short: str = "one sample needs {least}; add text to it or choose a shorter --seq-len",
+    short: str = "one sample needs {least}; add text to it or choose shorter sequences (seq_len)",
 ) -> Taken:
     """Exactly `amount.tokens` tokens of `source`; the last document is cut.
 

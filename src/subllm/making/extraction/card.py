@@ -61,7 +61,8 @@ def too_small(cards: Sequence[Card], needed: int) -> UsageError:
     best = max(cards, key=lambda card: card.free)
     return UsageError(
         f"blocks take {size_text(needed)} of a GPU's memory even one sequence at a time, and "
-        f"{best}; free some of it, give shorter sequences (--seq-len), or use --device cpu"
+        f"{best}; free some of it, give shorter sequences (seq_len of a recipe), or use "
+        "--device cpu"
     )
 
 

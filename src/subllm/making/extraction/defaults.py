@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 DEFAULT_SAMPLES = 32
 """Calibration sequences of an extraction. The paper takes 128; from 16 on, nothing that was
 measured tells them apart (docs/LOG.md, 2026-11-27)."""
@@ -23,7 +25,7 @@ PLAIN_METHOD, RECOVERED_METHOD = "wanda", "sparsegpt"
 """How weights are chosen where nobody says, without a recovery and with one: SparseGPT's update
 loses a third less to begin with, in three times Wanda's time (docs/LOG.md, 2026-11-27)."""
 
-DEFAULT_VALUES = "int4"
+DEFAULT_VALUES: Final = "int4"
 """How kept weights are stored where nobody says: rounding to int4 costs a plain sub-model 3 % of
 perplexity, a recovered one 1 %, and in int8 half of the weights are slower and worse than all of
 them in int4."""

@@ -8,9 +8,14 @@ machine nor base, and takes no weights to compute.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+from pydantic import ValidationError
+
+from subllm.errors import UsageError
 from subllm.kernels.sparsity.int4 import QUANTISER
 from subllm.kernels.sparsity.layout import LAYOUT_VERSION
 from subllm.languages import GENERAL
@@ -18,17 +23,14 @@ from subllm.making.calibration.load import absolute_spec, own_texts
 from subllm.making.calibration.packs import packs_digest
 from subllm.making.extraction.defaults import (
     DEFAULT_PATTERN,
-    DEFAULT_RECOVERY,
     DEFAULT_SAMPLES,
-    DEFAULT_VALUES,
     DENSE_SAMPLES,
     DENSE_VALUES,
-    PLAIN_METHOD,
-    RECOVERED_METHOD,
 )
+from subllm.making.extraction.recipes.read import BUILT_IN, Asked, built_in
+from subllm.making.extraction.recipes.sections import merged
 from subllm.making.extraction.sensitivity.known import known_data
-from subllm.making.recovery.budget import parse_budget
-from subllm.making.recovery.recipe import Recipe
+from subllm.making.recovery.recipe import Recipe as Learning
 from subllm.models.store.manifest import MadeBy, canonical_json, sha256_of
 
 SAID = {
@@ -41,53 +43,72 @@ SAID = {
     "density": "where weights are kept",
     "recovery": "how long it learns",
     "recipe": "how it learns",
+    "built_in": "what its recipe says",
     "text": "the text that comes with subllm",
 }
 """What each part of a basis decides, in words."""
 
 
-def made_by(arguments: Sequence[str], base: str) -> MadeBy:
+def made_by(arguments: Sequence[str], base: str, asked: Asked | None = None) -> MadeBy:
     """Of `subllm ARGUMENTS`: "extract" and a language, or "add", then options. `base` is a name of
-    the store. Raises CalibrationError for text of the user that is not there."""
+    the store; asked: the recipe of an extraction, which the arguments name only where it is a
+    built-in one. Raises CalibrationError for text of the user that is not there."""
     language, spec = _language(arguments), _given(arguments, "--calibration")
     return MadeBy(
         arguments=tuple(arguments),
-        basis=basis_of(arguments, base),
+        basis=_of_dense(arguments) if asked is None else _of_extraction(arguments, base, asked),
         texts=own_texts(spec, language) if spec else {},
+        recipe={} if asked is None else asked.recipe.sections(),
+        said={} if asked is None else {name: dict(keys) for name, keys in asked.said.items()},
     )
 
 
-def basis_of(arguments: Sequence[str], base: str) -> dict[str, str]:
-    """By the keys of SAID, where it is not the arguments that say."""
-    found = {"layout": str(LAYOUT_VERSION), "rounding": str(QUANTISER)}
-    if arguments[0] == "add":
-        return found | _of_dense(arguments)
-    fast = "--fast" in arguments
-    recover = _given(arguments, "--recover") or ("off" if fast else DEFAULT_RECOVERY)
-    off = parse_budget(recover).off
-    spec, language = _given(arguments, "--calibration"), _language(arguments)
-    if not _given(arguments, "--method"):
-        found["method"] = PLAIN_METHOD if off else RECOVERED_METHOD
-    if not _given(arguments, "--values"):
-        found["values"] = DEFAULT_VALUES
-    if not _given(arguments, "--samples") and not fast:
-        found["samples"] = str(DEFAULT_SAMPLES)
-    if not any(_given(arguments, option) for option in ("--pattern", "--budget", "--keep")):
-        found["pattern"] = DEFAULT_PATTERN
-        found["density"] = _sensitivity(base)
-    if not off:
-        found["recovery"] = recover if _given(arguments, "--recover") is None else ""
-        found["recipe"] = sha256_of(canonical_json(Recipe().identity()))
-    if not spec or any(f"{kind}:" in spec for kind in ("pack", "code", "written")):
-        found["text"] = packs_digest(language)
-    return found
+def recipe_of(made: MadeBy) -> Asked:
+    """The recipe of an extraction as it would be today: what the user chose is as it was. Raises
+    UsageError for one that is no recipe any more."""
+    arguments = made.arguments
+    name = "fast" if "--fast" in arguments else _given(arguments, "--recipe") or "default"
+    asked = built_in(name if name in BUILT_IN else "default")
+    said = made.said or _said_by_options(arguments)
+    if not said:
+        return asked
+    try:
+        return replace(asked, recipe=asked.recipe.but(said), said=said)
+    except ValidationError as error:
+        raise UsageError("its recipe is none any more; extract it again by another") from error
+
+
+def again(made: MadeBy, name: str) -> tuple[str, ...]:
+    """Arguments of `subllm` that make the model `name` again; `--recipe of:NAME` is in them where
+    it was made by more than options and a built-in recipe."""
+    arguments = made.arguments
+    if arguments[0] != "extract":
+        return arguments
+    said = {section: dict(keys) for section, keys in recipe_of(made).said.items()}
+    if "--recover" in arguments:
+        said.get("recovery", {}).pop("for", None)
+    if not any(said.values()):
+        return arguments
+    gone = {**_OPTIONS, "--recipe": None, **dict.fromkeys(_FLAGS), "--fast": None}
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word not in gone or word == "--recover":
+            kept.append(word)
+        elif word not in _FLAGS and word != "--fast":
+            next(words, None)
+    return (*kept, "--recipe", f"of:{name}")
 
 
 def differences(made: MadeBy, base: str) -> list[str]:
-    """What subllm would choose otherwise today, in words."""
-    if made.arguments[0] == "tune":
+    """What subllm would choose otherwise today, in words. Raises as `recipe_of`."""
+    arguments = made.arguments
+    if arguments[0] == "tune":
         return []
-    now = basis_of(made.arguments, base)
+    now = (
+        _of_dense(arguments)
+        if arguments[0] == "add"
+        else _of_extraction(arguments, base, recipe_of(made))
+    )
     return [
         _difference(key, made.basis.get(key, ""), now.get(key, ""))
         for key in SAID
@@ -116,15 +137,103 @@ def changed_texts(made: MadeBy, language: str) -> list[str]:
     return said
 
 
+def _of_extraction(arguments: Sequence[str], base: str, asked: Asked) -> dict[str, str]:
+    """By the keys of SAID, where it is not the user who says."""
+    found, recipe = _formats(), asked.recipe
+    said = {section: set(keys) for section, keys in asked.said.items()}
+    prune, recovery = said.get("prune", set()), said.get("recovery", set())
+    if "method" not in prune:
+        found["method"] = recipe.method
+    if "values" not in said.get("store", ()):
+        found["values"] = recipe.store.values
+    if "samples" not in said.get("calibration", ()) and not recipe.calibration.fast:
+        found["samples"] = str(DEFAULT_SAMPLES)
+    if not prune & {"pattern", "budget", "keep"}:
+        found["pattern"] = DEFAULT_PATTERN
+        found["density"] = _sensitivity(base)
+    if not recipe.recovery.off:
+        found["recovery"] = "" if "for" in recovery else recipe.recovery.budget
+        learning = Learning().identity()
+        left = {key: value for key, value in learning.items() if key not in recovery}
+        found["recipe"] = sha256_of(canonical_json(left))
+    if asked.name not in ("", "default", "fast"):  # of fast, all is in the other parts
+        found["built_in"] = sha256_of(canonical_json(built_in(asked.name).recipe.sections()))
+    spec, language = _given(arguments, "--calibration"), _language(arguments)
+    if not spec or any(f"{kind}:" in spec for kind in ("pack", "code", "written")):
+        found["text"] = packs_digest(language)
+    return found
+
+
 def _of_dense(arguments: Sequence[str]) -> dict[str, str]:
-    values = _given(arguments, "--values")
-    found = {} if values else {"values": DENSE_VALUES}
+    found, values = _formats(), _given(arguments, "--values")
+    if not values:
+        found["values"] = DENSE_VALUES
     samples = _given(arguments, "--samples")
     if (values or DENSE_VALUES) == "int4" and samples != "0":
         found["text"] = packs_digest(GENERAL)
         if samples is None:
             found["samples"] = str(DENSE_SAMPLES)
     return found
+
+
+def _formats() -> dict[str, str]:
+    return {"layout": str(LAYOUT_VERSION), "rounding": str(QUANTISER)}
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _number(value: str) -> float | int:
+    return int(value) if value.lstrip("-").isdigit() else float(value)
+
+
+def _parameter(value: str) -> dict[str, float | int]:
+    name, _, number = value.partition("=")
+    return {name.strip(): _number(number.strip())}
+
+
+def _list(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "--method": ("prune", "method", _text),
+    "--method-param": ("prune", "params", _parameter),
+    "--pattern": ("prune", "pattern", _text),
+    "--budget": ("prune", "budget", _number),
+    "--keep": ("prune", "keep", _number),
+    "--values": ("store", "values", _text),
+    "--head": ("store", "head", _text),
+    "--samples": ("calibration", "samples", _number),
+    "--seq-len": ("calibration", "seq_len", _number),
+    "--seed": ("calibration", "seed", _number),
+    "--evaluate": ("report", "evaluate", _list),
+    "--teacher": ("recovery", "teacher", _text),
+    "--recover": ("recovery", "for", _text),
+}
+_FLAGS = {"--no-keep-state": ("store", "keep_state"), "--no-problems": ("report", "problems")}
+"""Keys of a recipe that were options of `extract`, as stores of before have them; --recover is
+one still."""
+
+
+def _said_by_options(arguments: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Raises UsageError."""
+    said: dict[str, dict[str, Any]] = {}
+    for word, value in pairwise((*arguments, "")):
+        try:
+            if word in _FLAGS:
+                section, key = _FLAGS[word]
+                said = merged(said, {section: {key: False}})
+            elif word in _OPTIONS:
+                section, key, form = _OPTIONS[word]
+                made = form(value)
+                if key == "params":
+                    made = said.get(section, {}).get(key, {}) | made
+                said.setdefault(section, {})[key] = made
+        except ValueError as error:
+            raise UsageError(f"{word} {value} of its extraction is not understood") from error
+    return said
 
 
 def _sensitivity(base: str) -> str:

@@ -23,7 +23,11 @@ def require_memory(what: str, samples: int, peak: Callable[[int], int]) -> None:
     fits = samples
     while fits and peak(fits) > free:
         fits //= 2
-    advice = f"--samples {fits} would fit" if fits else "a smaller base is what would fit"
+    advice = (
+        f"samples = {fits} in [calibration] of a recipe would fit"
+        if fits
+        else "a smaller base is what would fit"
+    )
     raise UsageError(
         f"{what} takes about {needed / 1e9:.1f} GB of memory here, "
         f"{(needed - free) / 1e9:.1f} GB more than there is; {advice}"

@@ -21,12 +21,18 @@ from subllm.errors import (
     StoreError,
     SubllmError,
 )
-from subllm.making.extraction.made import changed_texts, differences
+from subllm.making.extraction.made import again, changed_texts, differences
 from subllm.models.acquire.share.local_place import local_place
 from subllm.models.acquire.share.place import Place, read_index
 from subllm.models.catalog.loader import Catalog
 from subllm.models.catalog.schema import HubSource
-from subllm.models.store.manifest import BaseManifest, ModelManifest, RunRecord, blob_digests
+from subllm.models.store.manifest import (
+    BaseManifest,
+    MadeBy,
+    ModelManifest,
+    RunRecord,
+    blob_digests,
+)
 from subllm.models.store.store import Store
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -163,7 +169,7 @@ class _Search:
         if tuned:
             why.append("tune again under another --name, as this one keeps its own")
         gone = base.name not in self._names or any(text.endswith("is gone") for text in why)
-        how = () if gone or tuned else record.made.arguments
+        how = () if gone or tuned else _again(record.made, name)
         alone = model.recovery is not None and not model.recovery.budget
         if alone:
             why.append("recovered further since, which is not made again")
@@ -212,6 +218,14 @@ class _Search:
         except (AcquireError, GatedError, StoreError) as error:
             self._findings.unasked.append(f"{repo}: {error}")
         return None
+
+
+def _again(made: MadeBy, name: str) -> tuple[str, ...]:
+    """() for one whose recipe is not understood any more, which is among the reasons."""
+    try:
+        return again(made, name)
+    except SubllmError:
+        return ()
 
 
 def _quietly(question: Callable[[], bool]) -> bool:

@@ -165,7 +165,7 @@ def prepare(
     values, head = value_type(options.values), value_type(options.head)
     few = options.samples is not None and options.samples < 1
     if few or options.seq_len < 8 or options.batch < 1:
-        raise UsageError("--samples must be at least 1 and --seq-len at least 8")
+        raise UsageError("samples of a calibration are 1 at least, and seq_len is 8 at least")
     allocation = options.allocation or Allocation(Pattern.parse(options.pattern))
     if allocation.uniform and allocation.default.kind == "dense":
         raise UsageError("a dense model is not extracted; use 'subllm add'")
@@ -176,12 +176,12 @@ def prepare(
     learned = _learned(method, allocation)
     if options.seq_len > reader.spec.context_length:
         raise UsageError(
-            f"--seq-len {options.seq_len} is longer than the model's context, "
+            f"seq_len {options.seq_len} is longer than the model's context, "
             f"{reader.spec.context_length} tokens"
         )
     budget = parse_budget(options.recover)
     if options.fast and not budget.off:
-        raise UsageError("--fast leaves recovery out; leave one of --fast and --recover out")
+        raise UsageError("a fast calibration leaves recovery out; leave out one of them")
     if options.teacher and budget.off:
         raise UsageError("a teacher is for recovery, which is off here; leave --teacher out")
     heldout = _heldout(options, tokenizer, manifest, catalog, progress)
@@ -383,7 +383,9 @@ def _notes(options: ExtractOptions, chosen: Choice) -> list[str]:
         reason = f"the most that fit {FAST_SECONDS} s here"
     else:
         reason = "the fewest that it takes"
-    return [f"--fast: {chosen.samples} calibration sequences, {reason}; --samples sets another"]
+    return [
+        f"fast: {chosen.samples} calibration sequences, {reason}; samples of a recipe sets another"
+    ]
 
 
 def _heldout(

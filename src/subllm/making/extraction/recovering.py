@@ -17,7 +17,7 @@ from subllm.kernels.sparsity.packed_file import PackedReader, PackedWriter
 from subllm.kernels.sparsity.packing import pack, unpack, unpack_mask
 from subllm.kernels.sparsity.pattern import Pattern
 from subllm.making.extraction.quantiser import stored_as
-from subllm.making.extraction.recovery_text import RecoveryData, recipe_for
+from subllm.making.extraction.recovery_text import RecoveryData
 from subllm.making.extraction.steps import Given
 from subllm.making.recovery.budget import Budget
 from subllm.making.recovery.card import fit_card, working
@@ -43,9 +43,10 @@ NARROW = "memory is short: AdamW's moments take 8 bits each"
 
 
 def recipe_of(given: Recipe | None, spec: ArchSpec, values: str) -> Recipe:
-    """The given recipe, None for the default one; it rounds to int4 where that is what a model of
-    these values is stored as."""
-    recipe = given or recipe_for(spec)
+    """The given recipe, None for the default one, in rows that the model's context has room for;
+    it rounds to int4 where that is what a model of these values is stored as."""
+    recipe = given or Recipe()
+    recipe = replace(recipe, length=min(recipe.length, spec.context_length))
     return recipe if values == "int4" else replace(recipe, rounding=0.0)
 
 

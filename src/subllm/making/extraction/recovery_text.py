@@ -25,7 +25,6 @@ from subllm.making.calibration.render import Renderer
 from subllm.making.calibration.sampler import Amount
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import RecoveryText, joined, pack_rows, with_filled
-from subllm.models.arch.spec import ArchSpec
 from subllm.models.catalog.loader import Catalog
 from subllm.models.catalog.prompt import PromptSpec
 from subllm.models.text.tokenizer import Tokenizer
@@ -70,14 +69,6 @@ def default_source(language: str) -> str:
         return ""
     whole = sum(shares.values())
     return ",".join(f"{source}={share / whole:.6g}" for source, share in shares.items())
-
-
-def recipe_for(spec: ArchSpec) -> Recipe:
-    """The default recipe, in rows that the model's context has room for."""
-    recipe = Recipe()
-    if recipe.length <= spec.context_length:
-        return recipe
-    return Recipe(length=spec.context_length)
 
 
 def load_recovery_data(
@@ -152,6 +143,6 @@ def load_recovery_data(
     if holes and (learned.filled is None or not learned.filled.any()):
         raise CalibrationError(
             f"{texts.source} has no holes to fill for this model, which is all that a larger base "
-            "teaches; leave --teacher out"
+            "teaches; take a recipe without a teacher"
         )
     return RecoveryData(learned, packed(heldout.documents), texts.source, texts.unique_tokens)

@@ -28,7 +28,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what is no share between 0 and 1."""
-        for option, share in (("--budget", self.budget), ("--keep", self.keep)):
+        for option, share in (("budget", self.budget), ("keep", self.keep)):
             if share is not None and not 0 < share < 1:
                 raise UsageError(
                     f"{option} {share:g} is not between 0 and 1; 'subllm add' packs a base dense"

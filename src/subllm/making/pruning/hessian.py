@@ -24,5 +24,5 @@ def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
             return upper
     raise ExtractionError(
         f"the Hessian of an input of {len(hessian)} columns cannot be inverted; take more "
-        f"calibration tokens or a damping above {damping} (--method-param damping=...)"
+        f"calibration tokens or a damping above {damping} (damping in params of a recipe)"
     )

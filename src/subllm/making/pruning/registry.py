@@ -1,4 +1,4 @@
-"""Pruning methods by the name that `--method` takes."""
+"""Pruning methods by the name that a recipe has."""
 
 from __future__ import annotations
 

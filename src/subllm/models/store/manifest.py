@@ -240,11 +240,15 @@ class MadeBy(_Frozen):
     arguments  of `subllm`, with what the user chose
     basis      what subllm chose; see `extraction.made`
     texts      the user's own, "path:..." or "jsonl:...": how many files, and their digest
+    recipe     all of the recipe, by section and key; {} where there was none
+    said       what of it the user chose, in a file or by options
     """
 
     arguments: tuple[str, ...]
     basis: dict[str, str]
     texts: dict[str, str] = {}
+    recipe: dict[str, dict[str, Any]] = {}
+    said: dict[str, dict[str, Any]] = {}
 
 
 class RunRecord(_Frozen):

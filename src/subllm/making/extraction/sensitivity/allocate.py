@@ -67,7 +67,7 @@ class Allocator:
         except ValueError:
             least = self._made(cheapest(self._levels))
             raise UsageError(
-                f"--budget {share:g} is too small; with {self._values} values {LEVELS[0]} "
+                f"budget {share:g} is too small; with {self._values} values {LEVELS[0]} "
                 f"everywhere takes {math.ceil(1000 * least.share) / 1000:g}"
             ) from None
 

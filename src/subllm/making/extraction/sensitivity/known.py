@@ -1,6 +1,6 @@
 """Sensitivities that come with subllm, so that the usual bases need not be measured.
 
-A file is what a measurement left in a store's cache (`subllm extract python --budget ...` of that
+A file is what a measurement left in a store's cache (an extraction with `budget` of that
 base), by the base's name. Languages share it: their masks differ in a few places of a hundred.
 """
 

@@ -71,8 +71,8 @@ def sensitivity(
     method = get_method(options.method, options.method_params)
     if Need.MASK_LOGITS in method.needs:
         raise UsageError(
-            f"--budget and --keep choose among N:16, which {method.name} does not learn; "
-            "use --pattern"
+            f"budget and keep choose among N:16, which {method.name} does not learn; "
+            "say a pattern instead"
         )
     if method.needs & _SLOW:  # which would take longer than all of the rest
         method = get_method(_STAND_IN)

@@ -79,6 +79,11 @@ class Run:
             os.set_blocking(feed, False)
             self._selector.register(feed, selectors.EVENT_WRITE, "stdin")
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """End the run, from another thread; its `outcome` says "killed"."""
         self._stopped.set()

@@ -181,10 +181,7 @@ class Sandbox:
         SandboxError means that the sandbox failed.
         """
         slot, run = self._start(_Program(command, files, stdin, read_only, collect), limits, None)
-        outcome = self._finish(slot, run)
-        if outcome.status == "killed" and self._closed:
-            raise SandboxError("the sandbox was closed while a program ran in it")
-        return outcome
+        return self._finish(slot, run)
 
     def session(
         self,
@@ -203,7 +200,7 @@ class Sandbox:
             except BaseException:
                 ours.close()
                 raise
-        thread = threading.Thread(target=self._finish, args=(slot, run), daemon=True)
+        thread = threading.Thread(target=self._end, args=(slot, run), daemon=True)
         thread.start()
         return Session(run, thread, ours)
 
@@ -302,11 +299,16 @@ class Sandbox:
             failed.pop_all()
         return run
 
-    def _finish(self, slot: int, run: Run) -> Outcome:
+    def _end(self, slot: int, run: Run) -> Outcome:
         try:
-            outcome = run.outcome()
+            return run.outcome()
         finally:
             self._leave(slot)
+
+    def _finish(self, slot: int, run: Run) -> Outcome:
+        outcome = self._end(slot, run)
+        if run.stopped and self._closed:
+            raise SandboxError("the sandbox was closed while a program ran in it")
         files = dict(outcome.files)
         if files.pop(bubblewrap.BEGUN, None) is None and outcome.status == "exited":
             said = outcome.stderr.strip() or f"exit status {outcome.exit_code}"

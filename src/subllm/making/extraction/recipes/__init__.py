@@ -1,0 +1,1 @@
+"""Recipes: all that decides how a sub-model is made, in a documented file."""
