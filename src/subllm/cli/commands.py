@@ -1,19 +1,21 @@
 """Names and one-line help of all commands, so that `subllm --help` imports none of them.
 
 A command lives in the module `subllm.cli.<name>`, which has a function `command` (its
-docstring is the help) and may have `EXAMPLES`, lines shown below the options. One that has
-commands of its own has a `group` of them instead.
+docstring is the help) and may have `EXAMPLES`, lines shown below the options, and `MOVED`, options
+that it had once (`moved`). One that has commands of its own has a `group` of them instead.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from subllm.cli.moved import Moved, command_class
 
 SECTIONS = ("Models", "Serving", "Asking", "Shell")
 
@@ -97,8 +99,10 @@ def build_command(info: CommandInfo) -> Any:
         return found
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     examples: str = getattr(module, "EXAMPLES", "")
+    moved: Mapping[str, Moved] = getattr(module, "MOVED", {})
     app.command(
         info.name,
+        cls=command_class(moved),
         short_help=info.summary,
         epilog=verbatim("Examples:", examples) if examples else None,
     )(module.command)
