@@ -57,9 +57,17 @@ def test_study_compares_the_sub_model_with_its_dense_base(
 ) -> None:
     out = tmp_path / "study"
     run = machine.ok(
-        *("study", "--base", BASE, "--calibration", "python", "--sequences", SAMPLES),
-        *("--language", "python"),
-        *("--tasks", "humaneval-x,perplexity", "--data", f"humaneval-x={PROBLEMS}"),
+        *(
+            "study",
+            "--set",
+            f"base={BASE}",
+            "--set",
+            "calibration=python",
+            "--set",
+            f"sequences={SAMPLES}",
+        ),
+        *("--set", "language=python"),
+        *("--set", "tasks=humaneval-x,perplexity", "--set", f"data=humaneval-x={PROBLEMS}"),
         *("--out", str(out), "--records", str(tmp_path / "records"), "--json"),
     )
     assert run.document["cells"], run.out

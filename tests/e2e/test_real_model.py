@@ -132,10 +132,10 @@ def test_drafts_change_no_text(server: Machine) -> None:
         (dense, "ngram", PROMPTS["python"] * 2),
         (large, sub_model, PROMPTS["python"]),
     ):
-        ask = ("complete", prompt, "-m", model, "-n", "96", "--json", "--speculation")
+        ask = ("complete", prompt, "-m", model, "-n", "96", "--json", "--set")
         port = str(server.port)
-        plain = server.ok(*ask, "off", SUBLLM_PORT=port).document
-        drafted = server.ok(*ask, speculation, SUBLLM_PORT=port).document
+        plain = server.ok(*ask, "speculation=off", SUBLLM_PORT=port).document
+        drafted = server.ok(*ask, f"speculation={speculation}", SUBLLM_PORT=port).document
         assert drafted["text"] == plain["text"]
         counts = ("accepted_prediction_tokens", "rejected_prediction_tokens")
         assert [plain[count] for count in counts] == [0, 0]
@@ -145,7 +145,7 @@ def test_drafts_change_no_text(server: Machine) -> None:
     while _draft_of(server, large) is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _draft_of(server, large) == sub_model
-    again = server.ok(*ask, speculation, SUBLLM_PORT=port).document
+    again = server.ok(*ask, f"speculation={speculation}", SUBLLM_PORT=port).document
     assert again["text"] == plain["text"]
     # A draft about as slow as the model is tried, and then left alone where it does not pay.
     assert sum(again[count] for count in counts) > 0

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from subllm.cli import console
-from subllm.cli.context import SPECULATION_HELP, complete_model, complete_speculation, open_context
+from subllm.cli.context import complete_model, open_context
+from subllm.cli.moved import moved_into
 
 EXAMPLES = """
 subllm complete "def fib(n):"
@@ -20,6 +21,14 @@ subllm complete "def add(a, b):" --suffix "return total"
 """
 
 MARK = "<FILL_ME>"
+
+_SET = ("stop", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "speculation")
+MOVED = {
+    "--" + key.replace("_", "-"): moved_into(
+        "--set", f"--set {key}={{value}}", "subllm complete --help", str
+    )
+    for key in _SET
+}
 
 
 def command(
@@ -57,24 +66,20 @@ def command(
     temperature: Annotated[
         float | None, typer.Option(min=0, max=2, help="Default: 0, the likeliest token.")
     ] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.0001, max=1, help="Nucleus.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="The k likeliest tokens.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="This share of the likeliest, at least.")
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(min=0.1, max=10, help="Above 1: repeat less.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draw the same tokens again.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; may be given several times.")
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Once for each: stop (end before this text; several add up), top_p (nucleus), "
+            "top_k (likeliest tokens), min_p (this share of the likeliest, at least), "
+            "repetition_penalty (above 1: repeat less), seed (draw the same tokens again), "
+            "speculation (what drafts: auto, ngram, off or a model).",
+        ),
     ] = None,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print prompt and suffix around the completion.")
     ] = False,
-    speculation: Annotated[
-        str | None, typer.Option(help=SPECULATION_HELP, autocompletion=complete_speculation)
-    ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Answer in this process even if a server runs.")
     ] = False,
@@ -89,19 +94,13 @@ def command(
     came of it stays, --json says `"complete": false` and why.
     """
     from subllm.cli.ask import COMPLETIONS, Output, ask, open_client, sampling, told_as_json
+    from subllm.cli.sampling_set import Sampling
+    from subllm.cli.set_option import apply_set
 
     text, after = _prompt(prompt, file, suffix, fim)
-    body = sampling(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop,
-        speculation=speculation,
-    ) | {"model": model, "prompt": text}
+    set_by_hand = apply_set(Sampling, settings or []).model_dump(exclude_none=True)
+    body = sampling(max_tokens=max_tokens, temperature=temperature, **set_by_hand)
+    body |= {"model": model, "prompt": text}
     if after:
         body["suffix"] = after
     by_path = language is None and file is not None and _language_of(file)

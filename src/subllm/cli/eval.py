@@ -10,10 +10,11 @@ import typer
 
 from subllm.cli import eval_tables
 from subllm.cli.context import complete_name, open_context
-from subllm.cli.eval_options import Json, TaskChoices
-from subllm.cli.option_groups import grouped
+from subllm.cli.moved import moved_into
+from subllm.cli.set_option import apply_set
 
 if TYPE_CHECKING:
+    from subllm.measuring.evaluation.asking import Asking
     from subllm.measuring.evaluation.options import TaskOptions
     from subllm.models.store.store import Store
 
@@ -23,7 +24,7 @@ subllm eval qwen2.5-coder:0.5b-python --task humaneval
 subllm eval qwen2.5-coder:0.5b-java --task humaneval-x --limit 20
 subllm eval qwen2.5-coder:0.5b-dense --task humaneval-x --language all \\
     --k 1,10 --samples 10 --temperature 0.8
-subllm eval qwen2.5-coder:0.5b-python --task mbpp --format chat
+subllm eval qwen2.5-coder:0.5b-python --task mbpp --set prompt=chat
 subllm eval qwen2.5-coder:0.5b-cpp --task MultiPL-E.jsonl --language cpp
 subllm eval qwen2.5-coder:0.5b-python --task infilling \\
     --data HumanEval-SingleLineInfilling.jsonl.gz
@@ -33,8 +34,18 @@ subllm eval qwen2.5-coder:0.5b-math --task gsm8k --limit 100
 subllm eval qwen2.5-coder:0.5b-general --task csr --limit 200
 """
 
+MOVED = {
+    f"--{old}": moved_into("--set", f"--set {key}={{value}}", "subllm eval --help", str)
+    for old, key in (
+        ("top-p", "top_p"),
+        ("max-tokens", "max_tokens"),
+        ("seed", "seed"),
+        ("format", "prompt"),
+        ("batch", "batch"),
+    )
+}
 
-@grouped
+
 def command(
     *,
     model: Annotated[
@@ -63,12 +74,42 @@ def command(
         list[Path] | None,
         typer.Option(help="File with the task's data; once for each language if need be."),
     ] = None,
-    choices: TaskChoices,
+    k: Annotated[str, typer.Option("--k", help="The k of pass@k, several as 1,10.")] = "1",
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Completions of each problem. Default: largest k.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="0 is greedy. Default: 0 for one sample, 0.8 for several."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Only the first problems, sequences or prompts; of domains, so many questions.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Once for each: max_tokens (of a completion, 512), prompt (raw: text to go on "
+            "with; chat: the model's template; auto), seed (0), top_p (1), batch (completions "
+            "written at once, 24).",
+        ),
+    ] = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Run programs although this machine cannot contain them."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory of the records. Default: evaluations/ in the store."),
     ] = None,
-    json_output: Json = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON document.")
+    ] = False,
 ) -> None:
     """Measure a model: pass@k on code benchmarks, perplexity, agreement with its base.
 
@@ -83,7 +124,7 @@ def command(
     Domains, through lm-evaluation-harness (pip install 'subllm[eval]'): csr is openbookqa,
     winogrande, boolq, arc_easy, arc_challenge and hellaswag, zero-shot accuracy; math is
     gsm8k, exact match after 8 worked examples; translation is wmt14 and opus_books, French to
-    English, METEOR of the best of 5. --limit draws its questions by --seed. --data is a file
+    English, METEOR of the best of 5. --limit draws its questions by --set seed=N. --data is a file
     with the rows of the task's split, or a directory with a file for each split; for a whole
     domain, a directory with one of these for each task.
 
@@ -91,15 +132,18 @@ def command(
     halfway, the same command goes on where it was; done before, it answers from the file.
     """
     from subllm.cli.progress_bars import RichProgress
+    from subllm.measuring.evaluation.asking import Asking
     from subllm.measuring.evaluation.bench import open_bench
     from subllm.measuring.evaluation.measures.table import load_measures
 
+    given = {"k": k, "samples": samples, "temperature": temperature, "limit": limit}
+    asking = apply_set(Asking, settings or [], given)
     context = open_context()
     store = context.store
-    options = _options(choices, task, _languages(store, model, language), data or [])
+    options = _options(asking, task, _languages(store, model, language), data or [])
     with (
         RichProgress() as progress,
-        open_bench(store, context.settings, progress, records=out, unsafe=choices.unsafe) as bench,
+        open_bench(store, context.settings, progress, records=out, unsafe=unsafe) as bench,
     ):
         measures = load_measures(task, options, bench, [bench.text(model)])
         results = [measure.run(bench, model) for measure in measures]
@@ -107,17 +151,17 @@ def command(
 
 
 def _options(
-    choices: TaskChoices, task: str, languages: tuple[str, ...], files: Sequence[Path]
+    asking: Asking, task: str, languages: tuple[str, ...], files: Sequence[Path]
 ) -> TaskOptions:
     """Raises UsageError for several files where the task reads one."""
     from subllm.errors import UsageError
     from subllm.measuring.evaluation.measures.table import reads_problems
 
     if reads_problems(task):
-        return choices.task_options(languages, files, {})
+        return asking.task_options(languages, files, {})
     if len(files) > 1:
         raise UsageError("this task reads one --data; run it once for each")
-    return choices.task_options(languages, [], {task: files[0]} if files else {})
+    return asking.task_options(languages, [], {task: files[0]} if files else {})
 
 
 def _languages(store: Store, model: str, language: str) -> tuple[str, ...]:

@@ -10,38 +10,66 @@ import typer
 
 from subllm.cli import study_tables
 from subllm.cli.context import open_context
-from subllm.cli.eval_options import Json, TaskChoices
-from subllm.cli.option_groups import grouped
-from subllm.cli.study_options import StudyChoices, study_options, told
+from subllm.cli.moved import moved_into, toml, toml_list
+from subllm.cli.set_option import apply_set
 
 EXAMPLES = """
-subllm study --calibration general,python,java,cpp,javascript --out study
-subllm study --calibration python,java --limit 20 --out study --plan
-subllm study --calibration general,python --language python \\
-    --k 1,10 --samples 10 --out study
-subllm study --patterns 8:16,2:4 --methods wanda,magnitude \\
-    --calibration python --tasks humaneval,perplexity --out study
-subllm study --calibration hub:py_alpaca,hub:math_qa,hub:c4 \\
-    --tasks humaneval,math,csr --out domains
-subllm study --calibration python=~/src/app --tasks perplexity --out app
-subllm study --models qwen2.5-coder:0.5b-python \\
-    --models qwen2.5-coder:0.5b-dense --out mine
+subllm study --show > study.toml
+subllm study study.toml --out study --plan
+subllm study study.toml --out study
+subllm study --set limit=20 --out study
+subllm study study.toml --set k=1,10 --set samples=10 --out study
 subllm study --out study --report-only
 """
 
+_LISTS = ("base", "calibration", "models", "tasks", "methods", "patterns", "language", "data")
+_WORDS = ("base-name", "values", "head", "sequences", "seq-len", "samples", "temperature")
+_MORE = ("top-p", "max-tokens", "seed", "limit", "batch")
+_KEYS = {name: name.replace("-", "_") for name in (*_LISTS, *_WORDS, *_MORE)} | {"format": "prompt"}
+MOVED = {
+    f"--{name}": moved_into(
+        "the study's file or --set",
+        f"{key} = {{value}}",
+        "subllm study --show",
+        toml_list if name in _LISTS else toml,
+    )
+    for name, key in _KEYS.items()
+} | {
+    "--k": moved_into(
+        "the study's file or --set", "k = {value}", "subllm study --show", "[{}]".format
+    )
+}
 
-@grouped
+
 def command(
     *,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="TOML file that describes the study. Default: what --show prints."
+        ),
+    ] = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Directory of records, tables and pictures. What is there already is kept: runs "
-            "with other options add to it."
+            "of other studies add to it."
         ),
-    ],
-    grid: StudyChoices,
-    choices: TaskChoices,
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of the file that is other in this run, lists as a,b; once for each.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show", help="Only print the study: the built-in one with a word on every key."
+        ),
+    ] = False,
     records: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +86,13 @@ def command(
             "--report-only", help="Only write tables and pictures again, from the records in --out."
         ),
     ] = False,
-    json_output: Json = False,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Run programs although this machine cannot contain them."),
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON document.")
+    ] = False,
 ) -> None:
     """Measure sub-models of several calibrations on several tasks, as in the paper.
 
@@ -71,14 +105,27 @@ def command(
     same directory: greedy pass@1 for all models first, say, then 10 samples for some. A model
     on a task is measured once, as long as model, data and options are the same.
     """
+    from subllm.cli import console
     from subllm.cli.bases import ensure_base
     from subllm.cli.progress_bars import RichProgress
+    from subllm.cli.study_options import told
     from subllm.errors import UsageError
     from subllm.measuring.evaluation.bench import open_bench
+    from subllm.measuring.evaluation.study.file import StudyFile, default_text, read_study_file
     from subllm.measuring.evaluation.study.run import plan_study, report_again, run_study
     from subllm.measuring.report.canvas import library
     from subllm.measuring.report.study.report import RECORDS
 
+    if show and file is None and not settings:
+        console.result(default_text(), newline=False)
+        return
+    read = read_study_file(file).model_dump(exclude_unset=True) if file else {}
+    study_file = apply_set(StudyFile, settings or [], read)
+    if show:
+        console.result(study_file.to_toml(), newline=False)
+        return
+    if out is None:
+        raise UsageError("say where records and tables go: --out DIR")
     out = out.expanduser()
     if report_only:
         if not (out / RECORDS).is_file():
@@ -90,20 +137,22 @@ def command(
     for module in ("matplotlib.figure", "treescope"):  # not found missing after hours
         library(module)
     context = open_context()
-    options = study_options(grid, choices)
+    options = study_file.options()
     if options.models:
         of_models = (context.store.model(name).base.name for name in options.models)
         options = replace(options, bases=tuple(dict.fromkeys(of_models)))
-    if grid.base_name and len(options.bases) > 1:
-        raise UsageError("--base-name is for one base; fetch the others with 'subllm pull' first")
+    if study_file.base_name and len(options.bases) > 1:
+        raise UsageError("base_name is for one base; fetch the others with 'subllm pull' first")
     with (
         RichProgress() as progress,
         open_bench(
-            context.store, context.settings, progress, records=records, unsafe=choices.unsafe
+            context.store, context.settings, progress, records=records, unsafe=unsafe
         ) as bench,
     ):
         if not plan:
-            bases = (ensure_base(context, base, progress, grid.base_name) for base in options.bases)
+            bases = (
+                ensure_base(context, base, progress, study_file.base_name) for base in options.bases
+            )
             options = replace(options, bases=tuple(dict.fromkeys(bases)))
         planned = plan_study(bench, context.catalog, options, out)
         if plan:

@@ -49,9 +49,19 @@ def test_a_server_says_the_same(live: Live, subllm: Command) -> None:
     for options in (
         [PROMPT],
         [PROMPT, "--suffix", "return a"],
-        [PROMPT, "--stop", "R"],
-        [PROMPT, "--repetition-penalty", "1.5"],
-        [PROMPT, "--temperature", "0.9", "--top-p", "0.8", "--top-k", "50", "--seed", "3"],
+        [PROMPT, "--set", "stop=R"],
+        [PROMPT, "--set", "repetition_penalty=1.5"],
+        [
+            PROMPT,
+            "--temperature",
+            "0.9",
+            "--set",
+            "top_p=0.8",
+            "--set",
+            "top_k=50",
+            "--set",
+            "seed=3",
+        ],
     ):
         here, there = (
             subllm("complete", *options, "-n", "20", "--json", *more) for more in (["--local"], [])
@@ -152,11 +162,21 @@ def test_a_pipe(
 def test_stop_and_seed(tiny: Store, subllm: Command) -> None:
     whole = greedy(tiny, PROMPT.encode(), 20)
     cut = whole[7:9]
-    ran = subllm("complete", PROMPT, "-n", "20", "--stop", "no such text", "--stop", cut, "--json")
+    ran = subllm(
+        "complete",
+        PROMPT,
+        "-n",
+        "20",
+        "--set",
+        "stop=no such text",
+        "--set",
+        f"stop={cut}",
+        "--json",
+    )
     assert ran.json["text"] == whole[: whole.index(cut)]
     assert ran.json["finish_reason"] == "stop"
     drawn = [
-        subllm("complete", PROMPT, "-n", "20", "--temperature", "1.5", "--seed", seed).out
+        subllm("complete", PROMPT, "-n", "20", "--temperature", "1.5", "--set", f"seed={seed}").out
         for seed in ("1", "1", "2")
     ]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -172,7 +192,7 @@ def test_stop_and_seed(tiny: Store, subllm: Command) -> None:
         (["complete", "--file", "absent.py"], 2, "absent.py cannot be read"),
         (["complete", "x", "--fim"], 2, "--fim needs <FILL_ME> once"),
         (["complete", "<FILL_ME>", "--fim", "--suffix", "y"], 2, "exclude each other"),
-        (["complete", "x", *["--stop", "y"] * 17], 2, "at most 16 stops"),
+        (["complete", "x", *["--set", "stop=y"] * 17], 2, "at most 16 stops"),
         (["complete", "x", "-n", "0"], 2, "Invalid value"),
         (["chat", ""], 2, "nothing to answer"),
     ],

@@ -48,7 +48,7 @@ def in_shell(shell: str, script: str) -> list[str]:
         ("subllm run tiny-coder:1m-p", ["1m-python"]),
         ("subllm config aider --model tiny-coder:1m-j", ["1m-java"]),
         ("subllm serve --speculation n", ["ngram"]),
-        ("subllm complete x --speculation tiny-coder:1m-j", ["1m-java"]),
+        ("subllm chat --speculation tiny-coder:1m-j", ["1m-java"]),
         ("subllm chat --speculation ", ["auto", "ngram", "off", *NAMES]),
     ],
 )

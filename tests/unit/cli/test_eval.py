@@ -26,7 +26,7 @@ from .tiny_store import BASE
 
 Command = Callable[..., Ran]
 MODEL = f"{BASE}-python"
-SMALL = ("--max-tokens", "12")
+SMALL = ("--set", "max_tokens=12")
 
 
 def problem(number: int, *, passes: bool, solution: str = "") -> dict[str, Any]:
@@ -142,7 +142,15 @@ def test_the_seed_alone_decides_what_is_sampled(
     tiny: Store, subllm: Command, data: Path, tmp_path: Path
 ) -> None:
     def raws(out: str, seed: str, batch: str) -> dict[tuple[str, int], str]:
-        options = ("--samples", "2", "--seed", seed, "--batch", batch, "--out", str(tmp_path / out))
+        options: tuple[str, ...] = (
+            "--samples",
+            "2",
+            "--set",
+            f"seed={seed}",
+            "--set",
+            f"batch={batch}",
+        )
+        options += ("--out", str(tmp_path / out))
         result = only(subllm("eval", MODEL, "--task", str(data), "--json", *options, *SMALL))
         assert result["sampling"]["temperature"] == 0.8
         rows = [row for row in lines(result["records"]) if row["kind"] == "sample"]
@@ -163,7 +171,7 @@ def test_goes_on_after_being_stopped(
     slow = "import time\n\ndef check(candidate):\n    time.sleep(0.1)\n"
     rows = [{**problem(n, passes=True), "test": slow} for n in range(40)]
     many = write(tmp_path / "many.jsonl", *rows)
-    arguments = ["eval", MODEL, "--task", str(many), "--batch", "1", "--json", *SMALL]
+    arguments = ["eval", MODEL, "--task", str(many), "--set", "batch=1", "--json", *SMALL]
     environment = {**os.environ, "SUBLLM_HOME": str(tiny.root), "SUBLLM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "subllm", *arguments],
@@ -229,7 +237,7 @@ def test_infilling(tiny: Store, subllm: Command, tmp_path: Path) -> None:
 
 def test_chat(tiny: Store, subllm: Command, data: Path) -> None:
     arguments = ("eval", MODEL, "--task", str(data), "--limit", "1", "--json", *SMALL)
-    chat = only(subllm(*arguments, "--format", "auto"))
+    chat = only(subllm(*arguments, "--set", "prompt=auto"))
     assert chat["prompt"] == "chat"
     assert chat["records"] != only(subllm(*arguments))["records"]
 
@@ -271,12 +279,14 @@ def test_nothing_counts_when_no_solution_passes(
         (["--task", "humanevl"], 2, "did you mean humaneval"),
         (["--task", "humaneval", "--language", "pyton"], 2, "did you mean python"),
         (["--task", "humaneval", "--language", "java"], 2, "humaneval has no java problems"),
-        (["--task", "DATA", "--k", "1,x"], 2, "write 1,10"),
+        (["--task", "DATA", "--k", "1,x"], 2, "key 'k.1'"),
         (["--task", "DATA", "--k", "10", "--samples", "5"], 2, "raise --samples"),
         (["--task", "DATA", "--samples", "5", "--temperature", "0"], 2, "all the same"),
-        (["--task", "DATA", "--format", "html"], 2, "none of raw, chat, auto"),
-        (["--task", "DATA", "--max-tokens", "4000"], 7, "takes 1 to 1024"),
+        (["--task", "DATA", "--set", "prompt=html"], 2, "'raw', 'chat' or 'auto'"),
+        (["--task", "DATA", "--set", "max_tokens=4000"], 7, "takes 1 to 1024"),
         (["--task", "mbpp", "--data", "DATA"], 2, "use --task humaneval"),
+        (["--task", "DATA", "--set", "sed=1"], 2, "did you mean seed"),
+        (["--task", "DATA", "--format", "chat"], 2, "moved into --set: --set prompt=chat"),
         ([], 2, "Missing option '--task'"),
     ],
 )

@@ -73,8 +73,17 @@ def test_eval_shows_its_scores(tiny: Store, subllm: Callable[..., Ran]) -> None:
 
 
 def test_study_has_a_table_of_it(tiny: Store, subllm: Callable[..., Ran], tmp_path: Path) -> None:
-    options = ("--base", BASE, "--calibration", "general", "--sequences", "4", "--seq-len", "64")
-    command = ("study", *options, "--tasks", "first-choice", "--out", str(tmp_path))
+    options = (
+        "--set",
+        f"base={BASE}",
+        "--set",
+        "calibration=general",
+        "--set",
+        "sequences=4",
+        "--set",
+        "seq_len=64",
+    )
+    command = ("study", *options, "--set", "tasks=first-choice", "--out", str(tmp_path))
     ran = subllm(*command, "--json")
     assert ran.status == 0, ran.err
     scores = {cell["model"]["language"]: cell["scores"][0] for cell in ran.json["cells"]}

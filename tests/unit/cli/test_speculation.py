@@ -61,16 +61,16 @@ def damage(store: Store, name: str) -> None:
     [
         ([], PYTHON),
         (["--language", "java"], f"{BASE}-java"),
-        (["--speculation", "auto"], PYTHON),
-        (["--speculation", f"{BASE}-dense"], f"{BASE}-dense"),
-        (["--speculation", "ngram"], None),
-        (["--speculation", "off"], None),
+        (["--set", "speculation=auto"], PYTHON),
+        (["--set", f"speculation={BASE}-dense"], f"{BASE}-dense"),
+        (["--set", "speculation=ngram"], None),
+        (["--set", "speculation=off"], None),
     ],
 )
 def test_complete_without_a_server(
     options: list[str], draft: str | None, pair: Store, subllm: Command
 ) -> None:
-    plain = subllm(*ASK, "--speculation", "off").json
+    plain = subllm(*ASK, "--set", "speculation=off").json
     ran = subllm(*ASK, *options)
     assert (ran.status, ran.err) == (0, "")
     assert (ran.json["text"], ran.json["draft"]) == (plain["text"], draft)
@@ -88,18 +88,18 @@ def test_chat(pair: Store, subllm: Command) -> None:
     ask = ["chat", "Write a loop in Java.", "-m", LARGE, "-n", "30", "--json"]
     ran = subllm(*ask)
     assert ran.json["draft"] == f"{BASE}-java"
-    plain = subllm(*ask, "--speculation", "off").json
+    plain = subllm(*ask, "--set", "speculation=off").json
     assert (plain["text"], plain["draft"]) == (ran.json["text"], None)
 
 
 def test_a_server_tells_what_drafts(
     pair: Store, free_port: Callable[[], int], subllm: Command
 ) -> None:
-    plain = subllm(*ASK, "--speculation", "off").json["text"]
+    plain = subllm(*ASK, "--set", "speculation=off").json["text"]
     with serving(pair, free_port(), "--speculation", f"{BASE}-dense"):
         by_setting = subllm(*ASK).json
         assert (by_setting["text"], by_setting["draft"]) == (plain, f"{BASE}-dense")
-        assert subllm(*ASK, "--speculation", "auto").json["draft"] == PYTHON
+        assert subllm(*ASK, "--set", "speculation=auto").json["draft"] == PYTHON
         (server,) = subllm("ps", "--json").json
         (model,) = server["loaded"]
         assert (model["draft"], model["draft_failure"]) == (PYTHON, None)
@@ -110,7 +110,7 @@ def test_a_server_tells_what_drafts(
 def test_a_draft_that_does_not_load(
     pair: Store, free_port: Callable[[], int], subllm: Command
 ) -> None:
-    plain = subllm(*ASK, "--speculation", "off").json["text"]
+    plain = subllm(*ASK, "--set", "speculation=off").json["text"]
     with serving(pair, port := free_port()):
         damage(pair, PYTHON)  # and with it the others of the base, which share it
         assert subllm(*ASK).json["text"] == plain
@@ -136,7 +136,8 @@ def test_a_draft_that_does_not_load(
 def test_a_bad_option_is_one_line(
     command: str, value: str, message: str, pair: Store, subllm: Command
 ) -> None:
-    ran = subllm(command, "x", "-m", LARGE, "--speculation", value)
+    asked = {"complete": ["--set", f"speculation={value}"], "chat": ["--speculation", value]}
+    ran = subllm(command, "x", "-m", LARGE, *asked[command])
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("error: speculation: ") and message in ran.err
     assert ran.err.count("\n") == 1

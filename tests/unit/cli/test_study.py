@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from oracles.domain_rows import rows_of
 
-from subllm.cli.eval_options import TaskChoices
-from subllm.cli.study_options import StudyChoices, study_options, told
+from subllm.cli.study_options import told
+from subllm.located_toml import read_toml
+from subllm.measuring.evaluation.study.file import StudyFile, default_text
 from subllm.measuring.report.masks.records import read_comparison
 from subllm.measuring.report.study.records import read_study
 from subllm.models.store.collect import remove
@@ -31,7 +32,16 @@ from .samples import Ran
 from .tiny_store import BASE, write_checkpoint
 
 Command = Callable[..., Ran]
-SMALL = ("--sequences", "4", "--seq-len", "64", "--max-tokens", "12", "--batch", "4")
+SMALL = (
+    "--set",
+    "sequences=4",
+    "--set",
+    "seq_len=64",
+    "--set",
+    "max_tokens=12",
+    "--set",
+    "batch=4",
+)
 PYTHON_FILE, JAVASCRIPT_FILE = "problems_python.jsonl", "problems_js.jsonl"
 
 
@@ -77,14 +87,14 @@ def data(tmp_path: Path) -> tuple[str, ...]:
         python_problem(1, passes=False),
     )
     javascript = write(tmp_path / JAVASCRIPT_FILE, javascript_problem(0, passes=False))
-    return "--data", str(python), "--data", str(javascript)
+    return "--set", f"data={python}", "--set", f"data={javascript}"
 
 
 @pytest.fixture
 def study(subllm: Command, data: tuple[str, ...], tmp_path: Path) -> Command:
     def run(*more: str) -> Ran:
         out = () if "--out" in more else ("--out", str(tmp_path / "study"))
-        return subllm("study", "--base", BASE, *data, *SMALL, *out, *more)
+        return subllm("study", "--set", f"base={BASE}", *data, *SMALL, *out, *more)
 
     return run
 
@@ -102,7 +112,7 @@ def place(ran: Ran) -> dict[tuple[str, str, str], float]:
 def test_grid_records_tables_and_pictures(
     tiny: Store, study: Command, subllm: Command, tmp_path: Path
 ) -> None:
-    options = ("--calibration", "general,python,javascript")
+    options = ("--set", "calibration=general,python,javascript")
     ran = study(*options, "--json")
     scores = place(ran)
     models = ("dense", "general", "python", "javascript")
@@ -148,7 +158,7 @@ def test_grid_records_tables_and_pictures(
         text = (out / name).read_bytes()
         assert str(tmp_path).encode() not in text, name
     page = (out / "study.md").read_text()
-    assert f"--data {PYTHON_FILE} --data {JAVASCRIPT_FILE}" in page
+    assert f"--set data={PYTHON_FILE} --set data={JAVASCRIPT_FILE}" in page
     rows = list(csv.DictReader((out / "table4.csv").open()))
     ours = {(r["calibrated_on"], r["language"]): float(r["value"]) for r in rows
             if r["source"] == "ours"}  # fmt: skip
@@ -181,8 +191,17 @@ def test_grid_records_tables_and_pictures(
 
 
 def test_runs_of_other_options_add_up(tiny: Store, study: Command, tmp_path: Path) -> None:
-    first = study("--calibration", "general,python", "--json")
-    sampled = ("--calibration", "python", "--language", "python", "--k", "1,2", "--samples", "2")
+    first = study("--set", "calibration=general,python", "--json")
+    sampled = (
+        "--set",
+        "calibration=python",
+        "--set",
+        "language=python",
+        "--set",
+        "k=1,2",
+        "--set",
+        "samples=2",
+    )
     ran = study(*sampled, "--json")
     assert "2 models (0 to be made), 2 cells (0 done)" in ran.err
     scores = [
@@ -202,9 +221,9 @@ def test_runs_of_other_options_add_up(tiny: Store, study: Command, tmp_path: Pat
     (masks,) = (tmp_path / "study" / "masks").glob("*/masks.jsonl")
     assert [m.language for m in read_comparison(masks.read_text()).models] == ["general", "python"]
     # Fewer problems do not take the place of more.
-    ran = study("--calibration", "general,python", "--limit", "1", "--json")
+    ran = study("--set", "calibration=general,python", "--set", "limit=1", "--json")
     assert len(ran.json["cells"]) == len(first.json["cells"]) + 2 + 3
-    ran = study("--calibration", "general,python", "--report-only")
+    ran = study("--set", "calibration=general,python", "--report-only")
     assert "3 cells of other data, fewer problems" in " ".join(ran.out.split())
 
 
@@ -218,12 +237,12 @@ def test_models_of_the_store_as_they_are(
     for language in ("python", "general"):
         ran = subllm("extract", language, *where, "--recover", "2048tok")
         assert ran.status == 0, ran.err
-    assert subllm("add", BASE, "--values", "int4").status == 0
+    assert subllm("add", BASE, "--set", "values=int4").status == 0
     names = tiny.names()
     models = [f"{BASE}-{language}" for language in ("dense", "python", "general")]
     out = ("--out", str(tmp_path / "study"))
-    small = ("--max-tokens", "12", "--batch", "4")
-    ran = subllm("study", "--models", ",".join(models), *data, *small, *out, "--json")
+    small = ("--set", "max_tokens=12", "--set", "batch=4")
+    ran = subllm("study", "--set", "models=,".join(models), *data, *small, *out, "--json")
     assert ran.status == 0, ran.err
     assert "3 models (0 to be made), 6 cells (0 done)" in ran.err
     assert tiny.names() == names
@@ -232,20 +251,22 @@ def test_models_of_the_store_as_they_are(
     assert budgets == {"dense": "", "python": "2048tok", "general": "2048tok"}
     assert {c["kind"] for c in ran.json["contrasts"]} == {"retention", "margin"}
     command = ran.json["commands"][0]["command"]
-    assert command.startswith(f"subllm study --models {','.join(models)} --tasks humaneval-x ")
+    assert command.startswith(
+        f"subllm study --set models={','.join(models)} --set tasks=humaneval-x "
+    )
     assert ", recovered for 2048tok" in (tmp_path / "study" / "study.md").read_text()
-    again = subllm("study", "--models", models[0], *data, *small, *out)
+    again = subllm("study", "--set", f"models={models[0]}", *data, *small, *out)
     assert "1 models (0 to be made), 2 cells (2 done)" in again.err
     for wrong, message in ((BASE, "is a base"), (f"{BASE}-jva", "did you mean")):
-        ran = subllm("study", "--models", wrong, *data, *out)
+        ran = subllm("study", "--set", f"models={wrong}", *data, *out)
         assert (ran.status, ran.out) == (2, "")
         assert message in ran.err and "Traceback" not in ran.err
 
 
 def test_plan_writes_nothing(tiny: Store, study: Command, tmp_path: Path) -> None:
     names = tiny.names()
-    options = ("--calibration", "python,general", "--tasks", "humaneval-x,perplexity")
-    ran = study(*options, "--language", "python", "--plan")
+    options = ("--set", "calibration=python,general", "--set", "tasks=humaneval-x,perplexity")
+    ran = study(*options, "--set", "language=python", "--plan")
     assert ran.status == 0, ran.err
     lines = [line.split() for line in ran.out.splitlines()]
     assert lines[0] == ["MODEL", "WEIGHTS", "DONE", "ABOUT"]
@@ -256,7 +277,7 @@ def test_plan_writes_nothing(tiny: Store, study: Command, tmp_path: Path) -> Non
     assert max(map(len, ran.out.splitlines())) <= 80
     assert tiny.names() == names
     assert not (tmp_path / "study").exists()
-    document = study(*options, "--language", "python", "--plan", "--json").json
+    document = study(*options, "--set", "language=python", "--plan", "--json").json
     assert [cell["done"] for cell in document["cells"]] == [False] * 6
     assert document["seconds"] > 0
 
@@ -264,14 +285,14 @@ def test_plan_writes_nothing(tiny: Store, study: Command, tmp_path: Path) -> Non
 def test_methods_and_patterns_make_recipes_of_their_own(
     tiny: Store, study: Command, tmp_path: Path
 ) -> None:
-    grid = ("--calibration", "general,python", "--language", "python", "--limit", "1")
-    methods = ("--methods", "wanda,magnitude", "--patterns", "8:16,2:4")
+    grid = ("--set", "calibration=general,python", "--set", "language=python", "--set", "limit=1")
+    methods = ("--set", "methods=wanda,magnitude", "--set", "patterns=8:16,2:4")
     plan = study(*grid, *methods, "--plan", "--json").json
     assert [model["name"].removeprefix(f"{BASE}-") for model in plan["models"]] == [
         "dense", "general", "python-wanda_8_16", "general-wanda_2_4", "python-wanda_2_4",
         "general-magnitude_8_16", "general-magnitude_2_4",
     ]  # fmt: skip
-    ran = study(*grid, "--methods", "magnitude", "--patterns", "8:16,2:4", "--json")
+    ran = study(*grid, "--set", "methods=magnitude", "--set", "patterns=8:16,2:4", "--json")
     assert ran.status == 0, ran.err
     models = {cell["model"]["name"]: cell["model"] for cell in ran.json["cells"]}
     assert [models[name]["pattern"] for name in sorted(models)] == ["dense", "2:4", "8:16"]
@@ -291,9 +312,21 @@ def test_perplexity_agreement_and_a_domain(tiny: Store, study: Command, tmp_path
     text = tmp_path / "own.jsonl"
     text.write_text(json.dumps({"text": "some text to measure on, " * 120}) + "\n")
     ran = study(
-        *("--calibration", "general,python", "--tasks", "humaneval-x,perplexity,agreement,math"),
-        *("--language", "python", "--data", f"perplexity={text}", "--data", f"agreement={text}"),
-        *("--data", f"math={tmp_path / 'math'}", "--json"),
+        *(
+            "--set",
+            "calibration=general,python",
+            "--set",
+            "tasks=humaneval-x,perplexity,agreement,math",
+        ),
+        *(
+            "--set",
+            "language=python",
+            "--set",
+            f"data=perplexity={text}",
+            "--set",
+            f"data=agreement={text}",
+        ),
+        *("--set", f"data=math={tmp_path / 'math'}", "--json"),
     )
     scores = place(ran)
     assert {key[0] for key in scores} == {"dense", "general", "python"}
@@ -310,7 +343,10 @@ def test_perplexity_agreement_and_a_domain(tiny: Store, study: Command, tmp_path
     assert [row["DOMAIN"] for row in ours] == ["code", "math"]
     page = (out / "study.md").read_text()
     assert str(tmp_path) not in page
-    assert "--data perplexity=own.jsonl --data agreement=own.jsonl --data math=math" in page
+    assert (
+        "--set data=perplexity=own.jsonl --set data=agreement=own.jsonl --set data=math=math"
+        in page
+    )
     assert "prompts a column" in page
 
 
@@ -319,9 +355,16 @@ def test_a_base_of_ones_own(tiny: Store, subllm: Command, tmp_path: Path) -> Non
     text = tmp_path / "own.jsonl"
     text.write_text(json.dumps({"text": "some text to measure on, " * 120}) + "\n")
     ran = subllm(
-        *("study", "--base", str(base), "--base-name", "mine:1b"),
-        *("--calibration", "general", "--methods", "magnitude"),
-        *("--tasks", "perplexity", "--language", "python", "--data", f"perplexity={text}"),
+        *("study", "--set", f"base={base}", "--set", "base_name=mine:1b"),
+        *("--set", "calibration=general", "--set", "methods=magnitude"),
+        *(
+            "--set",
+            "tasks=perplexity",
+            "--set",
+            "language=python",
+            "--set",
+            f"data=perplexity={text}",
+        ),
         *("--out", str(tmp_path / "out"), "--json"),
     )
     assert ran.status == 0, ran.err
@@ -336,8 +379,16 @@ def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> N
     rows = [{**python_problem(n, passes=True), "test": slow} for n in range(20)]
     many = write(tmp_path / "many.jsonl", *rows)
     out = tmp_path / "out"
-    options = ["study", "--base", BASE, "--calibration", "python", "--data", str(many)]
-    options += [*SMALL, "--batch", "1", "--out", str(out), "--json"]
+    options = [
+        "study",
+        "--set",
+        f"base={BASE}",
+        "--set",
+        "calibration=python",
+        "--set",
+        f"data={many}",
+    ]
+    options += [*SMALL, "--set", "batch=1", "--out", str(out), "--json"]
     environment = {**os.environ, "SUBLLM_HOME": str(tiny.root), "SUBLLM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "subllm", *options],
@@ -371,20 +422,25 @@ def test_goes_on_after_ctrl_c(tiny: Store, tmp_path: Path, subllm: Command) -> N
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--tasks", "humanevl-x"], 2, "did you mean humaneval-x"),
-        (["--tasks", ","], 2, "a study without tasks measures nothing"),
-        (["--calibration", "python,python"], 2, "--calibration names python twice"),
-        (["--base", f"{BASE},b:1b", "--base-name", "c:1b"], 2, "--base-name is for one base"),
-        (["--calibration", "dense"], 2, "'dense' is reserved for the unpruned base"),
-        (["--calibration", "python=/no/such/place"], 2, "/no/such/place"),
-        (["--methods", "wand"], 2, "did you mean wanda"),
-        (["--patterns", "9:16x"], 2, "9:16x"),
-        (["--values", "int3"], 2, "int3"),
-        (["--language", "pyton"], 2, "did you mean python"),
-        (["--language", "java"], 2, "has no java problems"),
-        (["--k", "10", "--samples", "5"], 2, "raise --samples"),
-        (["--tasks", "perplexity"], 2, "write TASK=PATH, as in --data perplexity=PATH"),
-        (["--base", "tiny-coder:2m", "--plan"], 2, f"did you mean {BASE}"),
+        (["--set", "tasks=humanevl-x"], 2, "did you mean humaneval-x"),
+        (["--set", "tasks=,"], 2, "a study without tasks measures nothing"),
+        (["--set", "calibration=python,python"], 2, "calibration names python twice"),
+        (["--set", f"base={BASE},b:1b", "--set", "base_name=c:1b"], 2, "base_name is for one base"),
+        (["--set", "calibration=dense"], 2, "'dense' is reserved for the unpruned base"),
+        (["--set", "calibration=python=/no/such/place"], 2, "/no/such/place"),
+        (["--set", "methods=wand"], 2, "did you mean wanda"),
+        (["--set", "patterns=9:16x"], 2, "9:16x"),
+        (["--set", "values=int3"], 2, "int3"),
+        (["--set", "language=pyton"], 2, "did you mean python"),
+        (["--set", "language=java"], 2, "has no java problems"),
+        (["--set", "k=10", "--set", "samples=5"], 2, "raise --samples"),
+        (["--set", "tasks=perplexity"], 2, 'write TASK=PATH, as in data = ["perplexity=PATH"]'),
+        (["--set", "base=tiny-coder:2m", "--plan"], 2, f"did you mean {BASE}"),
+        (["--limit", "3"], 2, "--limit moved into the study's file or --set: limit = 3; see"),
+        (["--tasks", "a,b"], 2, "tasks = ['a', 'b']; see 'subllm study --show'"),
+        (["--set", "limt=3"], 2, "--set: unknown key 'limt'; did you mean limit?"),
+        (["--set", "limit=few"], 2, "--set: key 'limit': "),
+        (["--set", "limit"], 2, "write KEY=VALUE"),
         (["--report-only"], 2, "has no study.jsonl; run 'subllm study' there first"),
     ],
 )
@@ -403,7 +459,7 @@ def test_without_the_drawing_libraries_nothing_begins(
 ) -> None:
     names = tiny.names()
     monkeypatch.setitem(sys.modules, "treescope", None)
-    ran = study("--calibration", "general")
+    ran = study("--set", "calibration=general")
     assert (ran.status, ran.out) == (2, "")
     assert "run: pip install 'subllm[report]'" in ran.err
     assert tiny.names() == names
@@ -411,7 +467,63 @@ def test_without_the_drawing_libraries_nothing_begins(
 
 def test_the_command_that_is_recorded_says_how_many_sequences() -> None:
     """Also where nobody did: another version may have another default."""
-    options = study_options(StudyChoices(base=["a:1b"]), TaskChoices())
+    options = StudyFile(base=["a:1b"]).options()
     command = told(options, Path("out"))
-    assert f"--sequences {options.sequences} --out out" in command
-    assert command.startswith("subllm study --base a:1b --calibration general,python,")
+    assert f"--set sequences={options.sequences} --out out" in command
+    assert command.startswith("subllm study --set base=a:1b --set calibration=general,python,")
+
+
+def test_the_built_in_study_is_what_a_file_leaves_out(subllm: Command, tmp_path: Path) -> None:
+    shown = subllm("study", "--show")
+    assert (shown.status, shown.out) == (0, default_text())
+    assert read_toml(shown.out, StudyFile, "", newest=1) == StudyFile()
+    commented = shown.out.replace("# ", "")
+    assert all(f"{key} = " in commented for key in StudyFile.model_fields)
+    own = tmp_path / "own.toml"
+    own.write_text('base = ["a:1b"]\nlimit = 3\n')
+    ran = subllm("study", str(own), "--set", "limit=4", "--set", "k=1,10", "--show")
+    assert ran.status == 0, ran.err
+    read = read_toml(ran.out, StudyFile, "", newest=1)
+    assert read == StudyFile(base=["a:1b"], limit=4, k=[1, 10])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit = 3\nmethds = ['ria']", "own.toml:2: unknown key 'methds'; did you mean methods?"),
+        ("\nlimit = 'few'", "own.toml:2: key 'limit': "),
+        ("format = 2\nnew_key = 1", "own.toml:1: format 2 is newer than this version reads (1)"),
+    ],
+)
+def test_a_bad_file_is_one_line(text: str, message: str, subllm: Command, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    ran = subllm("study", str(tmp_path / "own.toml"), "--out", str(tmp_path / "out"))
+    assert (ran.status, ran.out) == (2, "")
+    assert message in ran.err and ran.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_and_settings_ask_the_same(
+    tiny: Store, study: Command, subllm: Command, data: tuple[str, ...], tmp_path: Path
+) -> None:
+    by_set = study("--set", "calibration=python", "--plan", "--json")
+    files = [text.removeprefix("data=") for text in data[1::2]]
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'base = ["{BASE}"]\ncalibration = ["python"]\ndata = {json.dumps(files)}\n'
+        "sequences = 4\nseq_len = 64\nmax_tokens = 12\nbatch = 4\n"
+    )
+    by_file = subllm("study", str(own), "--out", str(tmp_path / "study"), "--plan", "--json")
+    assert by_file.status == 0, by_file.err
+    keep = ("model", "task", "language", "problems", "samples", "identity", "done")
+    cells = [
+        [{key: c[key] for key in keep} for c in ran.json["cells"]] for ran in (by_set, by_file)
+    ]
+    assert cells[0] == cells[1] != []
+
+
+@pytest.mark.parametrize("command", ["eval", "study", "complete", "chat"])
+def test_help_has_at_most_twelve_options(command: str, subllm: Command) -> None:
+    lines = subllm(command, "--help").out.splitlines()
+    shown = [line for line in lines if line.startswith("  -")]
+    assert 5 <= len(shown) <= 12

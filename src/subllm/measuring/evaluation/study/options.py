@@ -73,7 +73,7 @@ class StudyOptions:
         if files and not any(map(reads_problems, self.tasks)):
             raise UsageError(
                 f"{files[0].name} is of no task here; write TASK=PATH, as in "
-                f"--data {self.tasks[0]}=PATH"
+                f'data = ["{self.tasks[0]}=PATH"]'
             )
 
 
@@ -95,7 +95,7 @@ def parse_calibrations(texts: Sequence[str]) -> tuple[Calibration, ...]:
                 found.append(Calibration(_language(part.removeprefix("pack:"))))
     for calibration in found:
         if found.count(calibration) > 1:
-            raise UsageError(f"--calibration names {calibration.language} twice; name it once")
+            raise UsageError(f"calibration names {calibration.language} twice; name it once")
     return tuple(found)
 
 
