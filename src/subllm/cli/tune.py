@@ -90,12 +90,13 @@ def command(
     with RichProgress() as progress:
         from subllm.making.extraction.made import tuned_by
         from subllm.making.extraction.prepare_recover import RecoverOptions
-        from subllm.making.extraction.prepare_tune import prepare_tune
+        from subllm.making.extraction.prepare_tune import Tuning, prepare_tune
         from subllm.making.extraction.tune import tune
         from subllm.measuring.evaluation.own_text import load_own_text
 
         options = RecoverOptions(device=device or settings.device, offline=settings.offline)
-        prepared = prepare_tune(store, name, data, time, options, context.catalog, progress, new)
+        wanted = Tuning(name, data, time, new)
+        prepared = prepare_tune(store, wanted, options, context.catalog, progress)
         language = prepared.manifest.language
         made = tuned_by(name, data, budget, prepared.name, language)
         prepared = replace(prepared, made=made)

@@ -18,7 +18,7 @@ from subllm.measuring.evaluation.measures.dense import any_dense_of
 from subllm.models.store.collect import remove
 from subllm.models.store.store import Store
 
-from .samples import Ran
+from .samples import Ran, with_recipe
 from .tiny_store import BASE
 
 Command = Callable[..., Ran]
@@ -147,10 +147,11 @@ def test_ctrl_c_leaves_the_problems_out_and_tells_the_rest(
     where: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     arguments = ["extract", *where, *RECOVERED]
     if command == "recover":
-        assert run([*arguments, "report.problems=false"]) == 0
+        assert run(with_recipe(tmp_path, *arguments, "report.problems=false")) == 0
         arguments = ["recover", NAME, "--for", "4096tok"]
     capsys.readouterr()
 
@@ -159,13 +160,13 @@ def test_ctrl_c_leaves_the_problems_out_and_tells_the_rest(
 
     with monkeypatch.context() as patch:
         patch.setattr(Asking, "run", pressed)
-        assert run([*arguments, "--json"]) == 130
+        assert run(with_recipe(tmp_path, *arguments, "--json")) == 130
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["problems"] is None
     assert tiny.resolve(NAME) == document["digest"]
     assert f"{NAME} is stored, 'subllm eval {NAME} --task builtin' goes on" in captured.err
     if command == "extract":  # the same command asks them after all
-        assert run([*arguments, "--json"]) == 0
+        assert run(with_recipe(tmp_path, *arguments, "--json")) == 0
         document = json.loads(capsys.readouterr().out)
         assert document["cached"] and document["problems"]["asked"] == 2

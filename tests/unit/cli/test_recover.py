@@ -17,7 +17,7 @@ import pytest
 from subllm.cli import jobs, recover_job
 from subllm.models.store.store import Store
 
-from .samples import Ran
+from .samples import Ran, with_recipe
 from .tiny_store import BASE, LARGER, add_larger, write_checkpoint
 
 Command = Callable[..., Ran]
@@ -91,7 +91,8 @@ def test_bad_requests_are_one_line_and_change_nothing(
     arguments: list[str], message: str, tiny: Store, where: list[str], subllm: Command
 ) -> None:
     before = tiny.names()
-    ran = subllm(*arguments, *(where if arguments[0] == "extract" else []))
+    text = where[:4] if "--fast" in arguments else where
+    ran = subllm(*arguments, *(text if arguments[0] == "extract" else []))
     assert (ran.status, ran.out) == (2, "")
     last = ran.err.splitlines()[-1]
     assert last.startswith("error: ") and message in last
@@ -137,10 +138,13 @@ def test_who_cannot_teach(tiny: Store, where: list[str], tmp_path: Path, subllm:
     assert subllm("pull", str(directory), "--name", "other-coder:1m").status == 0
     before = tiny.names()
     for arguments, message in (
-        (["--recover", "2048tok", "--teacher", "other-coder:1m"], "its token ids mean other texts"),
-        (["--recover", "2048tok", "--teacher", f"{BASE}-java"], "not a base"),
+        (
+            ["--recover", "2048tok", "recovery.teacher='other-coder:1m'"],
+            "its token ids mean other texts",
+        ),
+        (["--recover", "2048tok", f"recovery.teacher='{BASE}-java'"], "not a base"),
         (["--recover", "off", f"recovery.teacher='{LARGER}'"], "a teacher is for recovery"),
-        (["--fast", f"recovery.teacher='{LARGER}'"], "a teacher is for recovery"),
+        (["recovery.for='off'", f"recovery.teacher='{LARGER}'"], "a teacher is for recovery"),
     ):
         ran = subllm("extract", "python", *where, *arguments)
         assert (ran.status, ran.out) == (2, ""), ran.err
@@ -192,9 +196,10 @@ def test_in_the_background_it_is_found_and_stopped(
 
 @pytest.mark.long
 def test_ctrl_c_stops_an_extraction_that_can_go_on(
-    tiny: Store, where: list[str], subllm: Command
+    tiny: Store, where: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "subllm", "extract", "python", *where, "--recover", "3h"]
+    words = with_recipe(tmp_path, "extract", "python", *where, "--recover", "3h")
+    command = [sys.executable, "-m", "subllm", *words]
     environment = {**os.environ, "SUBLLM_HOME": str(tiny.root)}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -222,7 +227,7 @@ def test_an_extraction_recovers_unless_told_otherwise(
     made = tiny.model(NAME)
     assert made.recovery is not None and made.recovery.budget == "2048tok"
     assert (made.method.name, made.pattern, made.values) == ("sparsegpt", "11:16", "int4")
-    assert subllm("extract", "python", *where, "--fast").status == 0
+    assert subllm("extract", "python", *where[:4], "--fast").status == 0
     made = tiny.model(NAME)
     assert made.recovery is None and (made.method.name, made.values) == ("wanda", "int4")
     given = subllm("extract", "python", *where, "prune.method='wanda'", "store.values='int8'")

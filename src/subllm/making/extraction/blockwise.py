@@ -29,12 +29,13 @@ from subllm.progress import Progress
 @dataclass(frozen=True)
 class BlockRecipe:
     """What is done to every block: steps in their order, then packing. vectors: norms and biases
-    that take the place of the base's, by their full names."""
+    that take the place of the base's, by their full names; title: of the progress."""
 
     steps: Sequence[BlockStep]
     allocation: Allocation
     values: Values
     vectors: Mapping[str, Floats] = field(default_factory=dict)
+    title: str = "pruning"
 
 
 OnBlock = Callable[[int, dict[str, torch.Tensor]], None]  # layer, masks by matrix name
@@ -56,7 +57,6 @@ class BlockwiseExtraction:
         batch: int,
         checkpoint: Checkpoint,
         on_block: OnBlock | None = None,
-        title: str = "pruning",
     ) -> None:
         self._blocks = blocks
         self._recipe = recipe
@@ -65,7 +65,6 @@ class BlockwiseExtraction:
         self._batch = batch
         self._checkpoint = checkpoint
         self._on_block = on_block
-        self._title = title
         self.resumed_at = 0
 
     def _streams(self) -> dict[str, torch.Tensor]:
@@ -83,7 +82,7 @@ class BlockwiseExtraction:
         self.resumed_at = self._checkpoint.load(self._streams())
         if self.resumed_at:
             progress.note(f"resuming at block {self.resumed_at + 1} of {layers}")
-        progress.start("blocks", self._title, layers, "blocks")
+        progress.start("blocks", self._recipe.title, layers, "blocks")
         if self.resumed_at:
             progress.advance("blocks", self.resumed_at)
         for layer in range(self.resumed_at, layers):

@@ -12,7 +12,6 @@ from pathlib import Path
 from subllm.kernels.sparsity.layout import LAYOUT_VERSION
 from subllm.kernels.sparsity.packed_file import PackedReader, concat
 from subllm.making.extraction.plan import ExtractionPlan
-from subllm.models.catalog.prompt import PromptSpec
 from subllm.models.store.manifest import (
     BaseManifest,
     BaseRef,
@@ -43,23 +42,30 @@ class Parts:
     unrounded: Path | None = None
 
 
+@dataclass(frozen=True)
+class NewModel:
+    """What a model is called, and what it is made of. reader: of the base's weights."""
+
+    name: str
+    tag: str
+    plan: ExtractionPlan
+    base: BaseManifest
+    reader: WeightReader
+
+
 def commit_model(
     store: Store,
-    name: str,
-    tag: str,
-    plan: ExtractionPlan,
-    base: BaseManifest,
-    reader: WeightReader,
-    prompt: PromptSpec,
+    new: NewModel,
     parts: Parts,
     perplexity: dict[str, Perplexity],
     workspace: Path,
     recovery: RecoveryRecord | None = None,
 ) -> tuple[str, ModelManifest]:
-    """Store blobs and manifest and point `name` at it; returns the manifest's digest.
+    """Store blobs and manifest and point its name at it; returns the manifest's digest.
 
     The name moves last, so that a crash leaves either the old model or the new one.
     """
+    plan, base, reader = new.plan, new.base, new.reader
     own_file = workspace / "own.packed"
     concat(list(parts.blocks), own_file)
     own_entries = block_entries(own_file)
@@ -69,9 +75,9 @@ def commit_model(
     total = reader.spec.block_params() * reader.spec.num_layers
     manifest = ModelManifest(
         layout=LAYOUT_VERSION,
-        name=name,
+        name=new.name,
         language=plan.language,
-        tag=tag,
+        tag=new.tag,
         base=BaseRef(
             name=base.name,
             manifest=plan.base,
@@ -86,7 +92,7 @@ def commit_model(
         head=plan.head,
         calibration=plan.calibration,
         arch=reader.spec.to_dict(),
-        prompt=prompt,
+        prompt=base.prompt,
         tensors=(*own_entries, *parts.shared_entries),
         blobs=ModelBlobs(own=own, shared=shared, tokenizer=tokenizer),
         perplexity=perplexity,
@@ -96,7 +102,7 @@ def commit_model(
     digest = store.put_manifest(manifest)
     if parts.unrounded is not None:
         keep_unrounded(store, digest, parts.unrounded)
-    store.set_ref(name, digest)
+    store.set_ref(new.name, digest)
     open_tokenizer(store, manifest)  # now, so that the first answer need not make its cache
     return digest, manifest
 

@@ -11,7 +11,7 @@ import torch
 
 from subllm.errors import StoreError
 from subllm.kernels.sparsity.layout import LAYOUT_VERSION
-from subllm.making.extraction.commit import Parts, commit_model, keep_made, run_record
+from subllm.making.extraction.commit import NewModel, Parts, commit_model, keep_made, run_record
 from subllm.making.extraction.defaults import DENSE_SAMPLES, DENSE_VALUES
 from subllm.making.extraction.dense_blocks import Calibrated, calibrated, mostly_coded, write_plain
 from subllm.making.extraction.estimate import peak_memory_bytes
@@ -100,7 +100,7 @@ def add_dense(
             else:
                 blocks = [write_plain(reader, coded, workspace / "blocks.packed", progress)]
             digest, model = commit_model(
-                store, name, tag, plan, manifest, reader, manifest.prompt,
+                store, NewModel(name, tag, plan, manifest, reader),
                 Parts(blocks, shared, entries, tokenizer.to_bundle()), {}, workspace,
             )  # fmt: skip
             shutil.rmtree(workspace, ignore_errors=True)

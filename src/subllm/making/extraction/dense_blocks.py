@@ -98,12 +98,11 @@ class Calibrated:
         blocks = open_blocks(self.reader, self.device, plan.compute)
         loop = BlockwiseExtraction(
             blocks,
-            BlockRecipe([KeepAll()], plan.allocation, plan.values),
+            BlockRecipe([KeepAll()], plan.allocation, plan.values, title="packing"),
             blocks.embed(self.data.tokens, _BATCH),
             [],
             _BATCH,
             Checkpoint(workspace),
-            title="packing",
         )
         return loop.run(progress)
 

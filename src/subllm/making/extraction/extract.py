@@ -19,7 +19,7 @@ from subllm.kernels.sparsity.packed_file import PackedReader, concat
 from subllm.making.extraction.blocks.open import open_blocks
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.making.extraction.blockwise import BlockRecipe, OnBlock
-from subllm.making.extraction.commit import Parts, commit_model, keep_made, run_record
+from subllm.making.extraction.commit import NewModel, Parts, commit_model, keep_made, run_record
 from subllm.making.extraction.device import END_OTHERS
 from subllm.making.extraction.estimate import peak_memory_bytes, streamed_needs
 from subllm.making.extraction.global_pass import choose_all, gradients
@@ -90,14 +90,11 @@ def extract(
             digest = store.put_manifest(manifest)
             keep_made(store, digest, prepared.options.made, store.resolve(cached[0]))
             store.set_ref(prepared.name, digest)
-            return _report(store, prepared, digest, manifest, started, cached=True)
+            return _report(store, prepared, digest, manifest, started)
         workspace = store.partial(plan.workspace)
         made = _Run(store, prepared, progress, workspace).run(on_block)
         shutil.rmtree(workspace, ignore_errors=True)
-        report = _report(
-            store, prepared, made.digest, made.manifest, started,
-            resumed_at=made.resumed_at, recovery=made.recovery,
-        )  # fmt: skip
+        report = _report(store, prepared, made.digest, made.manifest, started, made)
         record = run_record(
             report.seconds, report.peak_memory_bytes, torch.get_num_threads(), plan.compute
         ).model_copy(update={"recovery": made.recovery, "made": prepared.options.made})
@@ -153,12 +150,7 @@ class _Run:
             unrounded = better if prepared.options.keep_unrounded else None
         digest, manifest = commit_model(
             self._store,
-            prepared.name,
-            prepared.options.tag,
-            prepared.plan,
-            prepared.base,
-            prepared.reader,
-            prepared.base.prompt,
+            NewModel(prepared.name, prepared.options.tag, plan, prepared.base, prepared.reader),
             Parts(result.files, shared, entries, prepared.tokenizer.to_bundle(), unrounded),
             result.perplexity,
             self._workspace,
@@ -275,23 +267,21 @@ def _report(
     digest: str,
     manifest: ModelManifest,
     started: float,
-    *,
-    cached: bool = False,
-    resumed_at: int = 0,
-    recovery: RecoveryRun | None = None,
+    made: _Made | None = None,
 ) -> ExtractionReport:
+    """made: None for what the store had."""
     reader = prepared.reader
     return ExtractionReport(
         name=prepared.name,
         digest=digest,
         manifest=manifest,
-        cached=cached,
-        resumed_at=resumed_at,
+        cached=made is None,
+        resumed_at=made.resumed_at if made else 0,
         compute=prepared.plan.compute,
         dense_bytes=sum(2 * int(np.prod(reader.shape(name))) for name in reader.names()),
         own_bytes=store.blobs.size(manifest.blobs.own),
         shared_bytes=store.blobs.size(manifest.blobs.shared),
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory_bytes(),
-        recovery=recovery,
+        recovery=made.recovery if made else None,
     )

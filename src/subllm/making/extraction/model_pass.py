@@ -58,7 +58,6 @@ class ModelPass:
         heldout: Mapping[str, Tokens],
         directory: Path,
         *,
-        title: str = "pruning",
         masked: bool = False,
         on_block: OnBlock | None = None,
     ) -> PassResult:
@@ -75,7 +74,7 @@ class ModelPass:
             self.reader.release()
             loop = BlockwiseExtraction(
                 blocks, recipe, calibration, streams, self.batch, Checkpoint(directory),
-                on_block, title,
+                on_block,
             )  # fmt: skip
             files = loop.run(self.progress)
             del calibration
@@ -132,8 +131,8 @@ def pack_given(
     shutil.rmtree(directory, ignore_errors=True)
     fitted = tokens if needs_of(values) else None
     vectors = given.vectors()
-    recipe = BlockRecipe([given], allocation, values, vectors)
-    result = passes.run(recipe, fitted, heldout, directory, title="packing", masked=True)
+    recipe = BlockRecipe([given], allocation, values, vectors, title="packing")
+    result = passes.run(recipe, fitted, heldout, directory, masked=True)
     if vectors:
         path = directory / "vectors.packed"
         with PackedWriter(path) as writer:

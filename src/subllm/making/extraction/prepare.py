@@ -38,7 +38,6 @@ from subllm.making.extraction.plan import (
 from subllm.making.extraction.quantiser import needs_of
 from subllm.making.extraction.recovering import (
     NARROW,
-    OtherTeacher,
     RecoveryJob,
     check_job,
     device_for,
@@ -52,7 +51,7 @@ from subllm.making.pruning.maskllm import MaskLlm, candidates
 from subllm.making.pruning.method import WHOLE_MODEL, Method, Need
 from subllm.making.pruning.parameter import Number
 from subllm.making.pruning.registry import get_method
-from subllm.making.recovery.budget import Budget, parse_budget
+from subllm.making.recovery.budget import parse_budget
 from subllm.making.recovery.compute import DTYPES
 from subllm.making.recovery.recipe import Recipe
 from subllm.models.acquire.pull import base_files
@@ -203,7 +202,20 @@ def prepare(
     job = None
     if not budget.off:
         teacher = open_teacher(store, options.teacher, digest, tokenizer)
-        job = _job(budget, options, manifest, reader, tokenizer, teacher, catalog, progress)
+        recipe = recipe_of(options.recipe, reader.spec, options.values)
+        learns_from = load_recovery_data(
+            options.calibration,
+            recipe,
+            language=options.language,
+            tokenizer=tokenizer,
+            prompt=manifest.prompt,
+            seed=options.seed,
+            catalog=catalog,
+            offline=options.offline,
+            progress=progress,
+            holes=teacher is not None,
+        )
+        job = RecoveryJob(budget, recipe, learns_from, teacher)
     if job is not None:
         compute = options.compute if options.compute in DTYPES else "bfloat16"
         kept = _kept(reader, allocation)
@@ -321,32 +333,6 @@ def _learned(method: Method, allocation: Allocation) -> LearnedMasks | None:
     masks = [candidates(pattern) for pattern in patterns if pattern.kind != "dense"]
     most = max((len(of) / of.shape[1] for of in masks), default=0.0)
     return LearnedMasks(method.training.steps, method.training.batch, most)
-
-
-def _job(
-    budget: Budget,
-    options: ExtractOptions,
-    base: BaseManifest,
-    reader: WeightReader,
-    tokenizer: Tokenizer,
-    teacher: OtherTeacher | None,
-    catalog: Catalog,
-    progress: Progress | None,
-) -> RecoveryJob:
-    recipe = recipe_of(options.recipe, reader.spec, options.values)
-    data = load_recovery_data(
-        options.calibration,
-        recipe,
-        language=options.language,
-        tokenizer=tokenizer,
-        prompt=base.prompt,
-        seed=options.seed,
-        catalog=catalog,
-        offline=options.offline,
-        progress=progress,
-        holes=teacher is not None,
-    )
-    return RecoveryJob(budget, recipe, data, teacher)
 
 
 def _kept(reader: WeightReader, allocation: Allocation) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from subllm.errors import UsageError
 from subllm.making.extraction.prepare_recover import Origin, PreparedRecovery, RecoverOptions
@@ -22,6 +22,17 @@ NEXT_TOKEN = 0.5
 """`Recipe.next_token` of a tuning."""
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """Of the model `origin` for `budget`. data: as `--calibration`; an eighth of its documents is
+    never learned from. name: of the result, "" for `tuned_name`."""
+
+    origin: str
+    data: str
+    budget: Budget
+    name: str = ""
+
+
 def tuned_name(name: str) -> str:
     """What the model that `name` becomes is called where nobody says. Raises UsageError where
     that would be too long."""
@@ -31,21 +42,18 @@ def tuned_name(name: str) -> str:
 
 def prepare_tune(
     store: Store,
-    name: str,
-    data: str,
-    budget: Budget,
+    wanted: Tuning,
     options: RecoverOptions,
     catalog: Catalog,
     progress: Progress,
-    new: str = "",
 ) -> PreparedRecovery:
-    """Validate and tokenize. Writes nothing. data: as `--calibration`; an eighth of its documents
-    is never learned from. new: the name of the result, "" for `tuned_name`.
+    """Validate and tokenize. Writes nothing.
 
     Raises UsageError and its kin: as `prepare_recover`; a name that another model has.
     """
+    name, data, budget = wanted.origin, wanted.data, wanted.budget
     manifest = store.model(name)
-    new = check_model_name(new or tuned_name(name), manifest.language)
+    new = check_model_name(wanted.name or tuned_name(name), manifest.language)
     if new == name:
         raise UsageError(f"{name} stays as it is; give what comes of it another --name")
     if not data:

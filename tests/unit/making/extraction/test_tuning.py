@@ -14,7 +14,7 @@ from subllm.making.extraction import prepare_recover as preparing
 from subllm.making.extraction import prepare_tune as preparing_tune
 from subllm.making.extraction.learn_on import LearnedReport
 from subllm.making.extraction.prepare_recover import PreparedRecovery, RecoverOptions
-from subllm.making.extraction.prepare_tune import NEXT_TOKEN, prepare_tune, tuned_name
+from subllm.making.extraction.prepare_tune import NEXT_TOKEN, Tuning, prepare_tune, tuned_name
 from subllm.making.extraction.recover import recover
 from subllm.making.extraction.recovery_text import RecoveryData
 from subllm.making.extraction.tune import tune
@@ -66,7 +66,11 @@ def prepared_to_tune(
     try:
         options = RecoverOptions(recipe=RECIPE, compute="float32")
         return prepare_tune(
-            store, name, data, parse_budget(budget), options, Catalog({}, {}), NullProgress(), new
+            store,
+            Tuning(name, data, parse_budget(budget), new),
+            options,
+            Catalog({}, {}),
+            NullProgress(),
         )
     finally:
         preparing_tune.load_recovery_data, preparing.load_heldout = loaded
