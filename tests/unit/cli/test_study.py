@@ -237,12 +237,12 @@ def test_models_of_the_store_as_they_are(
     for language in ("python", "general"):
         ran = subllm("extract", language, *where, "--recover", "2048tok")
         assert ran.status == 0, ran.err
-    assert subllm("add", BASE, "--set", "values=int4").status == 0
+    assert subllm("add", BASE, "--values", "int4").status == 0
     names = tiny.names()
     models = [f"{BASE}-{language}" for language in ("dense", "python", "general")]
     out = ("--out", str(tmp_path / "study"))
     small = ("--set", "max_tokens=12", "--set", "batch=4")
-    ran = subllm("study", "--set", "models=,".join(models), *data, *small, *out, "--json")
+    ran = subllm("study", "--set", "models=" + ",".join(models), *data, *small, *out, "--json")
     assert ran.status == 0, ran.err
     assert "3 models (0 to be made), 6 cells (0 done)" in ran.err
     assert tiny.names() == names
