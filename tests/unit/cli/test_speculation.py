@@ -88,7 +88,7 @@ def test_chat(pair: Store, subllm: Command) -> None:
     ask = ["chat", "Write a loop in Java.", "-m", LARGE, "-n", "30", "--json"]
     ran = subllm(*ask)
     assert ran.json["draft"] == f"{BASE}-java"
-    plain = subllm(*ask, "--set", "speculation=off").json
+    plain = subllm(*ask, "--speculation", "off").json
     assert (plain["text"], plain["draft"]) == (ran.json["text"], None)
 
 

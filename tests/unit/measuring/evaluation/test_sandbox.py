@@ -78,6 +78,7 @@ def test_a_program_need_not_read_its_input(python: PythonRuns) -> None:
 def test_ended_by_a_signal(python: PythonRuns) -> None:
     outcome = python("import os\nos.abort()")
     assert (outcome.status, outcome.exit_code) == ("exited", -signal.SIGABRT)
+    assert outcome.stderr == ""  # nothing of the shell's
 
 
 def test_the_environment_is_ours(python: PythonRuns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +101,8 @@ def test_names_outside_are_refused(sandbox: Sandbox, name: str) -> None:
         sandbox.run(["true"], files={}, limits=LIMITS, collect=[name])
 
 
-def test_a_command_that_is_not_there(sandbox: Sandbox) -> None:
-    outcome = sandbox.run(["no-such-program"], files={}, limits=LIMITS)
+def test_a_command_that_is_not_there(python: PythonRuns) -> None:
+    outcome = python.sandbox.run(["no-such-program"], files={}, limits=LIMITS)
     assert (outcome.status, outcome.exit_code) == ("exited", 127)
     assert "no-such-program" in outcome.stderr
 

@@ -127,7 +127,8 @@ def script(
     """
     user = _unprivileged(_user(slot)) if way is not None and way.root else []
     # The shell's own words on how a program ended are not the program's.
-    run = f"exec 3>&2 2>/dev/null; unset PWD OLDPWD; {shlex.join([*user, *command])} 2>&3 3>&-\n"
+    program = shlex.join([*user, *command])
+    run = f"exec 3>&2 2>/dev/null; unset PWD OLDPWD; (exec 2>&3 3>&-; exec {program})\n"
     lines = [f"printf + > /proc/self/fd/{collect[BEGUN]}", run + "code=$?"]
     for name, descriptor in collect.items():
         if name == BEGUN:
