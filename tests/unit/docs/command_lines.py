@@ -86,3 +86,12 @@ def complaint(arguments: list[str]) -> str:
         if found is None:
             return f"{path}: has no command {rest[0]!r}"
         command, path, arguments = found, f"{path} {rest[0]}", rest[1:]
+
+
+def options_of(command: Any = None) -> set[str]:
+    """All options of the command, by default of subllm, and of the commands below it."""
+    command = command or typer.main.get_command(app)
+    found = {"--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    for name in getattr(command, "commands", ()):
+        found |= options_of(command.commands[name])
+    return found

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from unit.docs.command_lines import commands_of, complaint
+from unit.docs.command_lines import commands_of, complaint, options_of
 from unit.docs.markdown import Page, read_page
 
 ROOT = Path(__file__).parents[3]
-HISTORY = {"docs/LOG.md"}  # says what was: files and options of its time
+HISTORY = {"docs/LOG.md", "docs/study/study.md"}  # say what was: files and options of their time
 PAGES = sorted(str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 PRESENT = [page for page in PAGES if page not in HISTORY]
 
@@ -27,6 +27,11 @@ def page_at(name: str) -> Page:
 @pytest.mark.parametrize("name", PRESENT)
 def test_the_command_line_takes_every_command(name: str) -> None:
     assert not bad_commands(page_at(name))
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_options_that_are_named_alone_are_there(name: str) -> None:
+    assert not unknown_options(page_at(name))
 
 
 @pytest.mark.parametrize("name", PRESENT)
@@ -57,6 +62,16 @@ def test_the_readme_is_short() -> None:
 def bad_commands(page: Page) -> list[str]:
     said = [(call, complaint(call)) for call in commands_of(page)]
     return [f"subllm {' '.join(call)}: {what}" for call, what in said if what]
+
+
+def unknown_options(page: Page) -> list[str]:
+    """Of code that begins with an option: those that no command, no script and no call on the
+    page has, as pages tell of other programs too."""
+    named = {span.split()[0] for span in page.spans if span.startswith("--")}
+    scripts = [p for p in ROOT.glob("scripts/**/*") if p.is_file() and p.suffix in ("", ".py")]
+    told = " ".join(p.read_text(encoding="utf-8") for p in scripts)
+    told += " ".join(line for _, lines in page.blocks for line in lines)
+    return sorted(o for o in named - options_of() if not re.search(rf"{o}\b", told))
 
 
 def missing_files(page: Page) -> list[str]:
@@ -140,6 +155,11 @@ def test_what_the_command_line_does_not_take_is_found(line: str) -> None:
         len(bad_commands(read_page(f"text\n\n    {line.replace(chr(10), chr(10) + '    ')}\n")))
         == 1
     )
+
+
+def test_an_option_that_nothing_has_is_found() -> None:
+    text = "`--keep-alive`, `--peer no`, `--kep-alive 5m`, `--x`\n\n    other --x\n"
+    assert unknown_options(read_page(text)) == ["--kep-alive"]
 
 
 def test_what_a_command_prints_is_no_command() -> None:
