@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from subllm.errors import UsageError
 
@@ -57,21 +58,46 @@ def read_toml(text: str, model: type[Model], where: str, *, newest: int) -> Mode
 
 
 def told_error(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
-    """Where the first problem is, and what it is in words: `unknown key 'lenght'; did you mean
-    length?`, `key 'seed': Input should be ...`."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    place: Location = problem["loc"]
-    if not place:
-        return place, str(problem["msg"]).removeprefix("Value error, ")
+    """Where the first problem is, an unknown key before others, and what it is in words: `unknown
+    key 'lenght'; did you mean length?`, `key 'seed': Input should be ...`."""
+    problems = error.errors(include_url=False, include_context=False)
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    place = _keys_of(problem["loc"], model)
     name = ".".join(map(str, place))
     if problem["type"] == "extra_forbidden":
         near = nearest(str(place[-1]), _fields(model, place[:-1]))
         return place, f"unknown key {name!r}" + (f"; did you mean {near}?" if near else "")
     if problem["type"] == "missing":
         return place[:-1], f"key {name!r} is missing; add it"
+    # Alternatives of one key are told together.
+    told = dict.fromkeys(
+        str(one["msg"]).removeprefix("Value error, ")
+        for one in problems
+        if _keys_of(one["loc"], model) == place
+    )
+    message = " or ".join(told).replace(" or Input should be ", " or ")
+    if not place or problem["type"] == "value_error":
+        return place, message
     given = problem["input"]
     shown = f", not {given!r}" if isinstance(given, str | int | float) else ""
-    return place, f"key {name!r}: {str(problem['msg']).removeprefix('Value error, ')}{shown}"
+    return place, f"key {name!r}: {message}{shown}"
+
+
+def _keys_of(place: Location, model: type[BaseModel]) -> Location:
+    """Without what pydantic adds to name one of several types."""
+    here: type[BaseModel] | None = model
+    for depth, part in enumerate(place):
+        if isinstance(part, int):
+            continue
+        if here is None:
+            return place[:depth]
+        field = _by_key(here).get(part)
+        here = _model_of(field.annotation) if field is not None else None
+    return place
+
+
+def _by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
@@ -81,13 +107,12 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 
 def _fields(model: type[BaseModel], place: Location) -> list[str]:
     """The keys that a table may have."""
-    here: Any = model
+    here: type[BaseModel] | None = model
     for part in place:
-        if isinstance(part, int):
-            continue
-        field = here.model_fields.get(part) if here is not None else None
-        here = _model_of(field.annotation) if field is not None else None
-    return list(here.model_fields) if here is not None else []
+        if isinstance(part, str):
+            field = _by_key(here).get(part) if here is not None else None
+            here = _model_of(field.annotation) if field is not None else None
+    return list(_by_key(here)) if here is not None else []
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from subllm.errors import SubllmError
 from subllm.making.extraction import defaults
@@ -124,10 +131,14 @@ class Recovery(_Section):
         return Learning(**self.model_dump(exclude={"budget", "teacher"}))
 
 
+def _as_tuple(given: Any) -> Any:
+    return tuple(given) if isinstance(given, list) else given  # TOML has lists
+
+
 class Report(_Section):
     """What is measured of it at the end."""
 
-    evaluate: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    evaluate: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     problems: bool = True
 
 
