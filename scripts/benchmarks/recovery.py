@@ -28,7 +28,7 @@ from subllm.making.extraction.prepare import open_base
 from subllm.making.recovery.again import Kept
 from subllm.making.recovery.budget import Budget
 from subllm.making.recovery.compute import product_rate
-from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.distil import Fit, Recovery
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import pack_rows
 from subllm.making.recovery.task import Task
@@ -101,7 +101,7 @@ def main() -> None:
     clock, marks = Clock(), []
     with tempfile.TemporaryDirectory(dir=arguments.scratch or None) as scratch:
         kept = None if arguments.kept == "auto" else Kept[arguments.kept.upper()]
-        recovery = Recovery(task, Path(scratch), device=device, kept=kept)
+        recovery = Recovery(task, Path(scratch), device=device, fit=Fit(kept))
         recovery.run(
             Budget(tokens=arguments.steps * recipe.tokens), clock,
             on_step=lambda report: marks.append((time.monotonic(), time.process_time())),

@@ -106,13 +106,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def ask(options: argparse.Namespace) -> None:
     from ask import Run, generate  # loads an engine, assembling needs none
 
-    from subllm.making.extraction.dense import add_dense
+    from subllm.making.extraction.dense import DenseForm, add_dense
 
     store = Store(load_settings().home)
     base = find_base(store, options.base)
     sampling = Sampling(options.temperature, options.top_p, options.max_new, options.seed)
     record_run(options.answers, base, sampling, options.counts)
-    dense = add_dense(store, options.base, NullProgress(), values="int8")
+    dense = add_dense(store, options.base, NullProgress(), DenseForm(values="int8"))
     bundle = store.blobs.read_bytes(dense.manifest.blobs.tokenizer)
     (options.answers / TOKENIZER_FILE).write_bytes(bundle)
     run = Run(options.answers, options.counts, options.slots, options.minutes, sampling)

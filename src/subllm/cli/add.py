@@ -57,11 +57,11 @@ def command(
     context = open_context()
     with RichProgress() as progress:
         base = ensure_base(context, base, progress, base_name)
-        from subllm.making.extraction.dense import add_dense
+        from subllm.making.extraction.dense import DenseForm, add_dense
         from subllm.making.extraction.made import made_by
 
         report = add_dense(
-            context.store, base, progress, values=values, head=head, tag=tag, samples=samples,
+            context.store, base, progress, DenseForm(values, head, samples), tag=tag,
             threads=context.settings.threads,
             made=made_by(["add", base, *explicit(asked, _NOT_AGAIN)], base),
         )  # fmt: skip

@@ -41,7 +41,7 @@ from subllm.errors import (
 
 
 class LocalEngine:
-    """Implements `runtime.request.Engine` on a backend in this process."""
+    """Implements `engine.request.Engine` on a backend in this process."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from subllm.models.store.model_files import ModelFiles, open_model
 from subllm.models.store.store import Store
 from subllm.served_context import served_context
 
-log = logging.getLogger("subllm.runtime")
+log = logging.getLogger("subllm.engine")
 
 
 class PackedSource:

@@ -80,7 +80,7 @@ def test_one_way_to_say_what_is_kept(tiny: Store, extract: Command, subllm: Comm
         assert "say one of pattern, budget and keep" in ran.err
     for share in ("0.0", "1.0", "1.2", "nan"):
         ran = extract(f"prune.budget={share}")
-        assert ran.status == 2 and "budget in [prune] is to be " in ran.err
+        assert ran.status == 2 and "key 'prune.budget': Input should be " in ran.err
     ran = extract("prune.budget=0.1")
     assert ran.status == 2 and "budget 0.1 is too small; " in ran.err
     ran = extract("prune.budget=0.8", "prune.method='maskllm'")

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from subllm.engine.loader import load_engine
 from subllm.engine.request import Request, SamplingParams
-from subllm.making.extraction.dense import add_dense
+from subllm.making.extraction.dense import DenseForm, add_dense
 from subllm.models.acquire.pull import pull
 from subllm.models.catalog.loader import Catalog
 from subllm.models.store.manifest import Perplexity, sha256_of
@@ -112,7 +112,7 @@ def build(root: Path, checkpoint: Path) -> Store:
     """
     store = Store(root)
     pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=BASE)
-    dense = store.model(add_dense(store, BASE, NullProgress(), values="int8").name)
+    dense = store.model(add_dense(store, BASE, NullProgress(), DenseForm(values="int8")).name)
     for language in ("python", "java"):
         name = f"{BASE}-{language}"
         plan = sha256_of(name.encode())
@@ -128,7 +128,7 @@ def add_larger(store: Store, directory: Path, *, context: int = 1024) -> str:
     """The dense model of a larger base of the family, which writes what `BASE` does."""
     checkpoint = write_checkpoint(directory, context=context, idle_layers=6)
     pull(str(checkpoint), store, Catalog(bases={}, calibration_sets={}), name=LARGER)
-    return add_dense(store, LARGER, NullProgress(), values="int8").name
+    return add_dense(store, LARGER, NullProgress(), DenseForm(values="int8")).name
 
 
 def greedy(store: Store, ids: Sequence[int], count: int) -> str:

@@ -16,6 +16,7 @@ from subllm.engine import loader
 from subllm.engine.backends.cuda.check import check_kernels
 from subllm.engine.backends.cuda.weights import Weights, load_weights
 from subllm.engine.backends.torch import TorchBackend
+from subllm.engine.computing import Computing
 from subllm.errors import KernelError
 from subllm.kernels.products import triton_ops
 from subllm.kernels.products.triton import plain
@@ -98,9 +99,9 @@ def test_the_torch_backend_steps_in_unless_another_was_asked_for(
 
     monkeypatch.setattr(loader, "loader_of", loader_of)
     with caplog.at_level(logging.WARNING, "subllm.engine"):
-        draft = loader.load_draft(store, NAME, device="cpu", threads=1)
+        draft = loader.load_draft(store, NAME, Computing(device="cpu", threads=1))
     assert isinstance(draft.backend, TorchBackend)
     assert "steps in" in caplog.text
     draft.backend.close()
     with pytest.raises(KernelError):
-        loader.load_draft(store, NAME, backend="native", device="cpu", threads=1)
+        loader.load_draft(store, NAME, Computing(backend="native", device="cpu", threads=1))

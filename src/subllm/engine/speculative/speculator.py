@@ -23,7 +23,7 @@ from subllm.engine.speculative.pace import MOST_GUESSES, PROBE_GUESSES, Pace, Ro
 from subllm.engine.speculative.proposer import Guess, Proposer
 from subllm.errors import EngineError
 
-log = logging.getLogger("subllm.runtime")
+log = logging.getLogger("subllm.engine")
 
 
 @dataclass

@@ -185,7 +185,7 @@ def adjust(
     allowed: torch.Tensor | None = None,
 ) -> None:
     """Bias, penalties and what is allowed, on logits float32 [rows, vocab] in place; as
-    `runtime.sampler.adjust`. What is None is left out, for all rows.
+    `engine.sampler.adjust`. What is None is left out, for all rows.
 
     allowed  int32 [rows, words]: bit t % 32 of word t / 32 is token t
     """
@@ -202,7 +202,7 @@ def sample(
     *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The token of each row of logits [rows, vocab], as `runtime.sampler.sample` draws it from
+    """The token of each row of logits [rows, vocab], as `engine.sampler.sample` draws it from
     adjusted logits: int32 [rows], -1 where the largest is not finite.
 
     temperatures  floats [rows], 0: greedy; top_k integers [rows], 0: all

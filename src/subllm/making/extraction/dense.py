@@ -41,25 +41,35 @@ class DenseReport:
     peak_memory_bytes: int
 
 
+@dataclass(frozen=True)
+class DenseForm:
+    """How a dense model is stored: value types of matrices and of the head, and the calibration
+    sequences of all packs by which int4 is rounded (0: by the weights alone)."""
+
+    values: str = DENSE_VALUES
+    head: str = "int8"
+    samples: int = DENSE_SAMPLES
+
+
+_USUAL = DenseForm()
+
+
 def add_dense(
     store: Store,
     base: str,
     progress: Progress,
+    form: DenseForm = _USUAL,
     *,
-    values: str = DENSE_VALUES,
-    head: str = "int8",
     tag: str = "",
-    samples: int = DENSE_SAMPLES,
     threads: int | None = None,
     made: MadeBy | None = None,
 ) -> DenseReport:
     """Pack every block of `base` without pruning, as `base-dense[-tag]`. Same store rules
     as `extract`; a model of other value types that had the name is replaced, which is said.
 
-    int4 rounds by `samples` calibration sequences of all packs what the base does not hold in
-    int4 codes already; 0: by the weights alone, as other values do. made: how to ask for it
-    again. Raises as `extract`."""
-    coded, head_coded = value_type(values), value_type(head)
+    int4 rounds by calibration what the base does not hold in int4 codes already. made: how to
+    ask for it again. Raises as `extract`."""
+    coded, head_coded = value_type(form.values), value_type(form.head)
     started = time.monotonic()
     base_digest, manifest, reader, tokenizer = open_base(store, base)
     plan = ExtractionPlan(
@@ -73,8 +83,8 @@ def add_dense(
         compute="float32",
     )
     rounding: Calibrated | None = None
-    if samples and needs_of(coded) and not mostly_coded(reader):
-        rounding = calibrated(store, plan, reader, tokenizer, manifest.prompt, samples)
+    if form.samples and needs_of(coded) and not mostly_coded(reader):
+        rounding = calibrated(store, plan, reader, tokenizer, manifest.prompt, form.samples)
         plan = rounding.plan
     name = model_name(base, "dense", tag)
     _say_replaced(store, name, plan, progress)

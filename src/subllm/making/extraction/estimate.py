@@ -141,11 +141,19 @@ class Rates:
         return self._known[compute]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What an extraction reads: `samples` calibration sequences of `seq_len` tokens, and
+    `heldout` tokens."""
+
+    samples: int
+    seq_len: int
+    heldout: int = 0
+
+
 def estimate(
     spec: ArchSpec,
-    samples: int,
-    seq_len: int,
-    heldout_tokens: int,
+    reading: Reading,
     needs: frozenset[Need],
     compute: str,
     values: Values,
@@ -154,6 +162,7 @@ def estimate(
 ) -> Estimate:
     """Of an extraction to `values` by a method with such `needs`, whose blocks run on
     `compute`; rates: FLOP/s of what blocks can run on."""
+    samples, seq_len, heldout_tokens = reading.samples, reading.seq_len, reading.heldout
     hessians = Need.HESSIAN in needs_of(values) and compute != INT8
     full = Need.FULL_HESSIAN in needs
     streamed = streamed_needs(needs, values)

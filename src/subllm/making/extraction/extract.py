@@ -27,7 +27,9 @@ from subllm.making.extraction.learn_masks import MaskTraining
 from subllm.making.extraction.model_pass import ModelPass, PassResult, pack_given
 from subllm.making.extraction.prepare import Prepared
 from subllm.making.extraction.recovering import (
+    Bench,
     Learned,
+    Pruned,
     RecoveryJob,
     finished_run,
     record_of,
@@ -203,15 +205,10 @@ class _Run:
         outcome = run_recovery(
             self._store,
             job,
-            prepared.reader,
-            prepared.plan.base,
-            pruned,
-            directory,
-            prepared.device,
-            prepared.plan.compute,
+            Pruned(prepared.reader, prepared.plan.base, pruned, prepared.plan.values),
+            Bench(directory, prepared.device, prepared.plan.compute),
             self._progress,
             learned.write,
-            prepared.plan.values,
         )
         run = run_of(outcome, prepared.plan.compute)
         write_atomic(done, run.model_dump_json().encode(), self._store.workspace.partials)

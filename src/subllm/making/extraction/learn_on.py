@@ -21,7 +21,7 @@ from subllm.making.extraction.estimate import peak_memory_bytes
 from subllm.making.extraction.model_pass import ModelPass, pack_given
 from subllm.making.extraction.plan import value_type
 from subllm.making.extraction.prepare_recover import PreparedRecovery
-from subllm.making.extraction.recovering import Learned, run_of, run_recovery
+from subllm.making.extraction.recovering import Bench, Learned, Pruned, run_of, run_recovery
 from subllm.making.extraction.threads import torch_threads
 from subllm.making.pruning.allocation import Allocation
 from subllm.making.recovery.state import StateFile
@@ -139,17 +139,17 @@ class LearningOn(ABC):
             outcome = run_recovery(
                 store,
                 prepared.job,
-                prepared.reader,
-                first.base.manifest,
-                pruned,
-                self._state.path.parent,
-                prepared.device,
-                prepared.compute,
+                Pruned(
+                    prepared.reader,
+                    first.base.manifest,
+                    pruned,
+                    value_type(first.values),
+                    unrounded,
+                ),
+                Bench(self._state.path.parent, prepared.device, prepared.compute),
                 self._progress,
                 lambda point, weights: self._keep(point, weights, pruned),
-                value_type(first.values),
                 stopped,
-                unrounded,
             )
             self._serve(pruned)
         run = run_of(outcome, prepared.compute)

@@ -26,7 +26,7 @@ from subllm.making.extraction.defaults import (
     fast_counts,
 )
 from subllm.making.extraction.device import choose_card, choose_device
-from subllm.making.extraction.estimate import Estimate, LearnedMasks, Rates, estimate
+from subllm.making.extraction.estimate import Estimate, LearnedMasks, Rates, Reading, estimate
 from subllm.making.extraction.memory import require_memory
 from subllm.making.extraction.plan import (
     ExtractionPlan,
@@ -45,7 +45,7 @@ from subllm.making.extraction.recovering import (
     open_teacher,
     recipe_of,
 )
-from subllm.making.extraction.recovery_text import load_recovery_data
+from subllm.making.extraction.recovery_text import Mixed, load_recovery_data
 from subllm.making.pruning.allocation import Allocation
 from subllm.making.pruning.maskllm import MaskLlm, candidates
 from subllm.making.pruning.method import WHOLE_MODEL, Method, Need
@@ -206,14 +206,11 @@ def prepare(
         learns_from = load_recovery_data(
             options.calibration,
             recipe,
-            language=options.language,
-            tokenizer=tokenizer,
-            prompt=manifest.prompt,
-            seed=options.seed,
-            catalog=catalog,
-            offline=options.offline,
-            progress=progress,
-            holes=teacher is not None,
+            TextOrigin(options.language, catalog, options.offline, progress),
+            tokenizer,
+            manifest.prompt,
+            options.seed,
+            Mixed(holes=teacher is not None),
         )
         job = RecoveryJob(budget, recipe, learns_from, teacher)
     if job is not None:
@@ -273,12 +270,14 @@ def prepare(
     rates = Rates(reader.spec, device)
 
     def cost(samples: int, compute: str) -> Estimate:
-        about = partial(estimate, reader.spec, samples, options.seq_len, rates=rates)
+        about = partial(estimate, reader.spec, rates=rates)
+        pruned = Reading(samples, options.seq_len)
+        whole = replace(pruned, heldout=held_tokens)
         if job is None:
-            return about(held_tokens, method.needs, compute, values, training=learned)
-        pruning = about(0, method.needs, compute, "bf16", training=learned)
+            return about(whole, method.needs, compute, values, training=learned)
+        pruning = about(pruned, method.needs, compute, "bf16", training=learned)
         needs = frozenset({Need.SQUARE_SUMS} if method.needs else ())
-        packing = about(held_tokens, needs, compute, values)
+        packing = about(whole, needs, compute, values)
         peak = max(pruning.peak_memory_bytes, packing.peak_memory_bytes)
         return replace(pruning, packing=packing.seconds, peak_memory_bytes=peak)
 

@@ -30,7 +30,7 @@ from subllm.making.extraction.recovering import (
     recipe_of,
     same_masks,
 )
-from subllm.making.extraction.recovery_text import load_recovery_data
+from subllm.making.extraction.recovery_text import Mixed, load_recovery_data
 from subllm.making.recovery.budget import Budget
 from subllm.making.recovery.compute import choose_compute
 from subllm.making.recovery.recipe import Recipe
@@ -128,9 +128,9 @@ def prepare_recover(
         source = ""  # recovery has more to learn from than that
     teacher = open_teacher(store, options.teacher, manifest.base.manifest, origin.tokenizer)
     data = load_recovery_data(
-        source, recipe, language=manifest.language, tokenizer=origin.tokenizer,
-        prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
-        progress=progress, joining=options.data, holes=teacher is not None,
+        source, recipe, TextOrigin(manifest.language, catalog, options.offline, progress),
+        origin.tokenizer, manifest.prompt, options.seed,
+        Mixed(joining=options.data, holes=teacher is not None),
     )  # fmt: skip
     job, device, compute = origin.fit(RecoveryJob(budget, recipe, data, teacher))
     fitted = origin.fitted(options.calibration)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from subllm.errors import UsageError
+from subllm.making.calibration.load import TextOrigin
 from subllm.making.extraction.prepare_recover import Origin, PreparedRecovery, RecoverOptions
 from subllm.making.extraction.recovering import RecoveryJob, recipe_of
-from subllm.making.extraction.recovery_text import default_source, load_recovery_data
+from subllm.making.extraction.recovery_text import Mixed, default_source, load_recovery_data
 from subllm.making.recovery.budget import Budget
 from subllm.models.catalog.loader import Catalog
 from subllm.models.store.names import check_model_name, model_name, split_model_name
@@ -67,10 +68,13 @@ def prepare_tune(
     if not recipe.next_token:
         recipe = replace(recipe, next_token=NEXT_TOKEN)
     own = load_recovery_data(
-        data, recipe, language=manifest.language, tokenizer=origin.tokenizer,
-        prompt=manifest.prompt, seed=options.seed, catalog=catalog, offline=options.offline,
-        progress=progress, own=True,
-        beside=default_source(manifest.language) or origin.calibration, share=OWN_SHARE,
+        data, recipe, TextOrigin(manifest.language, catalog, options.offline, progress),
+        origin.tokenizer, manifest.prompt, options.seed,
+        Mixed(
+            own=True,
+            beside=default_source(manifest.language) or origin.calibration,
+            share=OWN_SHARE,
+        ),
     )  # fmt: skip
     job, device, compute = origin.fit(RecoveryJob(budget, recipe, own))
     # The weights that it begins with count as well, unlike those of a recovery.

@@ -20,7 +20,7 @@ from subllm.making.extraction.quantiser import stored_as
 from subllm.making.extraction.recovery_text import RecoveryData
 from subllm.making.extraction.steps import Given
 from subllm.making.recovery.budget import Budget
-from subllm.making.recovery.card import fit_card, working
+from subllm.making.recovery.card import Room, fit_card, working
 from subllm.making.recovery.compute import DTYPES
 from subllm.making.recovery.distil import Recovery
 from subllm.making.recovery.memory import Need, choose_kept, fitting, free_bytes, needed
@@ -109,30 +109,49 @@ class RecoveryJob:
     teacher: OtherTeacher | None = None
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """A model whose weights learn under their masks.
+
+    reader     the dense base's, base the digest of its manifest
+    weights    its own, packed; values: as what is learned will be packed
+    unrounded  weights to begin with instead, as far as it has them
+    """
+
+    reader: WeightReader
+    base: str
+    weights: PackedReader
+    values: Values
+    unrounded: PackedReader | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where it learns: the directory of its state, the device, and `compute` as of blocks."""
+
+    directory: Path
+    device: torch.device
+    compute: str
+
+
 def run_recovery(
     store: Store,
     job: RecoveryJob,
-    reader: WeightReader,
-    base: str,
-    pruned: PackedReader,
-    directory: Path,
-    device: torch.device,
-    compute: str,
+    model: Pruned,
+    bench: Bench,
     progress: Progress,
     on_better: Callable[[CurvePoint, Weights], None],
-    values: Values,
     stopped: Callable[[], bool] | None = None,
-    unrounded: PackedReader | None = None,
 ) -> Outcome:
-    """Let the weights of `pruned` learn under their masks, on from the state in `directory` if
-    there is one. base: digest of the base's manifest; compute as of blocks; values: as what is
-    learned will be packed; unrounded: weights to begin with instead, as far as it has them.
+    """Let the weights of `model` learn, on from the state in the bench's directory if there is
+    one.
 
     Raises UsageError for too little memory, DiskFullError, and as the dense base's reader.
     """
     answers = store.workspace.cache / "teacher"
     store.workspace.pin(answers)
-    sources = [pruned] if unrounded is None else [unrounded, pruned]
+    reader, pruned = model.reader, model.weights
+    sources = [pruned] if model.unrounded is None else [model.unrounded, pruned]
 
     def start(name: str) -> npt.NDArray[np.float32]:
         for source in sources:
@@ -144,19 +163,24 @@ def run_recovery(
 
     task = Task(
         reader=reader,
-        base=base,
+        base=model.base,
         masks=PackedMasks(pruned),
         start=start,
         text=job.data.learned,
         heldout=job.data.heldout,
         recipe=job.recipe,
-        int4=int4_patterns(reader.spec, pruned, values),
+        int4=int4_patterns(reader.spec, pruned, model.values),
         teacher=job.teacher.reader if job.teacher else None,
         taught_by=job.teacher.digest if job.teacher else "",
     )
     watch = _Watch(progress)
     recovery = Recovery(
-        task, directory, answers_dir=answers, device=device, compute=compute, progress=watch
+        task,
+        bench.directory,
+        answers_dir=answers,
+        device=bench.device,
+        compute=bench.compute,
+        progress=watch,
     )
     return recovery.run(job.budget, watch, on_better, stopped, watch.on_step)
 
@@ -216,7 +240,13 @@ def check_job(
     if device.type != "cpu":
         rows, here = _embedding_rows(job), free_bytes(_CPU)
         _, least = fit_card(
-            reader.spec, recipe, DTYPES[compute].itemsize, kept, rows, free, here, _teacher_of(job)
+            reader.spec,
+            recipe,
+            DTYPES[compute].itemsize,
+            kept,
+            rows,
+            Room(free, here),
+            _teacher_of(job),
         )
         return least.total
     wanted = need(recipe)

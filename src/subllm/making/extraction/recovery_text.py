@@ -25,10 +25,8 @@ from subllm.making.calibration.render import Renderer
 from subllm.making.calibration.sampler import Amount
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import RecoveryText, joined, pack_rows, with_filled
-from subllm.models.catalog.loader import Catalog
 from subllm.models.catalog.prompt import PromptSpec
 from subllm.models.text.tokenizer import Tokenizer
-from subllm.progress import Progress
 
 LEARNED_TOKENS = 1_000_000
 """What is learned from before anything comes again. Documents of a source that has fewer come in
@@ -71,49 +69,58 @@ def default_source(language: str) -> str:
     return ",".join(f"{source}={share / whole:.6g}" for source, share in shares.items())
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """What is mixed, beside one source.
+
+    own            judged by what is left out of that source, also where the language has a pack
+    beside, share  another source, which has all but `share` of what is learned from
+    joining        sources that join, as `parse_beside` reads them; none of their text is left out
+                   to judge by
+    holes          documents with a hole are more frequent (`MORE_HOLES`), in rows of their own
+    """
+
+    own: bool = False
+    beside: str = ""
+    share: float = 1.0
+    joining: str = ""
+    holes: bool = False
+
+
+_PLAIN = Mixed()
+
+
 def load_recovery_data(
     source: str,
     recipe: Recipe,
-    *,
-    language: str,
+    origin: TextOrigin,
     tokenizer: Tokenizer,
     prompt: PromptSpec,
     seed: int,
-    catalog: Catalog,
-    offline: bool = False,
-    progress: Progress | None = None,
-    own: bool = False,
-    beside: str = "",
-    share: float = 1.0,
-    joining: str = "",
-    holes: bool = False,
+    mixed: Mixed = _PLAIN,
 ) -> RecoveryData:
-    """source as `--calibration`, "" for `default_source`. With `own` it is judged by what is left
-    out of that source, also where the language has a pack; beside, share: another source, which
-    has all but `share` of what is learned from. joining: sources that join, as `parse_beside` reads
-    them; none of their text is left out to judge by. holes: documents with a hole are more
-    frequent (`MORE_HOLES`) and lie in rows of their own.
+    """source as `--calibration`, "" for `default_source` of the origin's language.
 
     Raises CalibrationError and its kin where it is missing or has less than one step learns from,
     or less than a row to judge by, or with `holes` none."""
-    learned_from = source or default_source(language)
-    if joining:
+    learned_from = source or default_source(origin.language)
+    beside, share = mixed.beside, mixed.share
+    if mixed.joining:
         assert not beside
-        beside = learned_from or f"pack:{language}"
-        learned_from, share = parse_beside(joining)
-    origin = TextOrigin(language, catalog, offline, progress)
-    renderer = Renderer(tokenizer, prompt, MORE_HOLES if holes else 0.0)
+        beside = learned_from or f"pack:{origin.language}"
+        learned_from, share = parse_beside(mixed.joining)
+    renderer = Renderer(tokenizer, prompt, MORE_HOLES if mixed.holes else 0.0)
     texts = load_texts(
         learned_from,
         origin,
         renderer,
         Amount(LEARNED_TOKENS, recipe.tokens),
         seed=seed,
-        own=own,
+        own=mixed.own,
         beside=Beside(beside, share) if beside else None,
     )
     heldout = load_heldout_texts(
-        origin, renderer, Amount(JUDGED_TOKENS, recipe.length), spec=source, own=own
+        origin, renderer, Amount(JUDGED_TOKENS, recipe.length), spec=source, own=mixed.own
     )
     end = renderer.end
     bos = tokenizer.bos_id if tokenizer.adds_bos else None
@@ -131,7 +138,7 @@ def load_recovery_data(
 
     def packed(documents: Sequence[Sequence[int]]) -> RecoveryText:
         marker = renderer.before_middle
-        text = apart(documents) if holes and marker else rows(documents)
+        text = apart(documents) if mixed.holes and marker else rows(documents)
         return with_filled(text, marker) if marker else text
 
     learned = packed(texts.documents)
@@ -140,7 +147,7 @@ def load_recovery_data(
             f"{texts.source} has {learned.rows * recipe.length} tokens, recovery needs "
             f"{recipe.tokens}; add text to it"
         )
-    if holes and (learned.filled is None or not learned.filled.any()):
+    if mixed.holes and (learned.filled is None or not learned.filled.any()):
         raise CalibrationError(
             f"{texts.source} has no holes to fill for this model, which is all that a larger base "
             "teaches; take a recipe without a teacher"

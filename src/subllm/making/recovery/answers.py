@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,26 @@ _LOWEST = 16.0  # nats; an outcome rarer than that is taken as this likely
 _FORMAT = 1
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Who answers, and how: the digest of the dense base, its vocabulary, the k outcomes that are
+    told apart, and the size of the states that are kept beside the answers, 0 for none."""
+
+    base: str
+    vocabulary: int
+    k: int
+    temperature: float = 1.0
+    compute: str = "bfloat16"
+    hidden: int = 0
+
+
 class Answers:
     """The answers to one text. Not for two threads; two processes may share a file."""
 
-    def __init__(
-        self,
-        directory: Path,
-        text: RecoveryText,
-        *,
-        base: str,
-        vocabulary: int,
-        k: int,
-        temperature: float = 1.0,
-        compute: str = "bfloat16",
-        hidden: int = 0,
-    ) -> None:
-        """base: digest of the dense base; hidden: size of the states that are kept beside the
-        answers, 0 for none. Raises DiskFullError."""
-        self.k = min(k, vocabulary)
+    def __init__(self, directory: Path, text: RecoveryText, asked: Asked) -> None:
+        """Raises DiskFullError."""
+        vocabulary, hidden = asked.vocabulary, asked.hidden
+        self.k = min(asked.k, vocabulary)
         self._wide = vocabulary > 1 << 18
         self._text = text
         high = self.k if self._wide else -(-self.k // 4)
@@ -66,8 +69,8 @@ class Answers:
         self._record = self._outcomes + (2 + hidden if hidden else 0)
         self._slot = _SUM + text.length * self._record
         about: dict[str, Any] = {
-            "format": _FORMAT, "base": base, "text": text.digest, "k": self.k,
-            "temperature": temperature, "compute": compute, "vocabulary": vocabulary,
+            "format": _FORMAT, "base": asked.base, "text": text.digest, "k": self.k,
+            "temperature": asked.temperature, "compute": asked.compute, "vocabulary": vocabulary,
         }  # fmt: skip
         if hidden:
             about["hidden"] = hidden

@@ -7,7 +7,7 @@ learned.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from subllm.errors import UsageError
 from subllm.making.recovery.loss import ROWS
@@ -29,19 +29,25 @@ def working(spec: ArchSpec, recipe: Recipe) -> int:
     return logits + exact + min(CHUNK_GPU, largest) * 4 * 4 + _RESERVED
 
 
+@dataclass(frozen=True)
+class Room:
+    """Free bytes, on the card and in the processor's memory."""
+
+    card: int
+    here: int
+
+
 def fit_card(
     spec: ArchSpec,
     recipe: Recipe,
     size: int,
     learned: int,
     embedding_rows: int,
-    free: int,
-    free_here: int,
+    room: Room,
     teacher: ArchSpec | None = None,
 ) -> tuple[int, Need]:
     """Blocks whose masters and moments lie in the processor's memory, and what the card needs
-    then; arguments as of `memory.needed`. free: bytes on the card; free_here: in the processor's
-    memory.
+    then; arguments as of `memory.needed`.
 
     Raises UsageError where not even weights fit the card, or what is put aside does not fit here.
     """
@@ -49,18 +55,18 @@ def fit_card(
     need = needed(spec, recipe, size, learned, embedding_rows, teacher)
     bare = needed(spec, recipe, size, 0, embedding_rows, teacher).total + extra
     each = max(1, (need.total + extra - bare) // layers)
-    apart = max(0, -((free - need.total - extra) // each))
+    apart = max(0, -((room.card - need.total - extra) // each))
     if apart > layers:
         raise UsageError(
             f"recovery needs {bare / 1e9:.1f} GB of a GPU's memory, even with what is learned kept "
-            f"in the processor's, {(bare - free) / 1e9:.1f} GB more than are free; free some of "
-            "it, choose a smaller model, or use --device cpu"
+            f"in the processor's, {(bare - room.card) / 1e9:.1f} GB more than are free; free some "
+            "of it, choose a smaller model, or use --device cpu"
         )
     here = apart * (each + size * spec.block_params())
-    if here > free_here:
+    if here > room.here:
         raise UsageError(
             f"recovery on the GPU keeps {here / 1e9:.1f} GB in the processor's memory, "
-            f"{(here - free_here) / 1e9:.1f} GB more than are free; close other programs, choose a "
+            f"{(here - room.here) / 1e9:.1f} GB more than are free; close other programs, choose a "
             "smaller model, or use --device cpu"
         )
     more = extra - apart * each

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from subllm.errors import CorruptError, UsageError
 from subllm.making.recovery.again import Kept
 from subllm.making.recovery.budget import Budget
-from subllm.making.recovery.card import fit_card
+from subllm.making.recovery.card import Room, fit_card
 from subllm.making.recovery.compute import DTYPES, choose_compute
 from subllm.making.recovery.ends import knowing_ends
 from subllm.making.recovery.heap import kept_heap
@@ -44,6 +44,15 @@ _HELDOUT_ROWS = 4  # at a time
 _FITTED_TOKENS = 8192  # that int4's first scales and codes are fitted to
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What memory holds: `kept` of every block for its backward pass, and `apart` as of `Student`;
+    None is by memory."""
+
+    kept: Kept | None = None
+    apart: int | None = None
+
+
 class Recovery:
     """One task, its model in memory and its state on disk.
 
@@ -63,12 +72,10 @@ class Recovery:
         answers_dir: Path | None = None,
         device: torch.device | str = "cpu",
         compute: str = "auto",
-        kept: Kept | None = None,
-        apart: int | None = None,
+        fit: Fit | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """compute: "auto" or a name in `compute.DTYPES`; kept: of every block for its backward
-        pass; apart: as of `Student`. None is by memory.
+        """compute: "auto" or a name in `compute.DTYPES`; fit: None is by memory.
 
         Raises UsageError where memory does not suffice, CalibrationError for less text than
         a batch, ExtractionError for masks or tokens that do not fit the base.
@@ -81,9 +88,10 @@ class Recovery:
         self.compute = choose_compute(compute, reader.spec, self._device)
         self._dtype = DTYPES[self.compute]
         by_memory, blocks_apart = self._fit()
-        self.kept = by_memory if kept is None else (kept,) * reader.spec.num_layers
-        self.apart = blocks_apart if apart is None else apart
-        if self.apart and apart is None:
+        fit = fit or Fit()
+        self.kept = by_memory if fit.kept is None else (fit.kept,) * reader.spec.num_layers
+        self.apart = blocks_apart if fit.apart is None else fit.apart
+        if self.apart and fit.apart is None:
             self._progress.note(
                 f"the card has no room for what {self.apart} of {reader.spec.num_layers} blocks "
                 "learn: that lies in the processor's memory, and takes longer"
@@ -372,7 +380,7 @@ class Recovery:
         least = need(recipe)
         if self._device.type != "cpu":
             here = free_bytes(torch.device("cpu"))
-            apart, least = fit_card(spec, recipe, size, learned, tokens, free, here, teacher)
+            apart, least = fit_card(spec, recipe, size, learned, tokens, Room(free, here), teacher)
         chosen = choose_kept(
             least, free, need(replace(recipe, sequences=1)), need(replace(recipe, moments="int8"))
         )

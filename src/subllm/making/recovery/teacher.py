@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from subllm.making.recovery.answers import Answers
+from subllm.making.recovery.answers import Answers, Asked
 from subllm.making.recovery.decoder import load
 from subllm.making.recovery.loss import Distillation, Target, TopK
 from subllm.making.recovery.rows import RecoveryText
@@ -196,8 +196,8 @@ def teachers_of(
     ) -> CachedTeacher:  # fmt: skip
         """hidden: size of the states that it tells too."""
         answers = Answers(
-            directory, text, base=base, vocabulary=size, k=recipe.top_k,
-            temperature=recipe.temperature, compute=compute, hidden=hidden,
+            directory, text,
+            Asked(base, size, recipe.top_k, recipe.temperature, compute, hidden),
         )  # fmt: skip
         return CachedTeacher(skeleton, reader, text, answers, tells)
 

@@ -35,7 +35,7 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
 
 class Matcher:
-    """Follows one completion; a `runtime.constraint.Constraint`."""
+    """Follows one completion; a `engine.constraint.Constraint`."""
 
     done = False  # what follows a whole text is its end
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subllm.making.extraction.estimate import estimate, hessian_flops, product_flops
+from subllm.making.extraction.estimate import Reading, estimate, hessian_flops, product_flops
 from subllm.making.extraction.prepare import open_base
 from subllm.making.pruning.method import Need
 
@@ -22,16 +22,17 @@ def test_hessians_are_reckoned_in_float32(store, add_base) -> None:
         asked.append(compute)
         return {"bfloat16": 2e6, "float32": 1e6}[compute]
 
-    about = estimate(spec, 4, 32, 0, FULL, "bfloat16", "bf16", rates)
+    reading = Reading(4, 32)
+    about = estimate(spec, reading, FULL, "bfloat16", "bf16", rates)
     products, hessians = product_flops(spec, 128, 0, True), hessian_flops(spec, 128, full=True)
     assert about.flops == products + hessians
     assert about.seconds == pytest.approx(1.5 * (products / 2e6 + hessians / 1e6) + 3)
     squares = frozenset({Need.SQUARE_SUMS})
     asked.clear()
-    assert estimate(spec, 4, 32, 0, squares, "bfloat16", "int8", rates).flops == products
+    assert estimate(spec, reading, squares, "bfloat16", "int8", rates).flops == products
     assert asked == ["bfloat16"]
     slabs = hessian_flops(spec, 128, full=False)
-    assert estimate(spec, 4, 32, 0, squares, "bfloat16", "int4", rates).flops == products + slabs
+    assert estimate(spec, reading, squares, "bfloat16", "int4", rates).flops == products + slabs
 
 
 def test_hessians_by_hand(store, add_base) -> None:

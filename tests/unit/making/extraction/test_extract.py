@@ -25,7 +25,7 @@ from subllm.kernels.sparsity.pattern import Pattern
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
 from subllm.making.extraction.blockwise import BlockRecipe, BlockwiseExtraction
 from subllm.making.extraction.checkpoint import Checkpoint
-from subllm.making.extraction.dense import add_dense
+from subllm.making.extraction.dense import DenseForm, add_dense
 from subllm.making.extraction.extract import extract
 from subllm.making.extraction.prepare import ExtractOptions, open_base
 from subllm.making.extraction.steps import BlockWork, Choose
@@ -138,7 +138,7 @@ def test_a_large_head_gets_a_screening_plane(store, add_base, monkeypatch, famil
         assert [name for name in found if files.screen(name)] == [spec.head_name]
     assert all(result.ok for result in verify(store))
     monkeypatch.undo()  # a vocabulary as small as this one gets none
-    plain = add_dense(store, BASE, NullProgress(), head="bf16", tag="plain").manifest
+    plain = add_dense(store, BASE, NullProgress(), DenseForm(head="bf16"), tag="plain").manifest
     with open_model(store, plain.name) as files:
         assert files.screen(spec.head_name) is None
 
@@ -340,7 +340,7 @@ def test_a_shared_blob_for_each_type_of_head(store, add_base) -> None:
     assert python.blobs.shared == java.blobs.shared != small.blobs.shared
     assert made("general", "int4").blobs.shared == small.blobs.shared
     assert small.blobs.own == python.blobs.own
-    assert add_dense(store, BASE, NullProgress(), head="int4").manifest.blobs.shared == (
+    assert add_dense(store, BASE, NullProgress(), DenseForm(head="int4")).manifest.blobs.shared == (
         small.blobs.shared
     )
     weights = model.get_parameter("lm_head.weight").detach().numpy()
@@ -354,7 +354,7 @@ def test_a_shared_blob_for_each_type_of_head(store, add_base) -> None:
 
 def test_dense_base_holds_every_weight(store, add_base) -> None:
     model = add_base("mistral")
-    report = add_dense(store, BASE, NullProgress(), values="bf16", head="bf16")
+    report = add_dense(store, BASE, NullProgress(), DenseForm(values="bf16", head="bf16"))
     files = open_model(store, report.name)
     for entry in report.manifest.tensors:
         if entry.values == "bf16":

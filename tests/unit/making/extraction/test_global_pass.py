@@ -13,7 +13,7 @@ from subllm.kernels.sparsity.pattern import Pattern
 from subllm.making.extraction import memory
 from subllm.making.extraction.blocks import head_loss
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
-from subllm.making.extraction.estimate import estimate
+from subllm.making.extraction.estimate import Reading, estimate
 from subllm.making.extraction.extract import extract
 from subllm.making.extraction.global_pass import gradients
 from subllm.making.extraction.memory import require_memory
@@ -143,7 +143,7 @@ def test_the_cost_counts_both_texts(store, add_base) -> None:
     spec = open_base(store, BASE)[2].spec
     needs = get_method("dpruner").needs
     once, twice = (
-        estimate(spec, samples, 128, 0, needs, "float32", "int8", lambda _: 1e9)
+        estimate(spec, Reading(samples, 128), needs, "float32", "int8", lambda _: 1e9)
         for samples in (64, 128)
     )
     tokens = 64 * 128
@@ -157,7 +157,8 @@ def test_too_little_memory_is_said_before_the_start(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 3_000_000_000)
     require_memory("dpruner", 8, lambda samples: 10**9 + samples * 10**8)
     with pytest.raises(
-        UsageError, match=r"dpruner takes about 4\.2 GB .* 1\.2 GB more .* 16 would"
+        UsageError,
+        match=r"dpruner takes about 4\.2 GB .* 1\.2 GB more .* samples = 16 in .*",
     ):
         require_memory("dpruner", 32, lambda samples: 10**9 + samples * 10**8)
     with pytest.raises(UsageError, match="smaller base"):

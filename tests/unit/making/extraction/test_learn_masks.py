@@ -12,7 +12,7 @@ from subllm.errors import PatternError
 from subllm.kernels.sparsity.packing import unpack_mask
 from subllm.kernels.sparsity.pattern import Pattern
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
-from subllm.making.extraction.estimate import LearnedMasks, estimate
+from subllm.making.extraction.estimate import LearnedMasks, Reading, estimate
 from subllm.making.extraction.extract import extract
 from subllm.making.extraction.learn_masks import MaskTraining
 from subllm.making.extraction.prepare import ExtractOptions, open_base
@@ -155,13 +155,19 @@ def test_the_cost_grows_with_the_steps(store, add_base) -> None:
     spec, needs = open_base(store, BASE)[2].spec, get_method("maskllm").needs
     few, many = (
         estimate(
-            spec, 4, 16, 0, needs, "float32", "int8", lambda _: 1e9, LearnedMasks(steps, 2, 1.5)
+            spec,
+            Reading(4, 16, 0),
+            needs,
+            "float32",
+            "int8",
+            lambda _: 1e9,
+            LearnedMasks(steps, 2, 1.5),
         )
         for steps in (10, 110)
     )
     block, head = spec.num_layers * spec.block_params(), spec.vocab_size * spec.hidden_size
     assert many.flops - few.flops == 100 * 2 * 16 * 2 * (4 * block + 2 * head)
     wide = estimate(
-        spec, 4, 16, 0, needs, "float32", "int8", lambda _: 1e9, LearnedMasks(10, 2, 8.75)
+        spec, Reading(4, 16, 0), needs, "float32", "int8", lambda _: 1e9, LearnedMasks(10, 2, 8.75)
     )
     assert wide.peak_memory_bytes - few.peak_memory_bytes > 7 * 12 * block

@@ -14,7 +14,7 @@ from subllm.kernels.sparsity.packing import PackedTensor, pack, unpack
 from subllm.kernels.sparsity.pattern import Pattern
 from subllm.kernels.sparsity.reference import codes_reference
 from subllm.making.extraction.blocks.tap import Hessian, SquareSums
-from subllm.making.extraction.dense import add_dense
+from subllm.making.extraction.dense import DenseForm, add_dense
 from subllm.making.extraction.extract import extract
 from subllm.making.extraction.prepare import ExtractOptions
 from subllm.making.extraction.quantiser import Quantiser, needs_of
@@ -176,7 +176,7 @@ def test_an_extraction_quantises_by_its_calibration(store, add_base, compute: st
         report = extract(store, prepared_for(store, options, samples=samples), NullProgress())
         found.append(open_model(store, report.name).tensor("model.layers.0.mlp.up_proj.weight"))
     assert not np.array_equal(found[0].data, found[1].data)
-    dense = add_dense(store, BASE, NullProgress(), values="int8")
+    dense = add_dense(store, BASE, NullProgress(), DenseForm(values="int8"))
     source = unpack(open_model(store, dense.name).tensor("model.layers.0.mlp.up_proj.weight"))
     kept = unpack(found[0]) != 0
     assert np.abs(unpack(found[0]) - source)[kept].mean() < 0.15 * np.abs(source).mean()
@@ -186,7 +186,7 @@ def test_int4_leaves_attention_at_8_bits(store, add_base) -> None:
     add_base("llama")
     options = ExtractOptions("python", pattern="8:16", values="int4", compute="float32")
     sparse = extract(store, prepared_for(store, options), NullProgress())
-    dense = add_dense(store, BASE, NullProgress(), values="int4")
+    dense = add_dense(store, BASE, NullProgress(), DenseForm(values="int4"))
     for report in (sparse, dense):
         assert report.manifest.values == "int4"
         files = open_model(store, report.name)
@@ -202,10 +202,10 @@ UP = "model.layers.1.mlp.up_proj.weight"
 def test_a_dense_base_is_rounded_by_calibration(store, add_base) -> None:
     """Its int4 MLP is not that of the weights alone; attention and other values do not care."""
     model = add_base("qwen2")
-    report = add_dense(store, BASE, NullProgress(), values="int4", samples=4)
+    report = add_dense(store, BASE, NullProgress(), DenseForm(values="int4", samples=4))
     record = report.manifest.calibration
     assert record is not None and record.samples == 4 and record.source.startswith("mix:")
-    alone = add_dense(store, BASE, NullProgress(), values="int4", samples=0, tag="alone")
+    alone = add_dense(store, BASE, NullProgress(), DenseForm(values="int4", samples=0), tag="alone")
     assert alone.manifest.calibration is None and alone.manifest.plan != report.manifest.plan
     files, plain = open_model(store, report.name), open_model(store, alone.name)
     weights = model.get_parameter(UP).detach().numpy()
@@ -215,8 +215,11 @@ def test_a_dense_base_is_rounded_by_calibration(store, add_base) -> None:
     assert error < 0.15 * np.abs(weights).mean()
     query = "model.layers.1.self_attn.q_proj.weight"
     assert np.array_equal(files.tensor(query).data, plain.tensor(query).data)
-    assert add_dense(store, BASE, NullProgress(), values="int4", samples=4).cached
-    assert add_dense(store, BASE, NullProgress(), values="int8").manifest.calibration is None
+    assert add_dense(store, BASE, NullProgress(), DenseForm(values="int4", samples=4)).cached
+    assert (
+        add_dense(store, BASE, NullProgress(), DenseForm(values="int8")).manifest.calibration
+        is None
+    )
 
 
 def test_codes_that_a_base_has_stay_as_they_are(store, add_base, monkeypatch) -> None:
@@ -237,7 +240,7 @@ def test_codes_that_a_base_has_stay_as_they_are(store, add_base, monkeypatch) ->
     reader = "subllm.models.weights.safetensors.SafetensorsReader"
     monkeypatch.setattr(f"{reader}.int4", lambda _, name: known.get(name))
     monkeypatch.setattr(f"{reader}.holds_int4", lambda _, name: name in known)
-    report = add_dense(store, BASE, NullProgress(), values="int4", samples=2)
+    report = add_dense(store, BASE, NullProgress(), DenseForm(values="int4", samples=2))
     assert report.manifest.calibration is not None
     found = open_model(store, report.name).tensor(UP)
     assert np.array_equal(found.data, pack_int4(known[UP], None, "dense").data)
@@ -248,4 +251,7 @@ def test_codes_that_a_base_has_stay_as_they_are(store, add_base, monkeypatch) ->
             if ".mlp." in entry.name
         }
     )
-    assert add_dense(store, BASE, NullProgress(), values="int4").manifest.calibration is None
+    assert (
+        add_dense(store, BASE, NullProgress(), DenseForm(values="int4")).manifest.calibration
+        is None
+    )

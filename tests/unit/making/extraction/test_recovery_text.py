@@ -10,8 +10,14 @@ from oracles.tiny_models import FILL, MARK, tokenizer
 
 from subllm.errors import CalibrationError
 from subllm.making.calibration import packs
+from subllm.making.calibration.load import TextOrigin
 from subllm.making.extraction import recovery_text
-from subllm.making.extraction.recovery_text import RecoveryData, default_source, load_recovery_data
+from subllm.making.extraction.recovery_text import (
+    Mixed,
+    RecoveryData,
+    default_source,
+    load_recovery_data,
+)
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.rows import with_filled
 from subllm.models.catalog.loader import Catalog
@@ -74,8 +80,8 @@ def test_a_language_without_a_pack_has_none() -> None:
 
 def _data(prompt: PromptSpec, *, holes: bool) -> RecoveryData:
     return load_recovery_data(
-        "pack:python", Recipe(length=64), language="python", tokenizer=tokenizer(), prompt=prompt,
-        seed=0, catalog=Catalog({}, {}), holes=holes,
+        "pack:python", Recipe(length=64), TextOrigin("python", Catalog({}, {})), tokenizer(),
+        prompt, 0, Mixed(holes=holes),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from subllm.engine.bandwidth import weight_bytes_per_token
 from subllm.errors import UsageError
 from subllm.kernels.sparsity.pattern import Pattern
 from subllm.making.extraction.blocks.torch_blocks import TorchBlocks
-from subllm.making.extraction.dense import add_dense
+from subllm.making.extraction.dense import DenseForm, add_dense
 from subllm.making.extraction.extract import extract
 from subllm.making.extraction.prepare import ExtractOptions, open_base
 from subllm.making.extraction.sensitivity.allocate import LEVELS, Allocator
@@ -254,7 +254,7 @@ def test_the_share_is_that_of_the_packed_model(store, add_base, family, values) 
     options = ExtractOptions("python", values=values)
     prepared = prepared_for(store, options, allocation=chosen.allocation)
     name = extract(store, prepared, NullProgress()).name
-    dense = add_dense(store, BASE, NullProgress(), values="int8", head="int8").name
+    dense = add_dense(store, BASE, NullProgress(), DenseForm(values="int8", head="int8")).name
     with open_model(store, name) as ours, open_model(store, dense) as theirs:
         share = weight_bytes_per_token(ours) / weight_bytes_per_token(theirs)
     assert chosen.share == pytest.approx(share, rel=1e-9)
@@ -282,7 +282,7 @@ def test_density_stays_where_it_is_worth_most(store, add_base) -> None:
 
 def test_a_budget_below_the_least_says_what_that_is(store, add_base) -> None:
     add_base("llama")
-    with pytest.raises(UsageError, match=r"--budget 0\.2 is too small; .* 4:16 everywhere takes 0"):
+    with pytest.raises(UsageError, match=r"budget 0\.2 is too small; .* 4:16 everywhere takes 0"):
         allocator_on(store).within(0.2)
 
 

@@ -74,7 +74,7 @@ def test_as_good_as_the_best_but_for_a_step(seed: int) -> None:
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, float("nan")])
 def test_a_goal_is_a_share(share: float) -> None:
-    with pytest.raises(UsageError, match=r"--budget .* not between 0 and 1"):
+    with pytest.raises(UsageError, match=r"budget .* not between 0 and 1"):
         Goal(budget=share)
-    with pytest.raises(UsageError, match=r"--keep .* not between 0 and 1"):
+    with pytest.raises(UsageError, match=r"keep .* not between 0 and 1"):
         Goal(keep=share)

@@ -15,8 +15,8 @@ from subllm.making.recovery import card
 from subllm.making.recovery.again import Kept
 from subllm.making.recovery.apart import Apart
 from subllm.making.recovery.budget import Budget
-from subllm.making.recovery.card import fit_card, working
-from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.card import Room, fit_card, working
+from subllm.making.recovery.distil import Fit, Recovery
 from subllm.making.recovery.memory import needed
 from subllm.making.recovery.recipe import Recipe
 from subllm.making.recovery.task import Task
@@ -67,7 +67,7 @@ def half(spec: ArchSpec) -> int:
 def test_a_coder_learns_on_a_card_of_so_many_gigabytes(size, memory, rounding) -> None:
     """Half of its weights, with the default recipe: nothing of it is made less exact for that."""
     spec, free, recipe = coder(size), int(memory * GB - CONTEXT), Recipe(rounding=rounding)
-    apart, need = fit_card(spec, recipe, 2, half(spec), TOKENS, free, PLENTY)
+    apart, need = fit_card(spec, recipe, 2, half(spec), TOKENS, Room(free, PLENTY))
     assert need.total <= free
     assert apart < spec.num_layers
     if apart:  # no more than it takes
@@ -78,7 +78,7 @@ def test_a_coder_learns_on_a_card_of_so_many_gigabytes(size, memory, rounding) -
 
 def test_a_card_with_room_for_all_has_all() -> None:
     spec = coder("0.5b")
-    apart, need = fit_card(spec, Recipe(), 2, half(spec), TOKENS, 8 * GB, 0)
+    apart, need = fit_card(spec, Recipe(), 2, half(spec), TOKENS, Room(8 * GB, 0))
     assert apart == 0
     assert need.total == needed(spec, Recipe(), 2, half(spec), TOKENS).total + working(
         spec, Recipe()
@@ -88,9 +88,9 @@ def test_a_card_with_room_for_all_has_all() -> None:
 def test_what_does_not_fit_is_told_for_the_card_and_for_the_machine() -> None:
     spec = coder("7b")
     with pytest.raises(UsageError, match=r"needs 1\d\.\d GB of a GPU's memory.* --device cpu"):
-        fit_card(spec, Recipe(), 2, half(spec), TOKENS, 8 * GB, PLENTY)
+        fit_card(spec, Recipe(), 2, half(spec), TOKENS, Room(8 * GB, PLENTY))
     with pytest.raises(UsageError, match=r"keeps \d\d\.\d GB in the processor's memory"):
-        fit_card(spec, Recipe(), 2, half(spec), TOKENS, 23 * GB, 8 * GB)
+        fit_card(spec, Recipe(), 2, half(spec), TOKENS, Room(23 * GB, 8 * GB))
 
 
 @pytest.mark.parametrize("apart", [1, 2])
@@ -100,16 +100,18 @@ def test_what_lies_apart_learns_the_same(task, tmp_path: Path, apart: int) -> No
     given = replace(given, int4=dict.fromkeys(given.masks, "50%"))
     layers = given.reader.spec.num_layers
     budget = Budget(tokens=8 * 3 * LENGTH)
-    here = Recovery(given, tmp_path / "here", compute="float32", apart=0)
+    here = Recovery(given, tmp_path / "here", compute="float32", fit=Fit(apart=0))
     here.run(budget)
     with far_device():
-        far = Recovery(given, tmp_path / "far", device=FAR, compute="float32", apart=apart)
+        far = Recovery(given, tmp_path / "far", device=FAR, compute="float32", fit=Fit(apart=apart))
         stop: list[object] = []
         far.run(budget, stopped=lambda: len(stop) >= 3, on_step=stop.append)
         away = [isinstance(tensor, Apart) for tensor in far._student.masters]
         assert sum(away) == apart * len(given.reader.spec.linears)
         # From the state on disk, with another share apart.
-        again = Recovery(given, tmp_path / "far", device=FAR, compute="float32", apart=layers)
+        again = Recovery(
+            given, tmp_path / "far", device=FAR, compute="float32", fit=Fit(apart=layers)
+        )
         again.run(budget)
         for tensor in again._student.masters:
             assert tensor.weight.device.type == "cpu" and tensor.shown.device == FAR
@@ -141,6 +143,6 @@ def test_what_is_reckoned_is_what_lies_there(monkeypatch, tmp_path, apart, momen
     wanted -= apart * each // 6
     with far_device() as device:
         recovery = Recovery(given, tmp_path / "state", device=FAR, compute="bfloat16",
-                            kept=Kept.INPUT, apart=apart)  # fmt: skip
+                            fit=Fit(Kept.INPUT, apart))  # fmt: skip
         recovery.run(Budget(tokens=2 * recipe.tokens))
     assert 0.5 * wanted < device.peak < wanted

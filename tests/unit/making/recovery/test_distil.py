@@ -19,7 +19,7 @@ from oracles.tiny_models import oracle
 from subllm.errors import CalibrationError, ExtractionError, UsageError
 from subllm.making.recovery.again import Kept
 from subllm.making.recovery.budget import Budget
-from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.distil import Fit, Recovery
 from subllm.making.recovery.loss import hidden_error
 from subllm.making.recovery.masters import AdamW
 from subllm.making.recovery.rows import RecoveryText
@@ -236,7 +236,7 @@ def test_a_step_is_that_of_the_whole_model_on_each_document_alone(
         family, rows=3, lr=1e-2, eps=1e-3, warmup=0.0, final=1.0, moments="float32", clip=1e9,
         vectors=True,
     )  # fmt: skip
-    recovery = Recovery(given, tmp_path, compute="float32", kept=kept)
+    recovery = Recovery(given, tmp_path, compute="float32", fit=Fit(kept))
     recovery.run(steps(1))
 
     dense, student = oracle(family), oracle(family)
@@ -312,7 +312,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from unit.making.recovery.test_distil import steps
 from unit.making.recovery.conftest import RECIPE, masks_of, text
-from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.distil import Fit, Recovery
 from subllm.making.recovery.task import Task
 from subllm.models.weights.open import open_weights
 from pathlib import Path

@@ -12,7 +12,7 @@ from oracles.far_device import FAR, far_device
 
 from subllm.making.recovery.again import Kept
 from subllm.making.recovery.budget import Budget
-from subllm.making.recovery.distil import Recovery
+from subllm.making.recovery.distil import Fit, Recovery
 
 from .conftest import LENGTH
 
@@ -42,10 +42,10 @@ def test_all_of_a_recovery_lies_on_its_device(
     given = task(rows=12, eps=1e-3, **recipe)
     if recipe.get("rounding"):
         given = replace(given, int4=dict.fromkeys(given.masks, "50%"))
-    here = Recovery(given, tmp_path / "here", compute="float32", kept=kept)
+    here = Recovery(given, tmp_path / "here", compute="float32", fit=Fit(kept))
     wanted = here.run(BUDGET)
     with far_device():
-        far = Recovery(given, tmp_path / "far", device=FAR, compute="float32", kept=kept)
+        far = Recovery(given, tmp_path / "far", device=FAR, compute="float32", fit=Fit(kept))
         found = far.run(BUDGET)
         for name in here.weights.names():
             got = far.weights.read(name)

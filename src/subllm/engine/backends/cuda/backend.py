@@ -38,7 +38,7 @@ assert KV_BLOCK == BLOCK
 
 
 class CudaBackend:
-    """Implements `runtime.backend.Backend`."""
+    """Implements `engine.backend.Backend`."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from subllm.engine.backends.cuda.kv import KvPool
 from subllm.engine.backends.cuda.model import PackedModel, PagedRows, Rows
 from subllm.kernels.products.triton_ops import greedy
 
-log = logging.getLogger("subllm.runtime")
+log = logging.getLogger("subllm.engine")
 
 MOST_ROWS = 8
 _LEAST_WIDTH = 8  # blocks of a table: 512 tokens

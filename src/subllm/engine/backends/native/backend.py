@@ -65,7 +65,7 @@ def pack_draw(draw: Draw) -> tuple[Any, ...]:
 
 
 class NativeBackend:
-    """Implements `runtime.backend.Backend`."""
+    """Implements `engine.backend.Backend`."""
 
     def __init__(
         self,

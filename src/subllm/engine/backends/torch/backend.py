@@ -28,7 +28,7 @@ _SCORE_ROWS = 64  # rows of logits held at once while scoring: 39 MB at 152k tok
 
 
 class TorchBackend:
-    """Implements `runtime.backend.Backend`."""
+    """Implements `engine.backend.Backend`."""
 
     def __init__(
         self,

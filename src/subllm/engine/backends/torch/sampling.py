@@ -1,4 +1,4 @@
-"""Sampling on torch logits; agrees with `runtime.sampler`, which defines it.
+"""Sampling on torch logits; agrees with `engine.sampler`, which defines it.
 
 Sorting a whole vocabulary costs milliseconds, and filters and draws only ever look at
 the head of the order. So the head alone is sorted first, and everything only when the

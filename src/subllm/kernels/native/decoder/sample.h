@@ -1,4 +1,4 @@
-// Choosing a token from logits, as Python's `runtime.sampler` defines it: bias and penalties,
+// Choosing a token from logits, as Python's `engine.sampler` defines it: bias and penalties,
 // what is allowed, temperature, top_k, top_p, min_p, then a draw along the order of the logits.
 #pragma once
 

@@ -1,7 +1,7 @@
 """The choice of a token by parameters that lie on the device, in torch: a sort and sums along the
 order are what its libraries do well, and the rest is a few operations that a CUDA graph takes in.
 
-Agrees with `runtime.sampler`, which defines it. All sums are float64.
+Agrees with `engine.sampler`, which defines it. All sums are float64.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def _rename(prepared: Prepared, name: str, tag: str) -> None:
 
 
 def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
-    from subllm.making.extraction.dense import add_dense
+    from subllm.making.extraction.dense import DenseForm, add_dense
     from subllm.making.extraction.plan import value_type
 
     store = bench.store
@@ -217,7 +217,7 @@ def _dense(bench: Bench, ground: Ground, options: StudyOptions) -> Candidate:
     size = ground.bytes_per_token(Allocation(Pattern.parse(DENSE)), values, head)
 
     def make() -> None:
-        add_dense(store, ground.name, bench.progress, values=values, head=head, tag=tag)
+        add_dense(store, ground.name, bench.progress, DenseForm(values, head), tag=tag)
 
     return Candidate(
         ground=ground,
