@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import typer
 
 from subllm.cli import console
 from subllm.cli.context import Context, complete_speculation, open_context
+from subllm.cli.moved import Moved, toml
 from subllm.machine import free_memory
 from subllm.quantities import bytes_of, seconds_of
 from subllm.settings import ENV_PREFIX, help_for
@@ -32,20 +32,21 @@ SUBLLM_API_KEY=secret subllm serve --host 0.0.0.0
 """
 
 
-def _refuse_moved(parameter: typer.CallbackParam, value: str | None) -> None:
-    """Says where an option went that was set."""
-    from subllm.errors import UsageError
+def _setting(name: str) -> Moved:
+    variable = f"{ENV_PREFIX}{name.upper()}"
 
-    if value is not None:
-        name = str(parameter.name)
-        written = value if value.isdecimal() else json.dumps(value)
-        raise UsageError(
-            f"--{name.replace('_', '-')} moved to config.toml: {name} = {written} "
-            f"(or {ENV_PREFIX}{name.upper()}={shlex.quote(value)})"
-        )
+    def said(value: str | None) -> str:
+        if value is None:
+            return f"to config.toml: {name} = ... (or {variable})"
+        return f"to config.toml: {name} = {toml(value)} (or {variable}={shlex.quote(value)})"
+
+    return said
 
 
-Moved = Annotated[str | None, typer.Option(hidden=True, callback=_refuse_moved)]
+MOVED = {
+    f"--{name.replace('_', '-')}": _setting(name)
+    for name in ("backend", "device", "max_loaded_models", "max_queue", "log_level")
+}
 
 
 def command(
@@ -76,11 +77,6 @@ def command(
     json_output: Annotated[
         bool, typer.Option("--json", help="Print where it listens as one JSON document.")
     ] = False,
-    backend: Moved = None,
-    device: Moved = None,
-    max_loaded_models: Moved = None,
-    max_queue: Moved = None,
-    log_level: Moved = None,
 ) -> None:
     """Serve the store's models to editors over the OpenAI API, on this machine.
 

@@ -238,11 +238,11 @@ def test_bad_settings(arguments: list[str], message: str, tiny: Store, subllm: C
 @pytest.mark.parametrize(
     ("option", "value", "line"),
     [
-        ("--device", "cuda:1", 'device = "cuda:1" (or SUBLLM_DEVICE=cuda:1)'),
-        ("--backend", "torch", 'backend = "torch" (or SUBLLM_BACKEND=torch)'),
+        ("--device", "cuda:1", "device = 'cuda:1' (or SUBLLM_DEVICE=cuda:1)"),
+        ("--backend", "torch", "backend = 'torch' (or SUBLLM_BACKEND=torch)"),
         ("--max-loaded-models", "2", "max_loaded_models = 2 (or SUBLLM_MAX_LOADED_MODELS=2)"),
         ("--max-queue", "9", "max_queue = 9 (or SUBLLM_MAX_QUEUE=9)"),
-        ("--log-level", "debug", 'log_level = "debug" (or SUBLLM_LOG_LEVEL=debug)'),
+        ("--log-level", "debug", "log_level = 'debug' (or SUBLLM_LOG_LEVEL=debug)"),
     ],
 )
 def test_an_option_that_moved_says_where(
