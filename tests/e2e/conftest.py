@@ -93,10 +93,10 @@ def free_port() -> int:
 
 
 def tour_commands() -> list[str]:
-    """The fenced bash blocks of the README's tour."""
+    """What the README's tour types, a command each."""
     text = (ROOT / "README.md").read_text()
-    tour = text.partition("## Five-minute tour")[2].partition("\n## ")[0]
-    return re.findall(r"```bash\n(.*?)```", tour, re.DOTALL)
+    tour = text.partition("## Tour")[2].partition("\n## ")[0]
+    return re.findall(r"^\$ (.*)$", tour, re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -115,14 +115,12 @@ def machine() -> Machine:
 
 @pytest.fixture(scope="session")
 def tour(machine: Machine) -> list[Run]:
-    """Every block of the tour, run in order on a port of its own."""
-    blocks = tour_commands()
+    """Every command of the tour, run in order on a port of its own; the server is stopped."""
     runs = []
-    for block in blocks:
-        script = block.replace("127.0.0.1:11435", f"127.0.0.1:{machine.port}")
-        plain = rf"\g<1> {' '.join(PLAIN)}"
-        script = re.sub(r"(?m)^(subllm extract .*) --fast$", plain, script)
+    for command in tour_commands():
+        script = command.replace(" --fast", f" {' '.join(PLAIN)}")
         runs.append(machine.shell(script, SUBLLM_PORT=str(machine.port)))
+    machine.ok("stop", "--port", str(machine.port))
     return runs
 
 

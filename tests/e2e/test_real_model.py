@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from openai import OpenAI
 
-from .conftest import BASE, HALF, PLAIN, PROGRAM, ROOT, SAMPLES, Machine, Run, tour_commands
+from .conftest import BASE, HALF, PLAIN, PROGRAM, ROOT, SAMPLES, Machine, Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -31,15 +32,24 @@ PROMPTS = {
 
 
 def test_tour_of_the_readme(tour: list[Run]) -> None:
-    assert len(tour) == len(tour_commands()) >= 5
+    assert len(tour) == 8
     for run in tour:
         assert run.code == 0, f"{run.command}\n{run.out}\n{run.err}"
-    pull, extract, ask, serve, dense = tour
+    pull, extract, add, listed, ask, route, serve, running = tour
     assert "Apache-2.0" in pull.out
     assert "python perplexity" in extract.out and "peak memory" in extract.out
+    assert f"{BASE}-dense" in add.out
+    assert f"{BASE}-dense" in listed.out and f"{BASE}-python" in listed.out
     assert "return" in ask.out and f"{BASE}-python" in ask.err
-    assert '"object":"text_completion"' in serve.out.replace(" ", "")
-    assert f"{BASE}-dense" in dense.out
+    assert f"{BASE}-python" in route.out and "by the file's name" in route.out
+    assert "listening" in serve.out + serve.err and "http://127.0.0.1:" in running.out
+
+
+@pytest.mark.long
+def test_a_completion_over_http(server: Machine) -> None:
+    body = {"model": "auto", "prompt": "def add(a, b):\n    ", "suffix": "\n    return total"}
+    asked = httpx.post(f"{server.url}/v1/completions", json={**body, "max_tokens": 16})
+    assert asked.status_code == 200 and asked.json()["object"] == "text_completion"
 
 
 def test_cached_plan_answers_at_once(machine: Machine, tour: list[Run]) -> None:
