@@ -22,6 +22,8 @@ namespace {
 
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bits = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Cube = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 std::span<const int32_t> span_of(const Tokens& tokens) { return {tokens.data(), tokens.size()}; }
@@ -177,6 +179,21 @@ void head_inputs(DecoderHandle& handle, int64_t slab, int64_t start, const Token
   std::memcpy(out.data(), values.data(), values.size_bytes());
 }
 
+// The states that enter some layers, and what the head reads, of every token of one chunk.
+void features(DecoderHandle& handle, int64_t slab, int64_t start, const Tokens& tokens,
+              const std::vector<int64_t>& layers, Cube<float> out, Matrix<float> inputs) {
+  const Use decoder(handle);
+  const auto count = static_cast<int64_t>(tokens.size());
+  const int64_t hidden = decoder->spec().hidden;
+  expect_size("out", out.size(), count * static_cast<int64_t>(layers.size()) * hidden);
+  expect_size("inputs", inputs.size(), count * hidden);
+  nb::gil_scoped_release release;
+  const Chunk chunk{slab, start, span_of(tokens), 0, count};
+  decoder->forward({&chunk, 1}, layers, out.data());
+  const auto values = decoder->head_inputs();
+  std::memcpy(inputs.data(), values.data(), values.size_bytes());
+}
+
 std::span<const float> logits_of(const Logits& array) {
   if (array.size() == 0) throw std::invalid_argument("there are no logits");
   return {array.data(), array.size()};
@@ -233,6 +250,10 @@ void bind_decoder(nb::module_& m) {
            "Fills float32 [tokens, vocab].")
       .def("head_inputs", &head_inputs, "slab"_a, "start"_a, "tokens"_a.noconvert(),
            "out"_a.noconvert(), "Fills float32 [tokens, hidden]: the normalised last states.")
+      .def("features", &features, "slab"_a, "start"_a, "tokens"_a.noconvert(), "layers"_a,
+           "out"_a.noconvert(), "inputs"_a.noconvert(),
+           "Fills float32 [tokens, layers, hidden] with the states that enter these layers, and "
+           "[tokens, hidden] with the normalised last states.")
       .def_prop_ro("verdicts", [](DecoderHandle& self) {
         const auto counts = Use(self)->verdicts();
         return std::vector<int64_t>(counts.begin(), counts.end());

@@ -85,11 +85,27 @@ void Decoder::forward(std::span<const Chunk> chunks) {
   if (!tokens_.empty()) pass();
 }
 
+void Decoder::forward(std::span<const Chunk> chunks, std::span<const int64_t> layers, float* out) {
+  for (size_t i = 0; i < layers.size(); ++i)
+    if (layers[i] < (i ? layers[i - 1] + 1 : 0) || layers[i] >= spec().layers)
+      throw std::invalid_argument("features are asked for of layers that do not exist");
+  features_ = {layers, out};
+  try {
+    forward(chunks);
+  } catch (...) {
+    features_ = {{}, nullptr};
+    throw;
+  }
+  features_ = {{}, nullptr};
+}
+
 void Decoder::pass() {
   const auto rows = static_cast<int64_t>(tokens_.size());
   float* x = stream_.reserve(rows * spec().hidden);
   embed(x);
-  trunk_.pass(spans_, positions_, wanted_, x);
+  trunk_.pass(spans_, positions_, wanted_, x, nullptr, features_.out ? &features_ : nullptr);
+  if (features_.out)
+    features_.out += rows * static_cast<int64_t>(features_.layers.size()) * spec().hidden;
   const auto kept = static_cast<int64_t>(wanted_.size());
   hidden_.insert(hidden_.end(), x, x + kept * spec().hidden);
   states_ += kept;

@@ -40,6 +40,10 @@ class Decoder {
   // chunks that do not fit, before anything has changed.
   void forward(std::span<const Chunk> chunks);
 
+  // The same, and the streams of all tokens as they enter `layers`, ascending and below the number
+  // of layers: out [tokens of all chunks][layers][hidden].
+  void forward(std::span<const Chunk> chunks, std::span<const int64_t> layers, float* out);
+
   // Hidden states that the last `forward` was asked for.
   int64_t states() const { return states_; }
 
@@ -80,6 +84,7 @@ class Decoder {
   Buffer<float> stream_;         // [rows][hidden]
   Buffer<float> normed_, logits_;
   std::vector<float> hidden_;  // [states][hidden]
+  Features features_{{}, nullptr};  // of the pass at hand, where they are asked for
   int64_t states_ = 0;
 };
 

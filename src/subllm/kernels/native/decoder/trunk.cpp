@@ -54,7 +54,8 @@ void Trunk::show(const Tap* tap, MatrixInput input, const float* x, int64_t cols
 }
 
 void Trunk::pass(std::span<const Span> spans, std::span<const int64_t> positions,
-                 std::span<const int64_t> wanted, float* x, const Tap* tap) {
+                 std::span<const int64_t> wanted, float* x, const Tap* tap,
+                 const Features* features) {
   spans_ = spans;
   rows_ = static_cast<int64_t>(positions.size());
   x_ = x;
@@ -68,6 +69,7 @@ void Trunk::pass(std::span<const Span> spans, std::span<const int64_t> positions
   });
   for (int64_t index = 0; index <= last; ++index) {
     const LayerWeights& layer = layers_[index];
+    if (features) copy(*features, index);
     show(tap, MatrixInput::attention, normed_.data(), spec_.hidden, spec_.hidden);
     project(layer, index);
     // Only keys and values are needed of a token whose state nobody wants.
@@ -146,6 +148,16 @@ void Trunk::add_delta(const NormWeights& post, const NormWeights* next) {
     ops().add(delta, spec_.hidden, x);
     if (next) normalise(spec_, *next, x, normed + row * spec_.hidden);
   });
+}
+
+void Trunk::copy(const Features& features, int64_t layer) {
+  const auto count = static_cast<int64_t>(features.layers.size()), hidden = spec_.hidden;
+  for (int64_t slot = 0; slot < count; ++slot) {
+    if (features.layers[static_cast<size_t>(slot)] != layer) continue;
+    each_row(rows_, [&](int64_t row) {
+      std::copy_n(x_ + row * hidden, hidden, features.out + (row * count + slot) * hidden);
+    });
+  }
 }
 
 void Trunk::keep(std::span<const int64_t> wanted) {

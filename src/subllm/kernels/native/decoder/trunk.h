@@ -30,6 +30,13 @@ enum class MatrixInput { attention, output, mlp, down };
 using Tap = std::function<void(MatrixInput input, const float* x, int64_t rows, int64_t cols,
                                int64_t stride)>;
 
+// Where the residual stream of all rows is copied to as it enters these layers (ascending):
+// out [rows][layers.size()][hidden].
+struct Features {
+  std::span<const int64_t> layers;
+  float* out;
+};
+
 class Trunk {
  public:
   // Throws std::invalid_argument when layers do not have the shapes of the spec.
@@ -45,9 +52,11 @@ class Trunk {
   // Runs tokens of `spans`, whose positions are reserved in the cache, through all layers. x
   // [rows][hidden] is what enters the first one; afterwards its first rows are what the rows
   // of `wanted` (ascending) leave the last one with, and x is lost beyond. A tap sees the
-  // inputs of matrices; the pass then ends with the last of them, and x is lost.
+  // inputs of matrices; the pass then ends with the last of them, and x is lost. Features are
+  // of every row, whoever is wanted.
   void pass(std::span<const Span> spans, std::span<const int64_t> positions,
-            std::span<const int64_t> wanted, float* x, const Tap* tap = nullptr);
+            std::span<const int64_t> wanted, float* x, const Tap* tap = nullptr,
+            const Features* features = nullptr);
 
   // Products of x [rows][stride] with matrices of equal columns.
   void multiply(const float* x, int64_t rows, int64_t stride, std::span<const Product> products);
@@ -65,6 +74,7 @@ class Trunk {
   void project(const LayerWeights& layer, int64_t index);
   void activate(const LayerWeights& layer);
   void keep(std::span<const int64_t> wanted);
+  void copy(const Features& features, int64_t layer);
   void show(const Tap* tap, MatrixInput input, const float* x, int64_t cols, int64_t stride) const;
   // Adds delta_ (through a norm, where there is one) to the stream and normalises it.
   void add_delta(const NormWeights& post, const NormWeights* next);
